@@ -1,0 +1,57 @@
+"""Packaging of slotcon_plugin. Tested versions are stated in one place: requirements/tested.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+README = ROOT / "README.md"
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "slotcon_plugin/__init__.py").read_text()).group(1)
+
+# What pretraining imports. Everything here comes as a wheel: nothing compiles.
+INSTALL_REQUIRES = [
+    "torch>=2.2",
+    "torchvision>=0.17",
+    "mmengine>=0.10.4",
+    "numpy>=1.24",
+    "opencv-python>=4.6",
+    "Pillow>=10",
+    "simplejpeg>=1.7",
+    "scipy>=1.10",
+    "timm>=1.0.3",
+    "safetensors>=0.4",
+    "matplotlib>=3.7",
+    "tensorboard>=2.12",
+    "fvcore>=0.1.5.post20221221",
+]
+# mmcv is a source package that compiles its ops: it needs torch and setuptools<80 in the environment and
+# --no-build-isolation (docs/install.md). mmdet 3.3.0 and mmsegmentation 1.2.2 refuse mmcv 2.2.
+MMCV = "mmcv>=2.0.0rc4,<2.2"
+EXTRAS = {
+    "mmdet": [MMCV, "mmdet>=3.2"],
+    "mmseg": [MMCV, "mmsegmentation>=1.2", "ftfy", "regex"],
+    "detectron2": [
+        "detectron2 @ git+https://github.com/facebookresearch/detectron2.git",
+        "cityscapesscripts",
+    ],
+    "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "scikit-learn>=1.3", "ruff>=0.6"],
+}
+EXTRAS["all"] = sorted({*EXTRAS["mmdet"], *EXTRAS["mmseg"], *EXTRAS["detectron2"]})
+
+setup(
+    name="slotcon_plugin",
+    version=VERSION,
+    description="SlotCon and VADeR pretraining for detectron2, mmdetection and mmsegmentation",
+    long_description=README.read_text(encoding="utf-8") if README.exists() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["slotcon_plugin", "slotcon_plugin.*"]),
+    install_requires=INSTALL_REQUIRES,
+    extras_require=EXTRAS,
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,116 @@
+"""Import boundaries: imports point down only, and pretraining needs none of the transfer frameworks.
+
+The rules are read from the source (``ast``), so that an import inside a function counts too.
+"""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = "slotcon_plugin"
+ROOT = Path(__file__).resolve().parent.parent
+FRAMEWORKS = {"mmcv", "mmdet", "mmseg", "detectron2"}
+# Rooms that speak with the transfer frameworks. All others are needed for pretraining.
+SPEAKS_WITH_FRAMEWORKS = {"convert", "transfer"}
+
+# room -> rooms of the project that it may import. 'models.losses' is a room of its own.
+MAY_IMPORT = {
+    "geometry": set(),
+    "models.losses": set(),
+    "registry": set(),
+    "results": set(),
+    "demo_scenes": set(),
+    "convert": set(),
+    "data": {"registry", "geometry", "demo_scenes"},
+    "models": {"registry", "geometry", "models.losses", "convert"},
+    "engine": {"registry", "geometry", "data", "models"},
+    "transfer": {"registry", "convert", "results"},
+    "evaluation": {"registry", "geometry", "data", "models", "convert", "results", "demo_scenes", "apis"},
+    "visualization": {"registry", "geometry", "data", "models", "evaluation", "demo_scenes", "apis"},
+}
+
+
+def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
+    """(absolute dotted name, line, at module level) of every import in a file of the package."""
+    package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    inside = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{stem}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield name, node.lineno, node not in inside
+
+
+def room_of(dotted: str) -> str:
+    """``slotcon_plugin.models.losses.grouping`` -> ``models.losses``; ``slotcon_plugin`` itself -> ``''``."""
+    parts = dotted.split(".")[1:]
+    return "models.losses" if parts[:2] == ["models", "losses"] else (parts[0] if parts else "")
+
+
+def package_files() -> list[Path]:
+    return sorted((ROOT / PACKAGE).rglob("*.py"))
+
+
+def room_of_file(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return room_of(".".join(part for part in parts if part != "__init__"))
+
+
+def test_the_reader_resolves_relative_imports_and_sees_functions(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    source = tmp_path / PACKAGE / "data" / "x.py"
+    source.parent.mkdir(parents=True)
+    source.write_text("from ..geometry import a\nfrom . import b\ndef f():\n    import mmdet.apis\n")
+    assert list(imports(source)) == [
+        ("slotcon_plugin.geometry.a", 1, True),
+        ("slotcon_plugin.data.b", 2, True),
+        ("mmdet.apis", 4, False),
+    ]
+
+
+@pytest.mark.parametrize("path", package_files(), ids=lambda p: str(p.relative_to(ROOT / PACKAGE)))
+def test_imports_point_down(path):
+    room = room_of_file(path)
+    for name, line, at_top in imports(path):
+        where = f"{path.relative_to(ROOT)}:{line} imports {name}"
+        top = name.split(".")[0]
+        assert top != "tools", f"{where}: nothing imports tools/"
+        if top in FRAMEWORKS:
+            assert room in SPEAKS_WITH_FRAMEWORKS, f"{where}: pretraining never needs a transfer framework"
+            assert not at_top or room == "transfer", f"{where}: import frameworks inside the function"
+        if room == "convert" and at_top:
+            allowed = {"torch", PACKAGE, *sys.stdlib_module_names}
+            assert top in allowed, f"{where}: convert needs torch alone at import"
+        if top == PACKAGE and room in MAY_IMPORT:
+            target = room_of(name)
+            allowed = MAY_IMPORT[room] | {room, ""}
+            assert target in allowed, f"{where}: {room} may import {sorted(MAY_IMPORT[room])} only"
+
+
+def test_every_room_has_its_rule():
+    rooms = {room_of_file(path) for path in package_files()} - {"", "apis"}
+    assert rooms <= set(MAY_IMPORT), f"state what these may import: {sorted(rooms - set(MAY_IMPORT))}"
+
+
+def test_pretraining_imports_without_the_frameworks():
+    """Also for what dependencies drag in: with the frameworks blocked, every room of pretraining imports."""
+    modules = [
+        ".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for p in package_files()
+        if room_of_file(p) != "transfer"
+    ]
+    blocked = "\n".join(f"sys.modules[{name!r}] = None" for name in sorted(FRAMEWORKS))
+    code = f"import sys, importlib\n{blocked}\nfor m in {modules!r}: importlib.import_module(m)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

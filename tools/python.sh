@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The interpreter that the launchers use: $PYTHON, else an active environment, else the checkout's .venv, else python.
+#   bash tools/python.sh tools/train.py --help
+set -euo pipefail
+VENV="${SLOTCON_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}"
+if [ -n "${PYTHON:-}" ]; then
+    exec "$PYTHON" "$@"
+elif [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$VENV/bin/python" ]; then
+    exec "$VENV/bin/python" "$@"
+fi
+exec python "$@"
