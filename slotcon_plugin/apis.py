@@ -1,0 +1,76 @@
+"""What the tools call: prepare and run a pretraining, load a finished one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine.batch import apply_batch_rules
+from slotcon_plugin.models import BasePretrainer
+from slotcon_plugin.registry import MODELS, SCOPE
+
+
+def start_processes(cfg: Config) -> int:
+    """Join the launcher's processes and return how many there are; on machines without a GPU with gloo.
+
+    mmengine's own start insists on a GPU, and its wrapper on a device to put the model on.
+    """
+    if cfg.get("launcher", "none") == "none":
+        return 1
+    if cfg.launcher == "pytorch" and not torch.cuda.is_available():
+        dist.init_process_group("gloo")
+        cfg.model_wrapper_cfg = dict(
+            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False, find_unused_parameters=False
+        )
+        return dist.get_world_size()
+    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+
+
+def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
+    """Run the pretraining that a config describes.
+
+    Args:
+        cfg: a config with ``work_dir`` set.
+        resume: True continues from the newest whole checkpoint of the work dir (or starts, when there is none);
+            a path continues from that checkpoint.
+    """
+    allow_checkpoint_classes()
+    apply_batch_rules(cfg, start_processes(cfg))
+    if resume:
+        checkpoint = find_resumable(cfg.work_dir) if resume is True else Path(resume)
+        if checkpoint is None:
+            print_log(f"No checkpoint to resume from in {cfg.work_dir}; starting from the beginning", "current")
+        else:
+            cfg.resume, cfg.load_from = True, str(checkpoint)
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:
+    """A trained pretrainer in evaluation mode.
+
+    Args:
+        config: the config that trained it (the copy in its work dir will do).
+        checkpoint: a checkpoint of that run.
+        device: where to put it.
+
+    Raises:
+        ValueError: the checkpoint is not one of this config.
+    """
+    allow_checkpoint_classes()
+    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    model = MODELS.build({**cfg.model, "_scope_": SCOPE})
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        model.load_state_dict(state.get("state_dict", state))
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint} does not fit the model of the config: {error}") from error
+    return model.to(device).eval()

@@ -1,0 +1,19 @@
+"""What a run needs beside the model: optimisers, mixed precision, the loop, checkpoints and hooks."""
+
+from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, TeacherUpdateHook
+from slotcon_plugin.engine.lars import LARS
+from slotcon_plugin.engine.loop import PretrainLoop
+from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
+
+__all__ = [
+    "LARS",
+    "AtomicLocalBackend",
+    "ExactResumeHook",
+    "MixedPrecisionOptimWrapper",
+    "PretrainLoop",
+    "PretrainSchedulerHook",
+    "TeacherUpdateHook",
+    "allow_checkpoint_classes",
+    "find_resumable",
+]

@@ -1,0 +1,82 @@
+"""Hooks that every pretraining run needs: the teacher, the schedule, exact resume."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook, ParamSchedulerHook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from slotcon_plugin.registry import HOOKS
+
+
+def unwrapped(runner: Runner) -> torch.nn.Module:
+    """The pretrainer itself, without a wrapper for distributed training."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+@HOOKS.register_module()
+class TeacherUpdateHook(Hook):
+    """Moves the teacher after each step that the optimiser really took.
+
+    It hangs on the optimiser, not on the loop: batches that only accumulate gradients, and steps that the gradient
+    scaler left out, do not move the teacher and do not advance its momentum.
+    """
+
+    def before_train(self, runner: Runner) -> None:
+        """Tell the pretrainer how many updates there will be, and listen to the optimiser."""
+        model, wrapper = unwrapped(runner), runner.optim_wrapper
+        accumulated = getattr(wrapper, "_accumulative_counts", 1)
+        model.total_steps = -(-runner.max_iters // accumulated)
+        wrapper.optimizer.register_step_post_hook(lambda *_: model.update_teacher())
+
+
+@HOOKS.register_module()
+class PretrainSchedulerHook(ParamSchedulerHook):
+    """mmengine's scheduler hook, except that a step left out by the gradient scaler does not advance the schedule."""
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Advance schedules that count iterations."""
+        if not getattr(runner.optim_wrapper, "step_skipped", False):
+            super().after_train_iter(runner, *args, **kwargs)
+
+
+@HOOKS.register_module()
+class ExactResumeHook(Hook):
+    """Makes ``--resume`` give the run that would have been without the stop.
+
+    Random numbers drawn in a step depend on ``(seed, rank, iteration)`` alone, so that there is no state of
+    generators to save; a checkpoint that does not fit the model stops the run instead of half loading.
+    """
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare the checkpoint's weights with the model's, key by key.
+
+        Raises:
+            ValueError: a key is missing, unknown or has another shape.
+        """
+        have = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
+        want = {key: tuple(value.shape) for key, value in unwrapped(runner).state_dict().items()}
+        wrong = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
+        if wrong:
+            first = wrong[0]
+            raise ValueError(
+                f"the checkpoint does not fit the model of this config: {len(wrong)} keys differ, the first is "
+                f"{first!r} (checkpoint {have.get(first, 'has none')}, model {want.get(first, 'has none')}). "
+                "Resume with the config that wrote it, or start a new work dir."
+            )
+
+    def before_train(self, runner: Runner) -> None:
+        """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced."""
+        runner.train_dataloader.sampler.seed = runner.seed
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Seed every generator from seed, rank and iteration."""
+        words = np.random.SeedSequence((runner.seed, get_rank(), runner.iter)).generate_state(2)
+        torch.manual_seed(int(words[0]))
+        np.random.seed(words[1])
+        random.seed(int(words[1]))

@@ -1,0 +1,80 @@
+"""LARS: layer-wise adaptive rate scaling (You et al. 2017, arXiv 1708.03888), in fused multi-tensor calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from slotcon_plugin.registry import OPTIMIZERS
+
+
+@OPTIMIZERS.register_module(force=True)
+class LARS(Optimizer):
+    """SGD with momentum whose step is scaled by ``trust * ||w|| / ||g + wd * w||``, one factor a tensor.
+
+    Tensors of one dimension (biases, BatchNorm) take neither weight decay nor the scaling. A tensor whose own norm
+    or whose gradient's norm is zero is not scaled either.
+
+    Args:
+        params: parameters or groups.
+        lr: step size.
+        momentum: of the velocity ``v <- momentum * v + scaled gradient``.
+        weight_decay: L2 penalty, of tensors with two dimensions or more.
+        trust_coefficient: eta of the paper.
+    """
+
+    def __init__(
+        self,
+        params: Iterable,
+        lr: float,
+        momentum: float = 0.9,
+        weight_decay: float = 0.0,
+        trust_coefficient: float = 1e-3,
+    ) -> None:
+        for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
+            if value < 0:
+                raise ValueError(f"LARS: {name} must not be negative, got {value}")
+        super().__init__(
+            params,
+            dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient),
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
+        """Take one step; a handful of kernel launches whatever the number of tensors."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            with_grad = [p for p in group["params"] if p.grad is not None]
+            adapted = [p for p in with_grad if p.ndim > 1]
+            plain = [p for p in with_grad if p.ndim <= 1]
+            if adapted:
+                self._apply(adapted, self._adapted_gradients(adapted, group), group)
+            if plain:
+                self._apply(plain, [p.grad for p in plain], group)
+        return loss
+
+    @staticmethod
+    def _adapted_gradients(params: list[Tensor], group: dict) -> list[Tensor]:
+        grads = torch._foreach_add([p.grad for p in params], params, alpha=group["weight_decay"])
+        weight_norms = torch.stack(torch._foreach_norm(params))
+        grad_norms = torch.stack(torch._foreach_norm(grads))
+        scaled = (weight_norms > 0) & (grad_norms > 0)
+        # where() keeps the division by a zero norm out of the result without asking the device
+        trust = torch.where(scaled, group["trust_coefficient"] * weight_norms / grad_norms, 1.0)
+        torch._foreach_mul_(grads, list(trust.unbind()))
+        return grads
+
+    def _apply(self, params: list[Tensor], grads: list[Tensor], group: dict) -> None:
+        for p in params:
+            if "velocity" not in self.state[p]:
+                self.state[p]["velocity"] = torch.zeros_like(p)
+        velocities = [self.state[p]["velocity"] for p in params]
+        torch._foreach_mul_(velocities, group["momentum"])
+        torch._foreach_add_(velocities, grads)
+        torch._foreach_add_(params, velocities, alpha=-group["lr"])

@@ -1,0 +1,28 @@
+"""The training loop: mmengine's epochs, able to begin in the middle of one."""
+
+from __future__ import annotations
+
+from mmengine.runner import EpochBasedTrainLoop
+
+from slotcon_plugin.registry import LOOPS
+
+
+@LOOPS.register_module()
+class PretrainLoop(EpochBasedTrainLoop):
+    """Epochs over an :class:`~slotcon_plugin.data.EpochSampler`, which a resumed run enters where it left off.
+
+    The position is not stored: it follows from the iteration count, and what a sample looks like follows from
+    ``(seed, epoch, index)``, so nothing has to be replayed.
+    """
+
+    def run_epoch(self) -> None:
+        """One epoch, or what a resumed run has left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        self.dataloader.sampler.set_epoch(self._epoch)
+        self.dataloader.sampler.start = done * self.dataloader.batch_size
+        for idx, data_batch in enumerate(self.dataloader, start=done):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1

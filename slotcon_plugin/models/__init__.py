@@ -1,0 +1,18 @@
+"""Backbone adapters, heads, grouping, losses and the pretrainers that wire them."""
+
+from slotcon_plugin.models.backbones import TimmBackbone, TorchvisionResNet
+from slotcon_plugin.models.center import Center
+from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
+from slotcon_plugin.models.heads import MLPHead
+from slotcon_plugin.models.pretrainers import BasePretrainer, SlotCon
+
+__all__ = [
+    "BasePretrainer",
+    "Center",
+    "Grouping",
+    "MLPHead",
+    "SemanticGrouping",
+    "SlotCon",
+    "TimmBackbone",
+    "TorchvisionResNet",
+]

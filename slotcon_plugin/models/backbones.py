@@ -1,0 +1,113 @@
+"""Adapters around library backbones.
+
+A backbone, for this project, is a module that maps ``(B, 3, H, W)`` to a tuple of stage maps, finest first, and says
+what they are in ``out_channels`` and ``strides`` (one entry a stage). Backbones of mmdet and mmseg already return
+such a tuple; see :func:`describe_backbone` for how their channels and strides are found.
+"""
+
+from __future__ import annotations
+
+import timm
+import torch
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+from slotcon_plugin.registry import MODELS
+
+_BLOCKS = {
+    18: (resnet.BasicBlock, (2, 2, 2, 2)),
+    34: (resnet.BasicBlock, (3, 4, 6, 3)),
+    50: (resnet.Bottleneck, (3, 4, 6, 3)),
+    101: (resnet.Bottleneck, (3, 4, 23, 3)),
+    152: (resnet.Bottleneck, (3, 8, 36, 3)),
+}
+# torchvision's ResNet can trade the stride of its last stages for dilation.
+_DILATION = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
+
+
+@MODELS.register_module()
+class TorchvisionResNet(resnet.ResNet):
+    """torchvision's ResNet without its classifier; parameter names are torchvision's.
+
+    Args:
+        depth: 18, 34, 50, 101 or 152.
+        stride: stride of the last stage, 32, 16 or 8 (below 32 by dilation; depth 50 and up only, since
+            torchvision's basic block cannot be dilated).
+        zero_init_residual: start every residual block as the identity (last BatchNorm weight 0), as SlotCon does.
+
+    Raises:
+        ValueError: unknown depth or stride.
+    """
+
+    def __init__(self, depth: int = 50, stride: int = 32, zero_init_residual: bool = True) -> None:
+        if depth not in _BLOCKS:
+            raise ValueError(f"TorchvisionResNet: depth must be one of {sorted(_BLOCKS)}, got {depth}")
+        if stride not in _DILATION:
+            raise ValueError(f"TorchvisionResNet: stride must be one of {sorted(_DILATION)}, got {stride}")
+        block, layers = _BLOCKS[depth]
+        if stride < 32 and block is resnet.BasicBlock:
+            raise ValueError(f"TorchvisionResNet: depth {depth} has no dilated form; use stride=32 or depth>=50")
+        super().__init__(
+            block,
+            list(layers),
+            zero_init_residual=zero_init_residual,
+            replace_stride_with_dilation=list(_DILATION[stride]),
+        )
+        del self.fc, self.avgpool
+        self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
+        self.strides = (4, 8, min(16, stride), stride)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> four stage maps, strides 4, 8, 16, 32 unless dilated."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        maps = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            maps.append(x)
+        return tuple(maps)
+
+
+@MODELS.register_module()
+class TimmBackbone(nn.Module):
+    """Any convolutional or ViT backbone of timm, by name, from random weights.
+
+    Args:
+        name: a timm model name, for example ``convnext_tiny`` or ``vit_small_patch16_224``.
+        kwargs: passed to ``timm.create_model`` (``output_stride=16``, ``img_size=224``, ``drop_path_rate=0.1``...).
+
+    Raises:
+        ValueError: timm does not know the name, or the model gives no feature maps.
+    """
+
+    def __init__(self, name: str, **kwargs) -> None:
+        super().__init__()
+        try:
+            self.model = timm.create_model(name, pretrained=False, features_only=True, **kwargs)
+        except (RuntimeError, AttributeError) as error:
+            close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8])
+            raise ValueError(
+                f"TimmBackbone: timm cannot give feature maps of {name!r} ({error}); close: {close}"
+            ) from error
+        self.out_channels = tuple(self.model.feature_info.channels())
+        self.strides = tuple(self.model.feature_info.reduction())
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""
+        return tuple(self.model(images))
+
+
+def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Channels and strides of the stage maps, asked for or else measured on a 64 x 64 image of zeros.
+
+    Raises:
+        ValueError: the backbone does not return stage maps ``(B, C, h, w)``.
+    """
+    if hasattr(backbone, "out_channels") and hasattr(backbone, "strides"):
+        return tuple(backbone.out_channels), tuple(backbone.strides)
+    was_training = backbone.training
+    with torch.no_grad():
+        maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+    backbone.train(was_training)
+    if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
+        raise ValueError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")
+    return tuple(m.shape[1] for m in maps), tuple(64 // m.shape[-1] for m in maps)

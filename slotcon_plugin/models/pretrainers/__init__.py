@@ -1,0 +1,6 @@
+"""Self-supervised algorithms: wiring only; what they compute lives in the neighbouring files."""
+
+from slotcon_plugin.models.pretrainers.base import BasePretrainer
+from slotcon_plugin.models.pretrainers.slotcon import SlotCon
+
+__all__ = ["BasePretrainer", "SlotCon"]
