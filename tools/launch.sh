@@ -27,6 +27,8 @@ if [ -z "${PORT:-}" ]; then
     fi
 fi
 
+# torchrun would set it too, with a banner that hides the run's first lines.
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec bash "$ROOT/tools/python.sh" -m torch.distributed.run \
     --nnodes "$NNODES" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$PORT" \
     --nproc_per_node "$GPUS" "$@" --launcher pytorch
