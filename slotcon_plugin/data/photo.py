@@ -1,0 +1,147 @@
+"""Photo files to pixels: no more of them than needed, upright, RGB, whatever the format."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageFile
+
+Box = tuple[float, float, float, float]
+
+EXIF_ORIENTATION = 0x0112
+
+# How the stored pixels become the upright photo: swap the axes, then mirror in x, then in y (EXIF 2.32, table 6).
+_UPRIGHT = {
+    1: (False, False, False),
+    2: (False, True, False),
+    3: (False, True, True),
+    4: (False, False, True),
+    5: (True, False, False),
+    6: (True, True, False),
+    7: (True, True, True),
+    8: (True, False, True),
+}
+
+
+class PhotoError(Exception):
+    """A file that does not hold a photo that can be decoded; the message says why."""
+
+
+@dataclass(frozen=True)
+class Orientation:
+    """How stored pixels become the upright photo of ``width`` x ``height``."""
+
+    width: int
+    height: int
+    transpose: bool = False
+    mirror_x: bool = False
+    mirror_y: bool = False
+
+    def to_stored(self, box: Box) -> Box:
+        """A box of the upright photo, in stored pixels."""
+        x0, y0, x1, y1 = self._mirror(box)
+        return (y0, x0, y1, x1) if self.transpose else (x0, y0, x1, y1)
+
+    def to_upright(self, box: Box) -> Box:
+        """Inverse of :meth:`to_stored`."""
+        x0, y0, x1, y1 = box
+        return self._mirror((y0, x0, y1, x1) if self.transpose else (x0, y0, x1, y1))
+
+    def _mirror(self, box: Box) -> Box:
+        x0, y0, x1, y1 = box
+        if self.mirror_x:
+            x0, x1 = self.width - x1, self.width - x0
+        if self.mirror_y:
+            y0, y1 = self.height - y1, self.height - y0
+        return x0, y0, x1, y1
+
+
+class Photo:
+    """The bytes of a photo file, whose header has been read.
+
+    Attributes:
+        stored_size: (width, height) of the pixels as they lie in the file.
+        orientation: size of the upright photo and how its stored pixels are turned.
+        reductions: factors by which :meth:`decode` can shrink at no cost, largest first, always ending in 1.
+
+    Args:
+        data: content of the file.
+
+    Raises:
+        PhotoError: if this is not a photo.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._image: Image.Image | None = None
+        self.reductions: tuple[int, ...] = (1,)
+        tag = 1
+        try:
+            if data[:3] == b"\xff\xd8\xff":
+                height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+                if space in ("YCbCr", "Gray", "RGB"):
+                    # Other factors (n/8) exist, but only powers of two have fast inverse transforms.
+                    self.reductions = (8, 4, 2, 1)
+                else:
+                    self._image = self._open()
+                if b"Exif\x00\x00" in data[:65536]:
+                    tag = self._open().getexif().get(EXIF_ORIENTATION, 1)
+            else:
+                self._image = self._open()
+                width, height = self._image.size
+                tag = self._image.getexif().get(EXIF_ORIENTATION, 1)
+        except Exception as error:
+            raise PhotoError(f"no readable header: {error}") from error
+        turn = _UPRIGHT.get(tag, _UPRIGHT[1])
+        self.stored_size = (width, height)
+        self.orientation = Orientation(*(self.stored_size[::-1] if turn[0] else self.stored_size), *turn)
+
+    def decode(self, reduction: int = 1) -> np.ndarray:
+        """Stored (not yet upright) pixels, RGB.
+
+        Args:
+            reduction: one of ``self.reductions``. Stored pixel x becomes exactly x / reduction: a JPEG of 8 x 8
+                blocks shrinks block by block. A last partial pixel (beyond width / reduction) is padding.
+
+        Returns:
+            (ceil(height / reduction), ceil(width / reduction), 3) uint8.
+
+        Raises:
+            PhotoError: if the file is damaged or of a kind that has no RGB picture.
+        """
+        if self._image is None:
+            try:
+                return self._decode_jpeg(reduction)
+            except ValueError:  # libjpeg's warnings count as errors here; Pillow knows the harmless ones
+                pass
+        try:
+            image = self._image or self._open()
+            return _to_rgb(image.reduce(reduction) if reduction > 1 else image)
+        except Exception as error:
+            raise PhotoError(f"cannot be decoded: {error}") from error
+
+    def _decode_jpeg(self, reduction: int) -> np.ndarray:
+        if reduction == 1:
+            return simplejpeg.decode_jpeg(self._data, "RGB")
+        width, height = self.stored_size
+        return simplejpeg.decode_jpeg(
+            self._data, "RGB", min_height=-(-height // reduction), min_width=-(-width // reduction)
+        )
+
+    def _open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self._data))
+
+
+def _to_rgb(image: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 of an image of any mode; 16-bit grey keeps its upper byte."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise ValueError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so a truncated photo would pass unseen")
+    if image.mode == "F":
+        raise ValueError("a floating-point picture has no known white")
+    if image.mode.startswith("I"):
+        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    return np.asarray(image.convert("RGB"))

@@ -1,0 +1,71 @@
+"""From a collated batch to what the pretrainers take: on the device, colour-augmented, normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric
+from slotcon_plugin.registry import MODELS
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@MODELS.register_module()
+class TwoViewPreprocessor(BaseDataPreprocessor):
+    """Moves a batch of two views to the device, augments colours there, normalises.
+
+    Args:
+        mean: of the RGB channels, for pixels in [0, 1].
+        std: likewise.
+        channels_last: give the views that memory format.
+        augment: apply the photometric augmentation; False shows the plain crops.
+        non_blocking: copy to the device without waiting (needs ``pin_memory`` in the loader to have an effect).
+    """
+
+    def __init__(
+        self,
+        mean: Sequence[float] = IMAGENET_MEAN,
+        std: Sequence[float] = IMAGENET_STD,
+        channels_last: bool = False,
+        augment: bool = True,
+        non_blocking: bool = True,
+    ) -> None:
+        super().__init__(non_blocking=non_blocking)
+        if max(mean) > 1 or max(std) > 1:
+            raise ValueError(f"mean and std are for pixels in [0, 1], got mean {mean}, std {std}; divide them by 255")
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.augment = augment
+
+    def forward(self, data: dict[str, Tensor], training: bool = False) -> dict[str, Tensor | list[Tensor]]:
+        """One batch.
+
+        Args:
+            data: as :class:`~slotcon_plugin.data.dataset.TwoViewDataset` gives it, collated: views (B, 2, 3, S, S)
+                uint8, crop_boxes (B, 2, 4), flipped (B, 2), photometric (B, 2, P) and sample_index (B,).
+            training: not looked at; two views are a training batch.
+
+        Returns:
+            dict of ``views``, two (B, 3, S, S) float tensors, and crop_boxes, flipped, sample_index on the device.
+        """
+        views, parameters = data["views"], data["photometric"]
+        if views.dtype != torch.uint8 or views.ndim != 5 or parameters.shape[1:] != (2, NUM_PARAMETERS):
+            raise ValueError(
+                "TwoViewPreprocessor expects collated samples of TwoViewDataset, views (B, 2, 3, S, S) uint8 and "
+                f"photometric (B, 2, {NUM_PARAMETERS}), got {tuple(views.shape)} {views.dtype} and "
+                f"{tuple(parameters.shape)}; is `collate_fn=dict(type='default_collate')` set in the dataloader?"
+            )
+        rest = {name: data[name] for name in ("crop_boxes", "flipped", "sample_index")}
+        rest, views = self.cast_data(rest), self.cast_data(views)
+        # (B, 2, 3, S, S) -> (2*B, 3, S, S), so that each view's batch is one block of memory in the end.
+        pixels = views.transpose(0, 1).flatten(0, 1).float().div_(255)
+        if self.augment:
+            pixels = apply_photometric(pixels, parameters.cpu().transpose(0, 1).flatten(0, 1).contiguous())
+        pixels = pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)
+        return dict(views=list(pixels.chunk(2)), **rest)

@@ -1,0 +1,200 @@
+"""Where unlabelled photos come from: folders, list files, COCO annotation files, and several of them together.
+
+A source is a sized collection of paths. It holds them as packed bytes, so that a million of them cost tens of
+megabytes once, shared by all the workers, instead of a list that every worker copies by touching its refcounts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slotcon_plugin.registry import DATASETS
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+class PackedStrings(Sequence[str]):
+    """An immutable list of strings in two numpy arrays, free of Python objects."""
+
+    def __init__(self, strings: Iterable[str]) -> None:
+        encoded = [os.fsencode(s) for s in strings]
+        self._ends = np.cumsum([len(s) for s in encoded], dtype=np.int64)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    def __getitem__(self, index: int) -> str:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} outside a list of {len(self)}")
+        start = self._ends[index - 1] if index else 0
+        return os.fsdecode(self._bytes[start : self._ends[index]].tobytes())
+
+
+class PhotoSource:
+    """Paths of photos below one root.
+
+    Args:
+        root: folder that the names are relative to.
+        names: path of each photo relative to ``root``; an absolute one stands for itself.
+        origin: what to call this source in messages.
+
+    Raises:
+        ValueError: if there is no photo.
+    """
+
+    def __init__(self, root: str | Path, names: Iterable[str], origin: str) -> None:
+        self.root = os.fspath(root)
+        self.origin = origin
+        self.names = PackedStrings(names)
+        if not len(self.names):
+            raise ValueError(f"{origin} has no photo in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def path(self, index: int) -> str:
+        """Path of photo ``index``."""
+        return os.path.join(self.root, self.names[index])
+
+    def read(self, index: int) -> bytes:
+        """The file of photo ``index`` as it lies on the disk. Raises OSError."""
+        with open(self.path(index), "rb") as file:
+            return file.read()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.origin}, {len(self)} photos)"
+
+
+@DATASETS.register_module()
+class ImageFolder(PhotoSource):
+    """All photos in a folder and the folders below it (a flat folder, ImageNet's ``train/``, ...), sorted by name.
+
+    Args:
+        root: the folder. Hidden files and folders are left out.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        _require_folder(root, "root of the ImageFolder")
+        super().__init__(root, _photos_below(os.fspath(root), ""), origin=f"folder {root}")
+
+
+@DATASETS.register_module()
+class ListFile(PhotoSource):
+    """Photos named in a text file, a path a line; empty lines and lines that start with ``#`` are left out.
+
+    Args:
+        path: the list file.
+        root: folder that the paths are relative to; the list file's own folder when None.
+    """
+
+    def __init__(self, path: str | Path, root: str | Path | None = None) -> None:
+        _require_file(path, "path of the ListFile")
+        if root is not None:
+            _require_folder(root, "root of the ListFile")
+        lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
+        names = [line for line in lines if line and not line.startswith("#")]
+        super().__init__(root or Path(path).parent, names, origin=f"list file {path}")
+        _require_first_photo(self, "root")
+
+
+@DATASETS.register_module()
+class CocoImages(PhotoSource):
+    """The photos of a COCO annotation file; its labels are not looked at.
+
+    Args:
+        ann_file: JSON file with an ``images`` list, e.g. ``annotations/instances_train2017.json`` or
+            ``annotations/image_info_unlabeled2017.json``.
+        root: folder of the photos, e.g. ``train2017``.
+    """
+
+    def __init__(self, ann_file: str | Path, root: str | Path) -> None:
+        _require_file(ann_file, "ann_file of the CocoImages")
+        _require_folder(root, "root of the CocoImages")
+        try:
+            names = [image["file_name"] for image in json.loads(Path(ann_file).read_bytes())["images"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{ann_file} is not a COCO annotation file with an `images` list: {error!r}") from error
+        super().__init__(root, names, origin=f"COCO file {ann_file}")
+        _require_first_photo(self, "root")
+
+
+@DATASETS.register_module()
+class ConcatSources:
+    """Several sources one after the other, e.g. COCO+ = train2017 and unlabeled2017.
+
+    Args:
+        sources: sources or their configs.
+    """
+
+    def __init__(self, sources: Sequence[PhotoSource | dict]) -> None:
+        self.sources = [build_source(source) for source in sources]
+        if not self.sources:
+            raise ValueError("ConcatSources got no source; give it a list of at least one in `sources`")
+        self._ends = np.cumsum([len(source) for source in self.sources])
+        self.origin = " + ".join(source.origin for source in self.sources)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def _locate(self, index: int) -> tuple[PhotoSource, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} outside {len(self)} photos")
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        return self.sources[which], index - (int(self._ends[which - 1]) if which else 0)
+
+    def path(self, index: int) -> str:
+        """Path of photo ``index``."""
+        source, local = self._locate(index)
+        return source.path(local)
+
+    def read(self, index: int) -> bytes:
+        """The file of photo ``index`` as it lies on the disk. Raises OSError."""
+        source, local = self._locate(index)
+        return source.read(local)
+
+    def __repr__(self) -> str:
+        return f"ConcatSources({self.sources})"
+
+
+def build_source(source: PhotoSource | ConcatSources | dict) -> PhotoSource | ConcatSources:
+    """A source from its config; one that is already built passes through."""
+    return DATASETS.build(source) if isinstance(source, dict) else source
+
+
+def _photos_below(root: str, relative: str) -> Iterator[str]:
+    """Names of the photos below ``root/relative``, sorted. scandir knows a file from a folder without a stat each."""
+    folders, photos = [], []
+    with os.scandir(os.path.join(root, relative)) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.name.lower().endswith(PHOTO_SUFFIXES):
+                photos.append(entry.name)
+            elif entry.is_dir():
+                folders.append(entry.name)
+    for name in sorted(photos):
+        yield os.path.join(relative, name)
+    for name in sorted(folders):
+        yield from _photos_below(root, os.path.join(relative, name))
+
+
+def _require_folder(path: str | Path, what: str) -> None:
+    if not os.path.isdir(path):
+        raise ValueError(f"{what} is not a folder: {path} (seen from {os.getcwd()}); set it to where your photos are")
+
+
+def _require_file(path: str | Path, what: str) -> None:
+    if not os.path.isfile(path):
+        raise ValueError(f"{what} is not a file: {path} (seen from {os.getcwd()})")
+
+
+def _require_first_photo(source: PhotoSource, option: str) -> None:
+    """A wrong root makes every photo missing: tell it from the first instead of from thousands of warnings."""
+    if not os.path.isfile(source.path(0)):
+        raise ValueError(f"the first photo of {source.origin} is not at {source.path(0)}; check `{option}`")
