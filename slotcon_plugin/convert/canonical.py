@@ -1,0 +1,154 @@
+"""The form that every checkpoint passes through: a plain ResNet under torchvision's names, in float32."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from slotcon_plugin.convert.errors import ConversionError
+
+BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+BASIC_BLOCK_DEPTHS = (18, 34)
+STAGES = ("layer1", "layer2", "layer3", "layer4")
+
+
+@dataclass(frozen=True)
+class CanonicalBackbone:
+    """A ResNet's weights and what is known about them.
+
+    Attributes:
+        state_dict: torchvision's names without the classifier, complete, float32 (counters int64).
+        depth: 18, 34, 50, 101 or 152.
+        meta: provenance and input convention, see :mod:`slotcon_plugin.convert.metadata`.
+        fpn: a feature pyramid's ``lateral.{0..3}.{weight,bias}`` (1x1) and ``output.{0..3}.{weight,bias}`` (3x3),
+            level 0 = stride 4; None where the checkpoint has none.
+    """
+
+    state_dict: dict[str, Tensor]
+    depth: int
+    meta: dict[str, Any] = field(default_factory=dict)
+    fpn: dict[str, Tensor] | None = None
+
+
+class CanonicalResNet(nn.Module):
+    """torchvision's ResNet whose forward returns the four stage maps; the yardstick of every proof."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        from torchvision.models import resnet
+
+        block = resnet.BasicBlock if depth in BASIC_BLOCK_DEPTHS else resnet.Bottleneck
+        self.net = resnet.ResNet(block, list(BLOCKS[depth]))
+        self.net.fc = nn.Identity()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> maps at strides 4, 8, 16, 32."""
+        return stage_maps(self.net, images)
+
+
+def stage_maps(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """The outputs of ``layer1`` ... ``layer4`` of a torchvision ResNet for ``(B, 3, H, W)`` images."""
+    x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+    maps = []
+    for stage in STAGES:
+        x = getattr(net, stage)(x)
+        maps.append(x)
+    return tuple(maps)
+
+
+def build_canonical(canonical: CanonicalBackbone) -> CanonicalResNet:
+    """A torchvision ResNet holding these weights, in evaluation mode; its forward returns the four stage maps."""
+    with torch.device("meta"):  # no time spent on weights that are replaced at once
+        model = CanonicalResNet(canonical.depth)
+    model.net.load_state_dict(canonical.state_dict, strict=True, assign=True)
+    return model.eval()
+
+
+def build_canonical_fpn(fpn: Mapping[str, Tensor]) -> nn.Module:
+    """torchvision's feature pyramid holding these weights: ordered dict of stage maps -> the same of outputs."""
+    from torchvision.ops import FeaturePyramidNetwork
+
+    from slotcon_plugin.convert.names import TORCHVISION_FPN
+
+    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(4)]
+    module = FeaturePyramidNetwork(channels, fpn["lateral.0.weight"].shape[0])
+    module.load_state_dict({TORCHVISION_FPN.to_target(k).removeprefix("fpn."): v for k, v in fpn.items()})
+    return module.eval()
+
+
+def backbone_sha256(state_dict: Mapping[str, Tensor]) -> str:
+    """Hash of names, shapes and values under canonical names: equal weights hash equal in any file format."""
+    digest = hashlib.sha256()
+    for name in sorted(state_dict):
+        if name.endswith("num_batches_tracked"):  # a counter of training steps, which some formats leave out
+            continue
+        tensor = state_dict[name].detach().to(torch.float32).contiguous()
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def canonicalise(weights: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], int]:
+    """Check weights under torchvision's names and complete them.
+
+    Classifier and projection heads (``fc``, ``fc1``, ...) are left out; halves and doubles become float32; BatchNorm
+    counters, absent from old files, become zero.
+
+    Args:
+        weights: names without any prefix -> tensors.
+        where: the file and branch, for messages.
+
+    Returns:
+        The complete state dict, in the order of torchvision's own, and the depth.
+
+    Raises:
+        ConversionError: not a plain ResNet of a known depth; the first offending key is named.
+    """
+    weights = {name: value for name, value in weights.items() if not re.match(r"fc\d*\.", name)}
+    depth = _find_depth(weights, where)
+    with torch.device("meta"):
+        expected = CanonicalResNet(depth).net.state_dict()
+    complete: dict[str, Tensor] = {}
+    for name, like in expected.items():
+        value = weights.pop(name, None)
+        if value is None and name.endswith("num_batches_tracked"):
+            value = torch.zeros((), dtype=torch.int64)
+        if value is None:
+            raise ConversionError(f"{where}: {name} is missing from what looks like a ResNet-{depth}")
+        if value.shape != like.shape:
+            raise ConversionError(
+                f"{where}: {name} has shape {tuple(value.shape)}, a plain ResNet-{depth} has {tuple(like.shape)} "
+                "(wide ResNets, ResNeXt and other stems are not supported)"
+            )
+        if not torch.isfinite(value).all():
+            raise ConversionError(f"{where}: {name} holds NaN or infinity: the training had diverged")
+        complete[name] = value.detach().to(like.dtype).contiguous().clone()
+    if weights:
+        raise ConversionError(
+            f"{where}: {next(iter(weights))} has no place in a plain ResNet-{depth} ({len(weights)} such keys; "
+            "deep stems, squeeze-and-excitation and attention are not supported)"
+        )
+    return complete, depth
+
+
+def _find_depth(weights: Mapping[str, Tensor], where: str) -> int:
+    indices: dict[str, set[str]] = {stage: set() for stage in STAGES}
+    for name in weights:
+        stage, _, rest = name.partition(".")
+        if stage in indices:
+            indices[stage].add(rest.partition(".")[0])
+    blocks = tuple(len(indices[stage]) for stage in STAGES)
+    basic = "layer1.0.conv3.weight" not in weights
+    for depth, known in BLOCKS.items():
+        if known == blocks and (depth in BASIC_BLOCK_DEPTHS) == basic:
+            return depth
+    raise ConversionError(
+        f"{where}: {blocks} {'basic' if basic else 'bottleneck'} blocks in layer1..layer4 is no known ResNet; "
+        f"known depths: {sorted(BLOCKS)}"
+    )

@@ -1,0 +1,63 @@
+"""The command line that the four conversion tools share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from slotcon_plugin.convert.convert import convert
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.sources import SOURCES, known_kinds
+
+
+def run(target: str, description: str, argv: Sequence[str] | None = None) -> int:
+    """Parse, convert, say what was done; returns the exit status (0, or 1 with the reason on stderr)."""
+    parser = argparse.ArgumentParser(
+        description=description, epilog=known_kinds(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint to read")
+    parser.add_argument("out", metavar="OUT", help="file to write; nothing is written when the proof fails")
+    parser.add_argument(
+        "--which",
+        choices=("teacher", "student"),
+        help="branch to take (default: what the method's authors transfer; the teacher for SlotCon)",
+    )
+    parser.add_argument(
+        "--from",
+        dest="kind",
+        metavar="KIND",
+        help=f"kind of CKPT, if recognising it from its keys goes wrong: {', '.join(s.kind for s in SOURCES)}",
+    )
+    if target != "torchvision":
+        parser.add_argument(
+            "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"
+        )
+    args = parser.parse_args(argv)
+    try:
+        meta = convert(
+            args.checkpoint, args.out, target, args.which, args.kind, getattr(args, "config", None)
+        )
+    except ConversionError as error:
+        print(f"error: {error}\nnothing was written", file=sys.stderr)
+        return 1
+    print(summary(args.out, meta))
+    return 0
+
+
+def summary(out: str, meta: dict) -> str:
+    """What was read, how it was proved, what was written."""
+    proof = meta["proof"]
+    if proof["method"] == "feature parity":
+        worst = max(proof["relative_errors"].values())
+        proved = f"every stage's map equals that of {proof['framework']}: largest relative error {worst:.1e}"
+    else:
+        proved = f"by the key map alone, not by features: {proof['reason']}"
+    return (
+        f"read    {meta['source_file']}: kind {meta['kind']}, {meta['branch']}, ResNet-{meta['depth']}"
+        f"{' with FPN' if meta['fpn'] else ''}\n"
+        f"proved  {proved}\n"
+        f"wrote   {out}\n"
+        f"input   {meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255), stem {meta['stem']}, "
+        f"stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
+    )

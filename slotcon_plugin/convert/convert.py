@@ -1,0 +1,72 @@
+"""Read, map, prove, write: the one call behind the conversion tools."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin import __version__
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.convert.verify import prove
+from slotcon_plugin.convert.writers import TARGETS
+
+
+def convert(
+    src: str | Path,
+    out: str | Path,
+    target: str,
+    which: str | None = None,
+    kind: str | None = None,
+    config: str | None = None,
+) -> dict[str, Any]:
+    """Convert a checkpoint's backbone for another framework, having proved that it arrives intact.
+
+    Args:
+        src: a checkpoint of any known kind.
+        out: file to write; appears complete or not at all.
+        target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
+        which, kind: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
+        config: transfer config whose backbone the proof builds; None = the recipe's settings.
+
+    Returns:
+        The metadata written with the weights, see :mod:`slotcon_plugin.convert.metadata`.
+
+    Raises:
+        ConversionError: unreadable or unknown source, unfit suffix, or a proof that failed; nothing is written.
+    """
+    if target not in TARGETS:
+        raise ConversionError(f"unknown target {target!r}; known: {sorted(TARGETS)}")
+    row = TARGETS[target]
+    out = Path(out)
+    if out.suffix not in row.suffixes:
+        raise ConversionError(
+            f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}"
+        )
+    canonical = read_checkpoint(src, which=which, kind=kind)
+    tensors = {row.names.to_target(name): value for name, value in canonical.state_dict.items()}
+    for name, value in (canonical.fpn or {}).items():
+        tensors[row.fpn_names.to_target(name)] = value
+    proof = prove(canonical, tensors, row, config)
+    meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": __version__}
+    write_atomically(out, lambda path: row.save(tensors, meta, path))
+    return meta
+
+
+def write_atomically(out: Path, save: Callable[[Path], None]) -> None:
+    """Call ``save`` with a temporary path beside ``out`` and rename the result; ``out`` is never partial.
+
+    Raises:
+        ConversionError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which some writers go by
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save(temporary)
+        os.replace(temporary, out)
+    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
+        raise ConversionError(f"cannot write {out}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

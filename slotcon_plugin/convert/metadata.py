@@ -1,0 +1,118 @@
+"""What travels with converted weights: where they come from, what input they expect, how they were proved.
+
+Every written file carries one dict under the key ``slotcon_plugin``:
+
+=================  ====================================================================================
+source_file        name of the checkpoint that was converted
+source_sha256      of its bytes
+kind, branch       row of :data:`slotcon_plugin.convert.sources.SOURCES`; ``student`` or ``teacher``
+depth, fpn         ResNet depth; whether a feature pyramid is in the file too
+colour_order       ``RGB`` or ``BGR``
+mean, std          of each channel in that order, for pixels in 0..255
+stem               ``7x7``: one 7x7 convolution of stride 2 and a 3x3 max pooling
+stride_in_1x1      where a bottleneck has its stride: False = in the 3x3 convolution (torchvision's style)
+backbone_sha256    of names and values, the same whatever the target format
+target             format written
+proof              ``method``, framework with version, largest relative error of each stage's map
+tool_version       of this package
+origin             the same dict of the source, if that was itself a converted file
+=================  ====================================================================================
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.safe_load import load_file
+
+META_KEY = "slotcon_plugin"
+
+IMAGENET_INPUT = {
+    "colour_order": "RGB",
+    "mean": [123.675, 116.28, 103.53],
+    "std": [58.395, 57.12, 57.375],
+    "stem": "7x7",
+    "stride_in_1x1": False,
+}
+"""The input convention of all known kinds."""
+
+
+def read_metadata(path: str | Path) -> dict[str, Any]:
+    """The metadata of a file that this package converted.
+
+    Raises:
+        ConversionError: unreadable, or not written by this package.
+    """
+    meta = load_file(path).get(META_KEY)
+    if not isinstance(meta, dict):
+        raise ConversionError(
+            f"{path} carries no conversion metadata: it was not written by tools/convert_to_*.py. Convert the "
+            "checkpoint first, so that colour order, mean, std, stem and stride can be checked."
+        )
+    return meta
+
+
+def check_compatible(
+    meta: Mapping[str, Any],
+    *,
+    colour_order: str | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    stem: str | None = None,
+    stride_in_1x1: bool | None = None,
+) -> None:
+    """Compare the input convention of converted weights with a transfer config; None = not asked.
+
+    Weights that load but see other colours, another scale of pixels or another stride train quietly to a result
+    some points too low; this stops before.
+
+    Args:
+        meta: of the converted file, see :func:`read_metadata`.
+        colour_order: ``RGB`` or ``BGR``, as the framework feeds its network.
+        mean, std: as the framework subtracts and divides, for pixels in 0..255.
+        stem: ``7x7`` or ``deep`` (three 3x3 convolutions, OpenMMLab's ResNetV1c and V1d).
+        stride_in_1x1: detectron2's STRIDE_IN_1X1; ``style='caffe'`` in OpenMMLab.
+
+    Raises:
+        ConversionError: with one line for each difference and what to set.
+    """
+    wanted = {
+        "colour_order": colour_order,
+        "mean": mean,
+        "std": std,
+        "stem": stem,
+        "stride_in_1x1": stride_in_1x1,
+    }
+    problems = [
+        f"  {name}: the weights want {meta[name]}, the config has {_plain(value)}{_hint(name, value)}"
+        for name, value in wanted.items()
+        if value is not None and not _agree(meta[name], value)
+    ]
+    if problems:
+        raise ConversionError(
+            f"the transfer config does not fit the weights of {meta.get('source_file', 'this file')}:\n"
+            + "\n".join(problems)
+            + "\nSet these fields of the config to what the weights want."
+        )
+
+
+def _agree(known: Any, value: Any) -> bool:
+    if isinstance(known, (str, bool)):
+        return known == value
+    return len(known) == len(value) and all(math.isclose(a, b, abs_tol=0.01) for a, b in zip(known, value))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, bool)) else [float(v) for v in value]
+
+
+def _hint(name: str, value: Any) -> str:
+    if name in ("mean", "std") and max(value) <= 1:
+        return (
+            " (a 0..1 scale for 0..255 pixels makes inputs 255 times too large or lets all images look alike)"
+        )
+    return ""

@@ -1,0 +1,86 @@
+"""Any known checkpoint file -> canonical backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
+from slotcon_plugin.convert.safe_load import file_sha256, load_file
+from slotcon_plugin.convert.sources import recognise, select_branch, source_of_kind
+
+CONTAINERS = ("state_dict", "model")
+"""Where checkpoints keep their weights: mmengine, MoCo and this project; SlotCon, PixPro and detectron2."""
+
+FPN_KEYS = {
+    f"{part}.{level}.{leaf}"
+    for part in ("lateral", "output")
+    for level in range(4)
+    for leaf in ("weight", "bias")
+}
+
+
+def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None = None) -> CanonicalBackbone:
+    """Read one branch's backbone (and feature pyramid, if there is one) of a checkpoint of any known kind.
+
+    Args:
+        path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it.
+        which: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon and
+            this project, the student for MoCo, DenseCL and PixPro).
+        kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
+
+    Raises:
+        ConversionError: unreadable, of no known kind, without that branch, or not a plain ResNet.
+    """
+    path = Path(path)
+    content = load_file(path)
+    state_dict = tensors_of(content, str(path))
+    source = source_of_kind(kind) if kind else recognise(state_dict, str(path))
+    branch, weights, fpn = select_branch(source, state_dict, which, str(path))
+    complete, depth = canonicalise(weights, f"{path} ({source.kind}, {branch})")
+    if fpn is not None and set(fpn) != FPN_KEYS:
+        odd = sorted(FPN_KEYS ^ set(fpn))[0]
+        raise ConversionError(f"{path}: a feature pyramid has keys {sorted(FPN_KEYS)}; {odd} differs")
+    origin = content.get(META_KEY)
+    meta = {
+        "source_file": path.name,
+        "source_sha256": file_sha256(path),
+        "kind": source.kind,
+        "branch": branch,
+        "depth": depth,
+        "fpn": fpn is not None,
+        **IMAGENET_INPUT,
+        **({k: origin[k] for k in IMAGENET_INPUT} | {"origin": origin} if origin else {}),
+        "backbone_sha256": backbone_sha256(complete),
+    }
+    fpn = fpn and {name: value.detach().float().contiguous().clone() for name, value in fpn.items()}
+    return CanonicalBackbone(complete, depth, meta, fpn)
+
+
+def tensors_of(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
+    """The tensors of a loaded file, wherever it keeps them; numpy arrays become tensors.
+
+    Raises:
+        ConversionError: there is none.
+    """
+    for container in CONTAINERS:
+        if isinstance(content.get(container), Mapping):
+            content = content[container]
+            break
+    tensors = {
+        key: torch.as_tensor(value)
+        for key, value in content.items()
+        if isinstance(value, (Tensor, np.ndarray))
+    }
+    if not tensors:
+        raise ConversionError(
+            f"{where} holds no tensors at its top level or under {CONTAINERS}; its keys: {list(content)[:10]}"
+        )
+    return tensors

@@ -1,0 +1,155 @@
+"""Reading a checkpoint file without running anything that it contains.
+
+Three containers, told apart by their content and never by the file's name: a torch file (zip, or the format before
+torch 1.6), safetensors, and a plain pickle of numpy arrays (detectron2's ``.pkl``). Pickles are read with a short
+allow-list; a file that names anything else is refused, and the message says what it named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from slotcon_plugin.convert.errors import ConversionError
+
+LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first pickled object of a torch file before 1.6
+
+
+class Discarded:
+    """Stands in for objects of the training state (log histories) that no conversion reads."""
+
+
+def _no_attribute(owner: Any, name: str) -> None:
+    """Stands in for ``getattr``, which mmengine's log histories name; looks nothing up."""
+
+
+_multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
+
+# What the known kinds of checkpoint contain beside tensors. Numpy's module has two spellings since numpy 2.
+_ALLOWED: dict[str, Any] = {
+    "argparse.Namespace": argparse.Namespace,  # SlotCon's and PixPro's command lines
+    "mmengine.logging.history_buffer.HistoryBuffer": Discarded,
+    "builtins.getattr": _no_attribute,
+    "numpy.ndarray": np.ndarray,
+    "numpy.dtype": np.dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _multiarray._reconstruct for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _multiarray.scalar for core in ("core", "_core")},
+    **{f"numpy.dtypes.{type(dtype).__name__}": type(dtype) for dtype in map(np.dtype, "?bhilqBHILQefd")},
+}
+
+
+# A damaged pickle can fail in any of these ways, after the header or in the middle.
+_READ_ERRORS = (
+    pickle.UnpicklingError,
+    EOFError,
+    RuntimeError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+)
+
+
+class _NumpyUnpickler(pickle.Unpickler):
+    """A plain pickle of containers, strings, numbers and numpy arrays; anything else is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = {**_ALLOWED, "builtins.bytearray": bytearray, "_codecs.encode": _encode_latin1}
+        full_name = f"{module}.{name}"
+        if full_name not in allowed:
+            raise pickle.UnpicklingError(f"GLOBAL {full_name}")
+        return allowed[full_name]
+
+
+def _encode_latin1(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 spell bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"GLOBAL _codecs.encode with {encoding!r}")
+    return text.encode("latin1")
+
+
+def load_file(path: str | Path) -> dict[str, Any]:
+    """Everything that the file holds, tensors on the CPU; nothing in the file is executed.
+
+    Raises:
+        ConversionError: no such file, an empty file, not a checkpoint, or one that wants to run something.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ConversionError(f"no such file: {path}")
+    if path.stat().st_size == 0:
+        raise ConversionError(f"{path} is empty (0 bytes): a download or a copy that did not finish?")
+    try:
+        content = _load(path)
+    except _READ_ERRORS as error:
+        raise _explained(path, error) from error
+    if not isinstance(content, dict):
+        raise ConversionError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
+    return content
+
+
+def _load(path: Path) -> Any:
+    if zipfile.is_zipfile(path):
+        return _torch_load(path, mmap=True)  # of the optimiser's gigabytes nothing is read
+    with path.open("rb") as file:
+        start = file.read(9)
+        if start[8:9] == b"{":  # 8 bytes of length, then a JSON header
+            return _load_safetensors(path)
+        file.seek(0)
+        first = _NumpyUnpickler(file, encoding="latin1").load()
+    return _torch_load(path, mmap=False) if first == LEGACY_TORCH_MAGIC else first
+
+
+def _torch_load(path: Path, mmap: bool) -> Any:
+    # torch allows _codecs.encode and bytearray by itself.
+    with torch.serialization.safe_globals([(value, name) for name, value in _ALLOWED.items()]):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+
+
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            notes = file.metadata() or {}
+    except SafetensorError as error:
+        raise ValueError(f"damaged safetensors file: {error}") from error
+    return {"state_dict": tensors, **{key: _json_or_text(value) for key, value in notes.items()}}
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _explained(path: Path, error: Exception) -> ConversionError:
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return ConversionError(
+            f"{path} was refused: it is a pickle that names {named.group(1)}, which no checkpoint of a known kind "
+            "needs and which could run code. Nothing was executed. If you trust the file, save its state dict "
+            "alone (torch.save(model.state_dict(), ...)) and convert that."
+        )
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConversionError(f"{path} cannot be read as a checkpoint (torch, safetensors or pickle): {reason}")
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""What a target format has to say about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from slotcon_plugin.convert.metadata import META_KEY
+from slotcon_plugin.convert.names import KeyMap
+
+
+class Runnable(NamedTuple):
+    """A module of the target framework, and how to get a tuple of maps out of it.
+
+    Attributes:
+        module: its state dict has exactly the names that the file will carry.
+        run: (module, input) -> tuple of four maps. The input is an image ``(B, 3, H, W)`` for a backbone, the tuple
+            of four stage maps for a feature pyramid.
+    """
+
+    module: nn.Module
+    run: Callable[[nn.Module, Any], tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """One target format.
+
+    Attributes:
+        name: for the metadata and the tables.
+        imports: module whose import shows that the framework is usable.
+        suffixes: that the framework's own loader goes by.
+        names, fpn_names: key maps from canonical to the file's names.
+        build_backbone: (depth, config file or None) -> the backbone as the transfer config builds it, SyncBN as BN and
+            strides and dilations as in the canonical model: neither changes a weight's meaning.
+        build_fpn: (channels of the four stage maps, width) -> the framework's feature pyramid.
+        save: (tensors under the file's names, metadata, path) -> None.
+    """
+
+    name: str
+    imports: str
+    suffixes: tuple[str, ...]
+    names: KeyMap
+    fpn_names: KeyMap
+    build_backbone: Callable[[int, str | None], Runnable]
+    build_fpn: Callable[[tuple[int, ...], int], Runnable]
+    save: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+
+
+def save_torch(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:
+    """``{'state_dict': ..., 'slotcon_plugin': metadata}``, readable with ``weights_only=True``."""
+    torch.save({"state_dict": dict(tensors), META_KEY: dict(meta)}, path)

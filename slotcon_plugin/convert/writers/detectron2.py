@@ -1,0 +1,104 @@
+"""detectron2: a pickle of numpy arrays, as its model zoo has them.
+
+The names are those of the bottom-up ResNet alone (``stem.conv1.weight`` ... ``res5.2.conv3.norm.bias``), and the file
+asks for detectron2's matching by suffix: one file so serves R50-FPN, where the backbone is
+``backbone.bottom_up.*``, and R50-C4, where it is split between ``backbone.*`` and ``roi_heads.res5.*``.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from slotcon_plugin.convert.canonical import BASIC_BLOCK_DEPTHS
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.metadata import META_KEY
+from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN
+from slotcon_plugin.convert.writers.base import Runnable, Target
+
+STAGES = ("res2", "res3", "res4", "res5")
+
+
+def build_backbone(depth: int, config: str | None) -> Runnable:
+    """The ResNet that ``config`` (a yaml; default: the recipe's settings) describes, all four stages returned."""
+    from detectron2.config import get_cfg
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone import build_resnet_backbone
+
+    cfg = get_cfg()
+    if config is None:
+        cfg.MODEL.RESNETS.DEPTH = depth
+        cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
+        if depth in BASIC_BLOCK_DEPTHS:
+            cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    else:
+        cfg.set_new_allowed(True)  # keys of other tools say nothing about the backbone
+        cfg.merge_from_file(config)
+        if depth != cfg.MODEL.RESNETS.DEPTH:
+            raise ConversionError(
+                f"{config} wants ResNet-{cfg.MODEL.RESNETS.DEPTH}, the checkpoint is ResNet-{depth}"
+            )
+    cfg.MODEL.RESNETS.NORM = "BN"
+    cfg.MODEL.RESNETS.RES5_DILATION = 1
+    cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    module = build_resnet_backbone(cfg, ShapeSpec(channels=3))
+    return Runnable(module, lambda net, image: tuple(net(image)[stage] for stage in STAGES))
+
+
+def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
+    """detectron2's FPN on given stage maps."""
+    from detectron2.layers import ShapeSpec
+    from detectron2.modeling.backbone import FPN, Backbone
+
+    class GivenMaps(Backbone):
+        """A bottom-up without weights: passes the stage maps on."""
+
+        def output_shape(self) -> dict[str, ShapeSpec]:
+            return {
+                s: ShapeSpec(channels=c, stride=4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, channels))
+            }
+
+        def forward(self, maps: tuple[Tensor, ...]) -> dict[str, Tensor]:
+            return dict(zip(STAGES, maps))
+
+    module = FPN(GivenMaps(), list(STAGES), width)
+    return Runnable(module, lambda net, maps: tuple(net(maps)[f"p{level}"] for level in (2, 3, 4, 5)))
+
+
+class _PlainPickler(pickle.Pickler):
+    """Spells arrays with public names only, so that numpy 1 and numpy 2 both read the file."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, np.ndarray):
+            return np.ndarray, (obj.shape, obj.dtype, bytearray(obj.tobytes()))
+        return NotImplemented
+
+
+def save(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:
+    """Write what ``DetectionCheckpointer`` recognises as a file of its own model zoo."""
+    content = {
+        "model": {name: value.numpy() for name, value in tensors.items()},
+        "__author__": "slotcon_plugin",
+        "matching_heuristics": True,
+        META_KEY: dict(meta),
+    }
+    with path.open("wb") as file:
+        _PlainPickler(file, protocol=4).dump(content)
+
+
+DETECTRON2_TARGET = Target(
+    name="detectron2",
+    imports="detectron2.modeling",
+    suffixes=(".pkl",),
+    names=DETECTRON2,
+    fpn_names=DETECTRON2_FPN,
+    build_backbone=build_backbone,
+    build_fpn=build_fpn,
+    save=save,
+)

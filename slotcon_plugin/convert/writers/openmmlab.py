@@ -1,0 +1,81 @@
+"""mmdet and mmsegmentation: torchvision's names under ``state_dict``, for ``init_cfg=dict(type='Pretrained')``.
+
+The backbone's names carry no prefix, the pyramid's start with ``neck.``: a config takes the former with
+``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` on the backbone, the latter with ``prefix='neck.'`` added, on
+the neck.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+
+from torch import nn
+
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.names import OPENMMLAB_FPN, TORCHVISION
+from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+
+# Settings of a config's backbone that change neither the weights' names nor their meaning.
+_INDIFFERENT = (
+    "strides",
+    "dilations",
+    "contract_dilation",
+    "out_indices",
+    "frozen_stages",
+    "norm_eval",
+    "init_cfg",
+)
+
+
+def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
+    """The library's ResNet as ``config`` (default: the recipe's settings) describes it, all four stages returned."""
+    registry = import_module(f"{library}.registry").MODELS
+    import_module(f"{library}.models.backbones")  # registers them
+    settings = {"type": "ResNet", "depth": depth, "style": "pytorch"}
+    if config is not None:
+        settings = _backbone_of_config(config)
+        if settings.get("depth") != depth:
+            raise ConversionError(
+                f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}"
+            )
+    module = registry.build(
+        {
+            **{key: value for key, value in settings.items() if key not in _INDIFFERENT},
+            "norm_cfg": {"type": "BN"},
+            "out_indices": (0, 1, 2, 3),
+        }
+    )
+    return Runnable(module, lambda net, image: tuple(net(image)))
+
+
+def _backbone_of_config(path: str) -> dict:
+    from mmengine.config import Config
+
+    model = Config.fromfile(path).get("model", {})
+    if "backbone" not in model:
+        raise ConversionError(f"{path} has no model.backbone: not a config of a detector or segmenter")
+    return model["backbone"].to_dict()
+
+
+def build_fpn(library: str, channels: tuple[int, ...], width: int) -> Runnable:
+    """The library's FPN neck on given stage maps."""
+    neck = import_module(f"{library}.models.necks").FPN(list(channels), width, num_outs=4)
+    return Runnable(nn.ModuleDict({"neck": neck}), lambda net, maps: tuple(net["neck"](maps)))
+
+
+def _target(library: str) -> Target:
+    return Target(
+        name=library,
+        imports=f"{library}.models",
+        suffixes=(".pth", ".pt"),
+        names=TORCHVISION,
+        fpn_names=OPENMMLAB_FPN,
+        build_backbone=partial(build_backbone, library),
+        build_fpn=partial(build_fpn, library),
+        save=save_torch,
+    )
+
+
+MMDET_TARGET = _target("mmdet")
+MMSEG_TARGET = _target("mmseg")

@@ -1,0 +1,57 @@
+"""torchvision and timm: plain names, as ``.pth`` under ``state_dict`` or as ``.safetensors``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from slotcon_plugin.convert.canonical import stage_maps
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.metadata import META_KEY
+from slotcon_plugin.convert.names import TORCHVISION, TORCHVISION_FPN
+from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+
+
+def build_backbone(depth: int, config: str | None) -> Runnable:
+    """torchvision's own constructor, its classifier taken off."""
+    from torchvision import models
+
+    if config is not None:
+        raise ConversionError("torchvision has no config files: leave --config out")
+    module = getattr(models, f"resnet{depth}")(weights=None)
+    module.fc = nn.Identity()
+    return Runnable(module, stage_maps)
+
+
+def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
+    """torchvision's FeaturePyramidNetwork on given stage maps."""
+    from torchvision.ops import FeaturePyramidNetwork
+
+    module = nn.ModuleDict({"fpn": FeaturePyramidNetwork(list(channels), width)})
+    return Runnable(module, lambda net, maps: tuple(net["fpn"](dict(enumerate(maps))).values()))
+
+
+def save(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:
+    """safetensors where the path ends so (metadata as JSON in its header), a torch file otherwise."""
+    if path.suffix == ".safetensors":
+        from safetensors.torch import save_file
+
+        save_file(dict(tensors), path, metadata={META_KEY: json.dumps(meta)})
+    else:
+        save_torch(tensors, meta, path)
+
+
+TORCHVISION_TARGET = Target(
+    name="torchvision",
+    imports="torchvision",
+    suffixes=(".pth", ".pt", ".safetensors"),
+    names=TORCHVISION,
+    fpn_names=TORCHVISION_FPN,
+    build_backbone=build_backbone,
+    build_fpn=build_fpn,
+    save=save,
+)
