@@ -23,8 +23,8 @@ class CropPairSampler:
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
         min_overlap: share of its own area that the second crop has in common with the first at least, in (0, 1].
-        min_overlap_pixels: how many pixels of the second view's ``overlap_grid`` x ``overlap_grid`` output have their
-            centre inside the first view at least. Needed by methods that match pixels (VADeR: 32 of 56 x 56).
+        min_overlap_pixels: how many pixels of either view's ``overlap_grid`` x ``overlap_grid`` output have their
+            centre inside the other view at least. Needed by methods that match pixels (VADeR: 32 of 56 x 56).
         overlap_grid: side of that output.
         max_tries: how often a second crop is drawn before one is constructed.
     """
@@ -71,9 +71,8 @@ class CropPairSampler:
             return False
         if not self.min_overlap_pixels:
             return True
-        columns = _centres_between((left - second[0]) / width, (right - second[0]) / width, self.overlap_grid)
-        rows = _centres_between((top - second[1]) / height, (bottom - second[1]) / height, self.overlap_grid)
-        return columns * rows >= self.min_overlap_pixels
+        shared = left, top, right, bottom
+        return all(_centres_inside(shared, box, self.overlap_grid) >= self.min_overlap_pixels for box in (first, second))
 
     def _draw_one(self, rng: np.random.Generator, width: int, height: int) -> IntBox:
         """One crop as torchvision's RandomResizedCrop draws it."""
@@ -99,6 +98,13 @@ def _centred_on(first: IntBox, second: IntBox, width: int, height: int) -> IntBo
     left = min(max((first[0] + first[2] - w) // 2, 0), width - w)
     top = min(max((first[1] + first[3] - h) // 2, 0), height - h)
     return left, top, left + w, top + h
+
+
+def _centres_inside(shared: tuple[float, ...], box: tuple[float, ...], grid: int) -> int:
+    """How many pixel centres of a view's ``grid`` x ``grid`` output lie in a part of it."""
+    (left, top, right, bottom), (width, height) = shared, (box[2] - box[0], box[3] - box[1])
+    columns = _centres_between((left - box[0]) / width, (right - box[0]) / width, grid)
+    return columns * _centres_between((top - box[1]) / height, (bottom - box[1]) / height, grid)
 
 
 def _centres_between(low: float, high: float, grid: int) -> int:

@@ -40,8 +40,8 @@ class TwoViewDataset(Dataset):
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
         min_overlap: share of its OWN area that the second crop has in common with the first at least.
-        min_overlap_pixels: pixels of the second view's ``overlap_grid`` x ``overlap_grid`` output whose centres the
-            first view sees too, at least.
+        min_overlap_pixels: pixels of either view's ``overlap_grid`` x ``overlap_grid`` output whose centres the
+            other view sees too, at least.
         overlap_grid: see there.
         flip_prob: probability that a view is mirrored left to right.
         photometric: strengths of the photometric augmentation of the first and of the second view.
