@@ -2,17 +2,22 @@
 
 from slotcon_plugin.models.backbones import TimmBackbone, TorchvisionResNet
 from slotcon_plugin.models.center import Center
+from slotcon_plugin.models.decoders import FPNDecoder
 from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.heads import MLPHead
-from slotcon_plugin.models.pretrainers import BasePretrainer, SlotCon
+from slotcon_plugin.models.pretrainers import BasePretrainer, SlotCon, VADeR
+from slotcon_plugin.models.queue import KeyQueue
 
 __all__ = [
     "BasePretrainer",
     "Center",
+    "FPNDecoder",
     "Grouping",
+    "KeyQueue",
     "MLPHead",
     "SemanticGrouping",
     "SlotCon",
     "TimmBackbone",
     "TorchvisionResNet",
+    "VADeR",
 ]

@@ -2,5 +2,6 @@
 
 from slotcon_plugin.models.pretrainers.base import BasePretrainer
 from slotcon_plugin.models.pretrainers.slotcon import SlotCon
+from slotcon_plugin.models.pretrainers.vader import VADeR
 
-__all__ = ["BasePretrainer", "SlotCon"]
+__all__ = ["BasePretrainer", "SlotCon", "VADeR"]

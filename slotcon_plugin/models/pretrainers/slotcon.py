@@ -78,7 +78,9 @@ class SlotCon(BasePretrainer):
         parts = self.branch(branch)
         return parts["grouping"](parts["projector"](self.extract_features(images, branch)[-1]))
 
-    def loss(self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor) -> dict[str, Tensor]:
+    def loss(
+        self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor, sample_index: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`."""
         boxes = overlap_boxes(crop_boxes, flipped)
         student = [self.group(view, "student") for view in views]

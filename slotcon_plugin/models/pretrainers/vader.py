@@ -1,0 +1,132 @@
+"""VADeR: unsupervised learning of dense visual representations (Pinheiro et al., NeurIPS 2020, arXiv 2011.05499)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from slotcon_plugin.models.backbones import describe_backbone
+from slotcon_plugin.models.losses import PixelSimilarities, pixel_contrast_loss, pixel_similarities
+from slotcon_plugin.models.pixel_pairs import INTERPOLATIONS, sample_pairs, sample_points, take_pixels
+from slotcon_plugin.models.pretrainers.base import BasePretrainer
+from slotcon_plugin.models.queue import KeyQueue
+from slotcon_plugin.registry import MODELS
+
+
+@MODELS.register_module()
+class VADeR(BasePretrainer):
+    """A pixel must find the pixel of the other view that shows the same place, among pixels of other images.
+
+    The student sees the first view, the teacher the second. Negatives come from other images only, through a queue of
+    the teacher's pixels: the paper found that negatives of the same image hurt.
+
+    Args:
+        backbone: config of a backbone; all its stage maps go into the decoder.
+        decoder: config of the decoder of both branches, whose output is the embedding; ``in_channels`` and
+            ``strides`` are filled in from the backbone.
+        num_pairs: pixel pairs a pair of views. The dataset must guarantee as many (``min_overlap_pixels``).
+        temperature: tau of InfoNCE.
+        queue_size: negatives kept, over all ranks.
+        interpolation: how the teacher's map is read at a matching place: ``'bilinear'`` or ``'nearest'``.
+        backbone_checkpoint: a file of any kind that :func:`slotcon_plugin.convert.read_checkpoint` knows, for the
+            backbones of both branches; read when a run starts, not when the model is built.
+        kwargs: see :class:`BasePretrainer`; the teacher's momentum is .999 throughout, as in MoCo.
+    """
+
+    dense_parts = ("backbone", "decoder")
+
+    def __init__(
+        self,
+        backbone: dict,
+        decoder: dict,
+        num_pairs: int = 32,
+        temperature: float = 0.07,
+        queue_size: int = 65536,
+        interpolation: str = "bilinear",
+        backbone_checkpoint: str | None = None,
+        teacher_momentum: float = 0.999,
+        teacher_momentum_schedule: str = "constant",
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            teacher_momentum=teacher_momentum, teacher_momentum_schedule=teacher_momentum_schedule, **kwargs
+        )
+        if temperature <= 0:
+            raise ValueError(f"VADeR: temperature must be positive, got {temperature}")
+        if num_pairs < 1:
+            raise ValueError(f"VADeR: num_pairs must be at least 1, got {num_pairs}")
+        if interpolation not in INTERPOLATIONS:
+            raise ValueError(f"VADeR: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}")
+        self.num_pairs = num_pairs
+        self.temperature = temperature
+        self.interpolation = interpolation
+        self.backbone_checkpoint = backbone_checkpoint
+
+        backbone = MODELS.build(backbone)
+        channels, strides = describe_backbone(backbone)
+        decoder = MODELS.build({"type": "FPNDecoder", **decoder, "in_channels": channels, "strides": strides})
+        self.queue = KeyQueue(queue_size, decoder.out_channels)
+        student = nn.ModuleDict({"backbone": backbone, "decoder": decoder})
+        self.set_branches(student, teacher_parts=("backbone", "decoder"))
+
+    def init_weights(self) -> None:
+        """Called by the runner before training: put the given encoder into both branches.
+
+        Raises:
+            ValueError: the checkpoint's backbone is not that of the config.
+        """
+        super().init_weights()
+        if self.backbone_checkpoint is None:
+            return
+        from slotcon_plugin.convert import read_checkpoint  # only runs that start from a checkpoint need it
+
+        canonical = read_checkpoint(Path(self.backbone_checkpoint))
+        for branch in (self.student, self.teacher):
+            try:
+                branch["backbone"].load_state_dict(canonical.state_dict)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"backbone_checkpoint {self.backbone_checkpoint} holds a ResNet-{canonical.depth}, which does not "
+                    f"fit the backbone of the config ({type(branch['backbone']).__name__}): {error}"
+                ) from error
+
+    def embed(self, images: Tensor, branch: str = "teacher") -> Tensor:
+        """Embedding ``(B, D, h, w)`` of normalised images ``(B, 3, H, W)``, un-normalised, at the decoder's stride."""
+        return self.branch(branch)["decoder"](self.extract_features(images, branch))
+
+    def loss(
+        self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor, sample_index: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """See :meth:`BasePretrainer.loss`; ``sample_index`` tells which keys of the queue are of the same image."""
+        if sample_index is None:
+            raise ValueError("VADeR needs the sample_index of each image, to leave its own pixels out of its negatives")
+        first = self.embed(views[0], "student")
+        with torch.no_grad():
+            second = self.embed(views[1], "teacher")
+        pairs = sample_pairs(crop_boxes, flipped, first.shape[-2:], self.num_pairs)
+        queries = take_pixels(first, pairs.index)
+        keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
+
+        similarities = pixel_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(sample_index))
+        loss = pixel_contrast_loss(similarities, self.temperature)
+        self._watch(queries, keys, similarities)
+        self.queue.enqueue(keys.flatten(0, 1), sample_index.repeat_interleave(self.num_pairs))
+        return {"loss_pixel": loss, **self.monitor}
+
+    @torch.no_grad()
+    def _watch(self, queries: Tensor, keys: Tensor, similarities: PixelSimilarities) -> None:
+        positive, negative = similarities
+        among_batch = pixel_similarities(queries, keys, keys.flatten(0, 1)).negative.flatten(0, 1)  # (B*P, B*P)
+        own = torch.arange(len(among_batch), device=among_batch.device)
+        counted = negative.isfinite()
+        self.monitor = {
+            # share of queries whose nearest key of the batch, their own image's included, is their own
+            "pixel_accuracy": (among_batch.argmax(dim=1) == own).float().mean(),
+            # share of queries that are closer to their own key than to every negative
+            "contrast_accuracy": (positive > negative.amax(dim=-1)).float().mean(),
+            "positive_similarity": positive.mean(),
+            "negative_similarity": negative.where(counted, 0.0).sum() / counted.sum().clamp(min=1),
+            "queue_fill": self.queue.fill,
+        }
