@@ -72,7 +72,9 @@ class CropPairSampler:
         if not self.min_overlap_pixels:
             return True
         shared = left, top, right, bottom
-        return all(_centres_inside(shared, box, self.overlap_grid) >= self.min_overlap_pixels for box in (first, second))
+        return all(
+            _centres_inside(shared, box, self.overlap_grid) >= self.min_overlap_pixels for box in (first, second)
+        )
 
     def _draw_one(self, rng: np.random.Generator, width: int, height: int) -> IntBox:
         """One crop as torchvision's RandomResizedCrop draws it."""
