@@ -13,6 +13,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
 from slotcon_plugin.engine.batch import apply_batch_rules
+from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS, SCOPE
 
@@ -42,6 +43,8 @@ def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
             a path continues from that checkpoint.
     """
     allow_checkpoint_classes()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     apply_batch_rules(cfg, start_processes(cfg))
     if resume:
         checkpoint = find_resumable(cfg.work_dir) if resume is True else Path(resume)

@@ -16,7 +16,8 @@ class LARS(Optimizer):
     """SGD with momentum whose step is scaled by ``trust * ||w|| / ||g + wd * w||``, one factor a tensor.
 
     Tensors of one dimension (biases, BatchNorm) take neither weight decay nor the scaling. A tensor whose own norm
-    or whose gradient's norm is zero is not scaled either.
+    or whose gradient's norm is zero is not scaled either. Gradients are scaled in place: a copy of them would cost
+    as much memory as the model.
 
     Args:
         params: parameters or groups.
@@ -54,27 +55,28 @@ class LARS(Optimizer):
             adapted = [p for p in with_grad if p.ndim > 1]
             plain = [p for p in with_grad if p.ndim <= 1]
             if adapted:
-                self._apply(adapted, self._adapted_gradients(adapted, group), group)
-            if plain:
-                self._apply(plain, [p.grad for p in plain], group)
+                self._adapt_gradients(adapted, group)
+            for params in (adapted, plain):
+                if params:
+                    self._apply(params, group)
         return loss
 
     @staticmethod
-    def _adapted_gradients(params: list[Tensor], group: dict) -> list[Tensor]:
-        grads = torch._foreach_add([p.grad for p in params], params, alpha=group["weight_decay"])
+    def _adapt_gradients(params: list[Tensor], group: dict) -> None:
+        grads = [p.grad for p in params]
+        torch._foreach_add_(grads, params, alpha=group["weight_decay"])
         weight_norms = torch.stack(torch._foreach_norm(params))
         grad_norms = torch.stack(torch._foreach_norm(grads))
         scaled = (weight_norms > 0) & (grad_norms > 0)
         # where() keeps the division by a zero norm out of the result without asking the device
         trust = torch.where(scaled, group["trust_coefficient"] * weight_norms / grad_norms, 1.0)
         torch._foreach_mul_(grads, list(trust.unbind()))
-        return grads
 
-    def _apply(self, params: list[Tensor], grads: list[Tensor], group: dict) -> None:
+    def _apply(self, params: list[Tensor], group: dict) -> None:
         for p in params:
             if "velocity" not in self.state[p]:
                 self.state[p]["velocity"] = torch.zeros_like(p)
         velocities = [self.state[p]["velocity"] for p in params]
         torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, grads)
+        torch._foreach_add_(velocities, [p.grad for p in params])
         torch._foreach_add_(params, velocities, alpha=-group["lr"])

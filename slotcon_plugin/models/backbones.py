@@ -21,18 +21,14 @@ _BLOCKS = {
     101: (resnet.Bottleneck, (3, 4, 23, 3)),
     152: (resnet.Bottleneck, (3, 8, 36, 3)),
 }
-# torchvision's ResNet can trade the stride of its last stages for dilation.
-_DILATION = {32: (False, False, False), 16: (False, False, True), 8: (False, True, True)}
-
-
 @MODELS.register_module()
 class TorchvisionResNet(resnet.ResNet):
     """torchvision's ResNet without its classifier; parameter names are torchvision's.
 
     Args:
         depth: 18, 34, 50, 101 or 152.
-        stride: stride of the last stage, 32, 16 or 8 (below 32 by dilation; depth 50 and up only, since
-            torchvision's basic block cannot be dilated).
+        stride: stride of the last stage, 32, 16 or 8; below 32 the last stages are dilated instead of strided, which
+            leaves the shapes of all weights as they are.
         zero_init_residual: start every residual block as the identity (last BatchNorm weight 0), as SlotCon does.
 
     Raises:
@@ -42,17 +38,14 @@ class TorchvisionResNet(resnet.ResNet):
     def __init__(self, depth: int = 50, stride: int = 32, zero_init_residual: bool = True) -> None:
         if depth not in _BLOCKS:
             raise ValueError(f"TorchvisionResNet: depth must be one of {sorted(_BLOCKS)}, got {depth}")
-        if stride not in _DILATION:
-            raise ValueError(f"TorchvisionResNet: stride must be one of {sorted(_DILATION)}, got {stride}")
+        if stride not in (32, 16, 8):
+            raise ValueError(f"TorchvisionResNet: stride must be 32, 16 or 8, got {stride}")
         block, layers = _BLOCKS[depth]
-        if stride < 32 and block is resnet.BasicBlock:
-            raise ValueError(f"TorchvisionResNet: depth {depth} has no dilated form; use stride=32 or depth>=50")
-        super().__init__(
-            block,
-            list(layers),
-            zero_init_residual=zero_init_residual,
-            replace_stride_with_dilation=list(_DILATION[stride]),
-        )
+        super().__init__(block, list(layers), zero_init_residual=zero_init_residual)
+        if stride < 32:
+            _dilate(self.layer4, 32 // stride)
+        if stride < 16:
+            _dilate(self.layer3, 2)
         del self.fc, self.avgpool
         self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
         self.strides = (4, 8, min(16, stride), stride)
@@ -65,6 +58,19 @@ class TorchvisionResNet(resnet.ResNet):
             x = stage(x)
             maps.append(x)
         return tuple(maps)
+
+
+def _dilate(stage: nn.Sequential, dilation: int) -> None:
+    """Take the stride out of a stage; its first 3x3 keeps half the dilation (Yu et al. 2017, as torchvision does).
+
+    torchvision's own ``replace_stride_with_dilation`` refuses basic blocks.
+    """
+    spatial = [conv for conv in stage.modules() if isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)]
+    for conv in stage.modules():
+        if isinstance(conv, nn.Conv2d):
+            conv.stride = (1, 1)
+    for i, conv in enumerate(spatial):
+        conv.dilation = conv.padding = (dilation // 2,) * 2 if i == 0 else (dilation,) * 2
 
 
 @MODELS.register_module()

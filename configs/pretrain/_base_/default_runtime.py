@@ -1,0 +1,28 @@
+"""How every pretraining runs: logging, checkpoints, exact resume. Nothing of a method is decided here."""
+
+default_scope = "slotcon"
+custom_imports = dict(imports=["slotcon_plugin"], allow_failed_imports=False)
+
+train_cfg = dict(type="PretrainLoop", max_epochs=800)
+
+default_hooks = dict(
+    runtime_info=dict(type="RuntimeInfoHook"),
+    timer=dict(type="IterTimerHook"),
+    logger=dict(type="LoggerHook", interval=50),
+    param_scheduler=dict(type="PretrainSchedulerHook"),
+    # `atomic`: a checkpoint appears under its name when it is complete
+    checkpoint=dict(
+        type="CheckpointHook", by_epoch=False, interval=1000, max_keep_ckpts=3, backend_args=dict(backend="atomic")
+    ),
+)
+custom_hooks = [dict(type="TeacherUpdateHook"), dict(type="ExactResumeHook")]
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
+    dist_cfg=dict(backend="nccl"),
+)
+log_processor = dict(window_size=50, by_epoch=True)
+log_level = "INFO"
+visualizer = dict(type="mmengine.Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")])
+randomness = dict(seed=0)
