@@ -21,5 +21,8 @@ HOOKS = _child("hook", mmengine_registry.HOOKS, "engine", "evaluation", "visuali
 LOOPS = _child("loop", mmengine_registry.LOOPS, "engine")
 OPTIMIZERS = _child("optimizer", mmengine_registry.OPTIMIZERS, "engine")
 OPTIM_WRAPPERS = _child("optim_wrapper", mmengine_registry.OPTIM_WRAPPERS, "engine")
+OPTIM_WRAPPER_CONSTRUCTORS = _child(
+    "optimizer wrapper constructor", mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, "engine"
+)
 PARAM_SCHEDULERS = _child("parameter scheduler", mmengine_registry.PARAM_SCHEDULERS, "engine")
 METRICS = _child("metric", mmengine_registry.METRICS, "evaluation")

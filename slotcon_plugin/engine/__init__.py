@@ -1,18 +1,26 @@
 """What a run needs beside the model: optimisers, mixed precision, the loop, checkpoints and hooks."""
 
 from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
+from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
+from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
 
 __all__ = [
     "LARS",
     "AtomicLocalBackend",
+    "CollapseError",
     "ExactResumeHook",
     "MixedPrecisionOptimWrapper",
+    "NanGuardHook",
+    "NonFiniteLossError",
+    "PartOptimWrapperConstructor",
     "PretrainLoop",
     "PretrainSchedulerHook",
+    "SlotHealthHook",
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
     "find_resumable",
