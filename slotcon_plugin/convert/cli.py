@@ -35,9 +35,7 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> int
         )
     args = parser.parse_args(argv)
     try:
-        meta = convert(
-            args.checkpoint, args.out, target, args.which, args.kind, getattr(args, "config", None)
-        )
+        meta = convert(args.checkpoint, args.out, target, args.which, args.kind, getattr(args, "config", None))
     except ConversionError as error:
         print(f"error: {error}\nnothing was written", file=sys.stderr)
         return 1

@@ -42,9 +42,7 @@ def convert(
     row = TARGETS[target]
     out = Path(out)
     if out.suffix not in row.suffixes:
-        raise ConversionError(
-            f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}"
-        )
+        raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     canonical = read_checkpoint(src, which=which, kind=kind)
     tensors = {row.names.to_target(name): value for name, value in canonical.state_dict.items()}
     for name, value in (canonical.fpn or {}).items():

@@ -112,7 +112,5 @@ def _plain(value: Any) -> Any:
 
 def _hint(name: str, value: Any) -> str:
     if name in ("mean", "std") and max(value) <= 1:
-        return (
-            " (a 0..1 scale for 0..255 pixels makes inputs 255 times too large or lets all images look alike)"
-        )
+        return " (a 0..1 scale for 0..255 pixels makes inputs 255 times too large or lets all images look alike)"
     return ""

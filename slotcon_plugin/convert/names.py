@@ -20,6 +20,7 @@ FIELDS = {
     "unit": r"[123]",
     "norm": r"weight|bias|running_mean|running_var|num_batches_tracked",
     "conv": r"weight|bias",
+    "rest": r".+",
 }
 
 
@@ -64,9 +65,7 @@ def _rewrite(key: str, rules: tuple[tuple[str, str], ...], shift: int) -> str:
             if "level" in fields:
                 fields["level"] = str(int(fields["level"]) + shift)
             return target.format(**fields)
-    raise ConversionError(
-        f"no rule of the key map knows the name {key!r}; its rules: {[r[0] for r in rules]}"
-    )
+    raise ConversionError(f"no rule of the key map knows the name {key!r}; its rules: {[r[0] for r in rules]}")
 
 
 def _same(*templates: str) -> tuple[tuple[str, str], ...]:

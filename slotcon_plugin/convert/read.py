@@ -20,10 +20,7 @@ CONTAINERS = ("state_dict", "model")
 """Where checkpoints keep their weights: mmengine, MoCo and this project; SlotCon, PixPro and detectron2."""
 
 FPN_KEYS = {
-    f"{part}.{level}.{leaf}"
-    for part in ("lateral", "output")
-    for level in range(4)
-    for leaf in ("weight", "bias")
+    f"{part}.{level}.{leaf}" for part in ("lateral", "output") for level in range(4) for leaf in ("weight", "bias")
 }
 
 
@@ -74,11 +71,7 @@ def tensors_of(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
         if isinstance(content.get(container), Mapping):
             content = content[container]
             break
-    tensors = {
-        key: torch.as_tensor(value)
-        for key, value in content.items()
-        if isinstance(value, (Tensor, np.ndarray))
-    }
+    tensors = {key: torch.as_tensor(value) for key, value in content.items() if isinstance(value, (Tensor, np.ndarray))}
     if not tensors:
         raise ConversionError(
             f"{where} holds no tensors at its top level or under {CONTAINERS}; its keys: {list(content)[:10]}"

@@ -133,9 +133,7 @@ def select_branch(
     """
     branch = which or source.default_branch
     if branch not in source.branches:
-        raise ConversionError(
-            f"{where} is of kind {source.kind}, which has {list(source.branches)}, no {branch!r}"
-        )
+        raise ConversionError(f"{where} is of kind {source.kind}, which has {list(source.branches)}, no {branch!r}")
     fpn = _pyramid(source, branch, state_dict)
     prefix = re.compile(source.branches[branch])
     weights = {}

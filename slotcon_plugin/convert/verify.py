@@ -47,9 +47,7 @@ def prove(
         import_module(target.imports)
     except Exception as error:  # absent, or present and broken: either way nothing can run in it
         if config is not None:
-            raise ConversionError(
-                f"{target.name} cannot be imported, so {config} cannot be built: {error}"
-            ) from error
+            raise ConversionError(f"{target.name} cannot be imported, so {config} cannot be built: {error}") from error
         return _prove_by_names(canonical, tensors, target, error)
 
     with torch.no_grad():
@@ -58,9 +56,7 @@ def prove(
         pairs = {target.names.to_target(name): value for name, value in canonical.state_dict.items()}
         backbone = target.build_backbone(canonical.depth, config)
         _load_strictly(backbone.module, {name: tensors.get(name) for name in pairs}, target.name)
-        errors = _compare(
-            target.name, STAGES, backbone.run(backbone.module, image), maps, backbone.module, pairs
-        )
+        errors = _compare(target.name, STAGES, backbone.run(backbone.module, image), maps, backbone.module, pairs)
         if canonical.fpn is not None:
             errors |= _prove_fpn(canonical, tensors, target, maps)
     return {
@@ -77,14 +73,10 @@ def _prove_fpn(
 ) -> dict[str, float]:
     pairs = {target.fpn_names.to_target(name): value for name, value in canonical.fpn.items()}
     expected = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
-    fpn = target.build_fpn(
-        tuple(stage_map.shape[1] for stage_map in maps), canonical.fpn["lateral.0.weight"].shape[0]
-    )
+    fpn = target.build_fpn(tuple(stage_map.shape[1] for stage_map in maps), canonical.fpn["lateral.0.weight"].shape[0])
     _load_strictly(fpn.module, {name: tensors.get(name) for name in pairs}, target.name)
     levels = [f"fpn level {i}" for i in range(len(maps))]
-    return _compare(
-        target.name, levels, fpn.run(fpn.module, maps), tuple(expected.values()), fpn.module, pairs
-    )
+    return _compare(target.name, levels, fpn.run(fpn.module, maps), tuple(expected.values()), fpn.module, pairs)
 
 
 def _prove_by_names(
@@ -92,16 +84,10 @@ def _prove_by_names(
 ) -> dict[str, Any]:
     """Without the framework: the documented key map, read backwards, must give the canonical weights again."""
     wanted = {target.names.to_target(name): (name, value) for name, value in canonical.state_dict.items()}
-    wanted |= {
-        target.fpn_names.to_target(name): (name, value) for name, value in (canonical.fpn or {}).items()
-    }
+    wanted |= {target.fpn_names.to_target(name): (name, value) for name, value in (canonical.fpn or {}).items()}
     for name, (canonical_name, value) in wanted.items():
         table = target.fpn_names if target.fpn_names.knows_target(name) else target.names
-        if (
-            name not in tensors
-            or not torch.equal(tensors[name], value)
-            or table.to_canonical(name) != canonical_name
-        ):
+        if name not in tensors or not torch.equal(tensors[name], value) or table.to_canonical(name) != canonical_name:
             raise ConversionError(f"{target.name}: {name} does not carry the checkpoint's {canonical_name}")
     left_over = sorted(set(tensors) - set(wanted))
     if left_over:
@@ -153,9 +139,7 @@ def _compare(
     for stage, got, want in zip(stages, maps, expected, strict=True):
         scale = want.abs().max().item()
         if scale == 0:
-            raise ConversionError(
-                f"{where}: the checkpoint's own map of {stage} is zero everywhere; nothing to prove"
-            )
+            raise ConversionError(f"{where}: the checkpoint's own map of {stage} is zero everywhere; nothing to prove")
         if got.shape != want.shape:
             raise ConversionError(
                 f"{where}: the map of {stage} has shape {tuple(got.shape)}, want {tuple(want.shape)}; strides differ"
@@ -173,7 +157,5 @@ def _compare(
                 f"{cause}"
             )
     if differing:
-        raise ConversionError(
-            f"{where}: {differing} does not carry the checkpoint's values, though all maps agree"
-        )
+        raise ConversionError(f"{where}: {differing} does not carry the checkpoint's values, though all maps agree")
     return errors

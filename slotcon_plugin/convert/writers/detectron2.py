@@ -40,15 +40,13 @@ def build_backbone(depth: int, config: str | None) -> Runnable:
         cfg.set_new_allowed(True)  # keys of other tools say nothing about the backbone
         cfg.merge_from_file(config)
         if depth != cfg.MODEL.RESNETS.DEPTH:
-            raise ConversionError(
-                f"{config} wants ResNet-{cfg.MODEL.RESNETS.DEPTH}, the checkpoint is ResNet-{depth}"
-            )
+            raise ConversionError(f"{config} wants ResNet-{cfg.MODEL.RESNETS.DEPTH}, the checkpoint is ResNet-{depth}")
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.RESNETS.RES5_DILATION = 1
     cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     module = build_resnet_backbone(cfg, ShapeSpec(channels=3))
-    return Runnable(module, lambda net, image: tuple(net(image)[stage] for stage in STAGES))
+    return Runnable(module, lambda net, image: tuple(map(net(image).get, STAGES)))
 
 
 def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
@@ -60,15 +58,13 @@ def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
         """A bottom-up without weights: passes the stage maps on."""
 
         def output_shape(self) -> dict[str, ShapeSpec]:
-            return {
-                s: ShapeSpec(channels=c, stride=4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, channels))
-            }
+            return {s: ShapeSpec(channels=c, stride=4 * 2**i) for i, (s, c) in enumerate(zip(STAGES, channels))}
 
         def forward(self, maps: tuple[Tensor, ...]) -> dict[str, Tensor]:
             return dict(zip(STAGES, maps))
 
     module = FPN(GivenMaps(), list(STAGES), width)
-    return Runnable(module, lambda net, maps: tuple(net(maps)[f"p{level}"] for level in (2, 3, 4, 5)))
+    return Runnable(module, lambda net, maps: tuple(map(net(maps).get, ("p2", "p3", "p4", "p5"))))
 
 
 class _PlainPickler(pickle.Pickler):

@@ -36,9 +36,7 @@ def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
     if config is not None:
         settings = _backbone_of_config(config)
         if settings.get("depth") != depth:
-            raise ConversionError(
-                f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}"
-            )
+            raise ConversionError(f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}")
     module = registry.build(
         {
             **{key: value for key, value in settings.items() if key not in _INDIFFERENT},
