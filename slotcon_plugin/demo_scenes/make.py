@@ -38,8 +38,8 @@ def make_demo_scenes(
 ) -> Path:
     """Write scenes with their ground truth, in the layout that a framework expects.
 
-    The scenes are made beside `out_dir` and moved there when all are written, with the marker `demo_scenes.json` inside:
-    a folder that exists is whole. A folder that was made with the same parameters is kept as it is.
+    The scenes are made beside `out_dir` and moved there when all are written, with the marker `demo_scenes.json`
+    inside: a folder that exists is whole. A folder that was made with the same parameters is kept as it is.
 
     Args:
         out_dir: the dataset's root; must not exist, be empty, or be an earlier result.

@@ -30,7 +30,7 @@ class Patch(NamedTuple):
 def hsv(hue: float, saturation: float, value: float) -> RGB:
     """One colour, hue in turns, as RGB (3,) float32."""
     sector = (hue % 1.0) * 6
-    ramp = np.clip(np.abs((sector - np.array([3.0, 2.0, 4.0]))) * [1, -1, -1] + [-1, 2, 2], 0, 1)
+    ramp = np.clip(np.abs(sector - np.array([3.0, 2.0, 4.0])) * [1, -1, -1] + [-1, 2, 2], 0, 1)
     return (value * (1 - saturation * (1 - ramp))).astype(np.float32)
 
 
@@ -38,7 +38,7 @@ class Canvas:
     """Draws parts of one object into a patch. Coordinates are those of the module's local frame."""
 
     def __init__(self, height: float, half_width: float, angle: float, mirror: bool) -> None:
-        """Args: `height` in pixels; `half_width` in heights; `angle` in radians about the base; `mirror` left and right."""
+        """Args: `height` in pixels; `half_width` in heights; `angle` in radians about the base; `mirror` the x axis."""
         cos, sin = np.cos(angle), np.sin(angle)
         side = int(height * (half_width + abs(sin))) + 3
         above, below = (int(height * (reach + half_width * abs(sin))) + 3 for reach in (1.05, 0.02))
@@ -219,7 +219,7 @@ def _tree(canvas: Canvas, rng: np.random.Generator, light: np.ndarray) -> None:
 
 
 class Category(NamedTuple):
-    """How a category is drawn: painter, height in camera heights, half width in own heights, largest tilt in radians."""
+    """How a category is drawn: painter, height in camera heights, half width in own heights, largest tilt (radians)."""
 
     paint: Callable[[Canvas, np.random.Generator, np.ndarray], None]
     size: float

@@ -89,7 +89,7 @@ def test_ade20k(tmp_path):
     names = sorted(path.name for path in (out / "annotations" / "training").iterdir())
     assert names == [f"ADE_train_{k:08d}.png" for k in range(1, 5)]
     assert sorted(p.stem for p in (out / "images" / "training").iterdir()) == [name[:-4] for name in names]
-    assert [p.name for p in sorted((out / "images" / "validation").iterdir())][0] == f"ADE_val_{VAL_START + 1:08d}.jpg"
+    assert min(p.name for p in (out / "images" / "validation").iterdir()) == f"ADE_val_{VAL_START + 1:08d}.jpg"
     mask = read(out / "annotations" / "training" / names[0])
     assert mask.min() >= 1
     assert mask.max() <= 150
@@ -130,7 +130,8 @@ def test_camvid(tmp_path):
     ("dataset", "ids"),
     [
         ("ADE20KDataset", {"sky": "sky", "grass": "grass", "gravel": "earth", "water": "water", "tiles": "floor",
-                           "ball": "ball", "car": "car", "crate": "box", "mushroom": "plant", "sheep": "animal", "tree": "tree"}),
+                           "ball": "ball", "car": "car", "crate": "box", "mushroom": "plant", "sheep": "animal",
+                           "tree": "tree"}),
         ("PascalVOCDataset", {"car": "car", "sheep": "sheep", "tree": "pottedplant", "crate": "tvmonitor"}),
         ("CityscapesDataset", {name: entry[2] for name, entry in layouts_module.CITYSCAPES_IDS.items()}),
     ],
