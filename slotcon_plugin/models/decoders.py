@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from slotcon_plugin.registry import MODELS
 
+# Channels a group of GroupNorm: 32 groups of 128 channels, as in detectron2's semantic branch.
+_GROUP = 4
+
 
 class FeaturePyramid(nn.Module):
     """FPN (Lin et al. 2017): 1x1 lateral convolutions, a top-down path of sums, 3x3 output convolutions.
@@ -55,7 +58,7 @@ class ScaleBranch(nn.Sequential):
                 in_channels if i == 0 else channels, channels, 3, 2 if doublings < 0 else 1, padding=1, bias=False
             )
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            blocks += [conv, nn.GroupNorm(32, channels), nn.ReLU(inplace=True)]
+            blocks += [conv, nn.GroupNorm(channels // _GROUP, channels), nn.ReLU(inplace=True)]
             if doublings > 0:
                 blocks.append(nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False))
         super().__init__(*blocks)
@@ -72,7 +75,7 @@ class FPNDecoder(nn.Module):
         in_channels: of the backbone's stage maps, finest first.
         strides: of these maps, powers of two.
         fpn_channels: width of the pyramid; 256 fits the detectors' pyramids.
-        channels: of the merged map and of the embedding, a multiple of 32.
+        channels: of the merged map and of the embedding, a multiple of 4.
         output_stride: of the embedding; 4 gives 56 x 56 at 224.
 
     Raises:
@@ -90,8 +93,8 @@ class FPNDecoder(nn.Module):
         super().__init__()
         if len(in_channels) != len(strides):
             raise ValueError(f"FPNDecoder: {len(in_channels)} maps but {len(strides)} strides")
-        if channels % 32:
-            raise ValueError(f"FPNDecoder: channels must be a multiple of 32, got {channels}")
+        if channels % _GROUP:
+            raise ValueError(f"FPNDecoder: channels must be a multiple of {_GROUP}, got {channels}")
         doublings = [math.log2(stride / output_stride) for stride in strides]
         if any(d != int(d) for d in doublings):
             raise ValueError(f"FPNDecoder: strides {tuple(strides)} and {output_stride} must be powers of two")

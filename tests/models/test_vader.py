@@ -1,0 +1,192 @@
+import copy
+import io
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.optim import OptimWrapper
+
+from slotcon_plugin.models import VADeR
+from slotcon_plugin.models.pixel_pairs import sample_pairs
+
+
+def make_vader(**options):
+    torch.manual_seed(0)
+    settings = dict(
+        backbone=dict(type="slotcon.TorchvisionResNet", depth=18, zero_init_residual=False),
+        decoder=dict(fpn_channels=16, channels=32),
+        num_pairs=6,
+        queue_size=40,
+    )
+    return VADeR(**{**settings, **options})
+
+
+def batch(size=3, first=0, side=64):
+    boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [16.0, 8.0, 64.0, 56.0]]).expand(size, 2, 4)
+    return dict(
+        views=[torch.randn(size, 3, side, side) for _ in range(2)],
+        crop_boxes=boxes,
+        flipped=torch.rand(size, 2) < 0.5,
+        sample_index=torch.arange(first, first + size),
+    )
+
+
+@pytest.fixture
+def vader():
+    return make_vader()
+
+
+def naive_loss(model, data):
+    """Every step of the method in loops, from the maps on: correspondence, bilinear reading, InfoNCE over the queue."""
+    first = model.embed(data["views"][0], "student")
+    second = model.embed(data["views"][1], "teacher")
+    size = first.shape[-1]
+    index = sample_pairs(data["crop_boxes"], data["flipped"], (size, size), model.num_pairs).index
+    total, keys = 0.0, []
+    for b in range(len(first)):
+        (l1, t1, r1, b1), (l2, t2, r2, b2) = data["crop_boxes"][b].tolist()
+        flip1, flip2 = data["flipped"][b].tolist()
+        for i in index[b].tolist():
+            u, v = (i % size + 0.5) / size, (i // size + 0.5) / size
+            x, y = l1 + (1 - u if flip1 else u) * (r1 - l1), t1 + v * (b1 - t1)
+            u, v = (x - l2) / (r2 - l2), (y - t2) / (b2 - t2)
+            column, row = (1 - u if flip2 else u) * size - 0.5, v * size - 0.5
+            column, row = min(max(column, 0), size - 1), min(max(row, 0), size - 1)
+            c, r = min(int(column), size - 2), min(int(row), size - 2)
+            key = sum(
+                second[b, :, r + dr, c + dc] * (1 - abs(row - r - dr)) * (1 - abs(column - c - dc))
+                for dr in (0, 1)
+                for dc in (0, 1)
+            )
+            key = F.normalize(key, dim=0)
+            query = F.normalize(first[b, :, i // size, i % size], dim=0)
+            scores = [query @ key]
+            for row_of_queue, image in zip(model.queue.keys, model.queue.image_ids.tolist()):
+                if image not in (-1, data["sample_index"][b].item()):
+                    scores.append(query @ row_of_queue)
+            scores = torch.stack(scores) / model.temperature
+            total = total + scores.logsumexp(0) - scores[0]
+            keys.append(key)
+    return total / len(keys), torch.stack(keys)
+
+
+def test_loss_and_queue_equal_a_loop():
+    vader = make_vader(temperature=1.0)  # at .07 random negatives are too far away to count
+    vader.eval()  # BatchNorm statistics stay, so that both computations see the same maps
+    vader.queue.enqueue(F.normalize(torch.randn(30, 32), dim=1), torch.arange(30) % 5)
+    data = batch()
+    torch.manual_seed(1)
+    expected, keys = naive_loss(vader, data)
+    torch.manual_seed(1)
+    out = vader(**data, mode="loss")
+    assert out["loss_pixel"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert expected.item() > 1
+    # the batch's keys are written after the loss: rows 30..39, then 0..7
+    written = torch.cat([vader.queue.keys[30:], vader.queue.keys[:8]])
+    assert torch.allclose(written, keys, atol=1e-5)
+    ids = torch.cat([vader.queue.image_ids[30:], vader.queue.image_ids[:8]])
+    assert ids.tolist() == [image for image in (0, 1, 2) for _ in range(6)]
+    assert out["queue_fill"].item() == pytest.approx(30 / 40)
+
+
+def test_keys_of_the_same_image_are_no_negatives(vader):
+    """An epoch shorter than the queue: with only its own keys in the queue, an image has no negatives and no loss."""
+    data = batch(size=1, first=9)
+    assert vader(**data, mode="loss")["loss_pixel"].item() == 0.0
+    assert vader(**data, mode="loss")["loss_pixel"].item() == 0.0
+    data["sample_index"] += 1
+    assert vader(**data, mode="loss")["loss_pixel"].item() > 0.1
+
+
+def test_gradient_reaches_every_part_of_the_student_and_none_of_the_teacher(vader):
+    vader(**batch(), mode="loss")
+    vader(**batch(first=3), mode="loss")["loss_pixel"].backward()
+    for name, parameter in vader.student.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(p.grad is None and not p.requires_grad for p in vader.teacher.parameters())
+
+
+def test_identical_branches_and_views_are_perfectly_retrieved():
+    model = make_vader().eval()
+    data = batch()
+    data["views"][1] = data["views"][0]
+    data["crop_boxes"] = data["crop_boxes"][:, :1].expand(-1, 2, -1)
+    data["flipped"] = data["flipped"][:, :1].expand(-1, 2)
+    figures = model(**data, mode="loss")
+    assert figures["pixel_accuracy"].item() == 1.0
+    assert figures["positive_similarity"].item() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_momentum_is_constant_by_default_and_may_follow_the_cosine():
+    for schedule, expected in (("constant", 0.999), ("cosine", 1.0)):
+        model = make_vader(teacher_momentum_schedule=schedule)
+        model.total_steps = 1
+        with torch.no_grad():
+            model.student["decoder"].embed.bias.fill_(1.0)
+        model.update_teacher()
+        assert model.teacher["decoder"].embed.bias[0].item() == pytest.approx(1 - expected, abs=1e-7)
+    with pytest.raises(ValueError, match="linear"):
+        make_vader(teacher_momentum_schedule="linear")
+
+
+def test_a_resumed_run_repeats_the_run_bit_for_bit(vader):
+    """Weights, teacher and queue from a file; the queue wraps around meanwhile."""
+    steps = [batch(first=3 * i) for i in range(5)]
+
+    def train(model, optimizer, data, i):
+        torch.manual_seed(i)
+        optimizer.update_params(model(**data, mode="loss")["loss_pixel"])
+        model.update_teacher()
+
+    optimizer = OptimWrapper(torch.optim.SGD(vader.student.parameters(), lr=0.01))
+    for i in range(3):
+        train(vader, optimizer, steps[i], i)
+    file = io.BytesIO()
+    torch.save(vader.state_dict(), file)
+    file.seek(0)
+    resumed = make_vader()
+    resumed.load_state_dict(torch.load(file, weights_only=True))
+    again = OptimWrapper(torch.optim.SGD(resumed.student.parameters(), lr=0.01))
+    for i in (3, 4):
+        train(vader, optimizer, steps[i], i)
+        train(resumed, again, steps[i], i)
+    assert vader.queue.position.item() == 5 * 18 % 40
+    for name, value in vader.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_starts_from_a_checkpoint_of_another_method(tmp_path, vader):
+    donor = make_vader()
+    torch.manual_seed(5)
+    weights = {
+        k: torch.rand_like(v) if v.is_floating_point() else v for k, v in donor.student["backbone"].state_dict().items()
+    }
+    path = tmp_path / "moco.pth"
+    torch.save(
+        {
+            "state_dict": {f"module.encoder_q.{k}": v for k, v in weights.items()}
+            | {"module.encoder_q.fc.0.weight": torch.zeros(2, 2), "module.queue": torch.zeros(2, 2)}
+        },
+        path,
+    )
+    model = make_vader(backbone_checkpoint=str(path))
+    untouched = copy.deepcopy(model.student["decoder"].state_dict())
+    model.init_weights()
+    for branch in (model.student, model.teacher):
+        for name, value in branch["backbone"].state_dict().items():
+            assert torch.equal(value, weights[name]), name
+    for name, value in model.student["decoder"].state_dict().items():
+        assert torch.equal(value, untouched[name]), name
+    other = make_vader(backbone=dict(type="slotcon.TorchvisionResNet", depth=34), backbone_checkpoint=str(path))
+    with pytest.raises(ValueError, match="ResNet-18"):
+        other.init_weights()
+
+
+def test_what_cannot_work_is_refused(vader):
+    with pytest.raises(ValueError, match="sample_index"):
+        vader(**{**batch(), "sample_index": None}, mode="loss")
+    for option, value in (("temperature", 0), ("num_pairs", 0), ("interpolation", "bicubic"), ("queue_size", 0)):
+        with pytest.raises(ValueError):
+            make_vader(**{option: value})
