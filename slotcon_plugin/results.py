@@ -31,6 +31,8 @@ _DISTRIBUTIONS = (
     *("mmengine", "mmcv", "mmdet", "mmsegmentation"),
     *("onedl-mmengine", "onedl-mmcv", "onedl-mmdetection", "onedl-mmsegmentation"),  # same import names
 )
+# Where and how a run goes, not what it does; the seed is a field of its own.
+_NOT_THE_RECIPE = ("work_dir", "launcher", "resume", "load_from", "randomness")
 _FIELDS: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "metrics": (dict,),
@@ -125,17 +127,17 @@ def describe_config(config: Any) -> tuple[str, str]:
     """(name, canonical text) of a config; equal texts = equal configs, wherever they lie and wherever they run.
 
     A path stands for its bytes. An mmengine ``Config`` and a detectron2 ``CfgNode`` stand for their contents, which
-    include what inheritance and command-line overrides brought.
+    include what inheritance and command-line overrides brought, but neither the seed nor where the run goes.
     """
     if isinstance(config, (str, Path)):
         return str(config), Path(config).read_text(encoding="utf-8")
     if hasattr(config, "pretty_text"):  # mmengine
-        content = {k: v for k, v in config.to_dict().items() if k not in ("work_dir", "launcher", "resume")}
+        content = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_RECIPE}
         return str(config.filename), json.dumps(content, sort_keys=True, default=str)
     if hasattr(config, "clone"):  # detectron2
         content = config.clone()
         content.defrost()
-        content.OUTPUT_DIR = ""
+        content.OUTPUT_DIR, content.SEED = "", -1
         return "", content.dump()
     raise ValueError(f"config must be a path, an mmengine Config or a detectron2 CfgNode, got {type(config).__name__}")
 

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "data": {"registry", "geometry", "demo_scenes"},
     "models": {"registry", "geometry", "models.losses", "convert"},
     "engine": {"registry", "geometry", "data", "models"},
-    "transfer": {"registry", "convert", "results"},
+    "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {"registry", "geometry", "data", "models", "convert", "results", "demo_scenes", "apis"},
     "visualization": {"registry", "geometry", "data", "models", "evaluation", "demo_scenes", "apis"},
 }

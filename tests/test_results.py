@@ -56,7 +56,7 @@ def test_a_folder_gets_the_standard_name(tmp_path):
 
 
 def test_config_hash_follows_content_not_place(tmp_path):
-    config = Config({"lr": 0.1, "work_dir": "a"}, cfg_text="-", filename="x.py")
+    config = Config({"lr": 0.1, "work_dir": "a", "randomness": {"seed": 1}}, cfg_text="-", filename="x.py")
     same = Config({"work_dir": "b", "lr": 0.1}, cfg_text="-", filename="y.py")
     other = Config({"lr": 0.2, "work_dir": "a"}, cfg_text="-", filename="x.py")
     assert describe_config(config)[1] == describe_config(same)[1]

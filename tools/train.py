@@ -5,6 +5,12 @@
         --cfg-options data_root=/data/photos train_cfg.max_epochs=100
     python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --work-dir runs/mine --resume
 
+Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
+tools/convert_to_mmdet.py reads is converted and proved on the way, without one training starts from random weights:
+
+    python tools/train.py configs/transfer/mmseg/fcn_r50_cityscapes.py --backbone runs/mine/epoch_800.pth \\
+        --data-root /data/cityscapes
+
 Several GPUs: tools/dist_train.sh; Slurm: tools/slurm_train.sh.
 """
 
@@ -35,6 +41,17 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    transfer = parser.add_argument_group("transfer configs only")
+    transfer.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
+    transfer.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it is not the config's")
+    transfer.add_argument(
+        "--batch-mode",
+        choices=["accumulate", "scale-lr"],
+        default="accumulate",
+        help="when GPUs x batch_size is not the recipe's total batch: accumulate gradients up to it (default), or "
+        "train with the smaller batch, learning rate and steps scaled",
+    )
+    transfer.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     return args
@@ -48,6 +65,19 @@ def main() -> None:
     cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+
+    from slotcon_plugin.transfer import openmmlab
+
+    if openmmlab.is_transfer_config(cfg):
+        try:
+            openmmlab.train(
+                cfg, args.backbone, args.data_root, args.batch_mode, pretraining=args.pretraining, resume=args.resume
+            )
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        return
+    if args.backbone or args.data_root or args.pretraining:
+        sys.exit(f"{args.config} is a pretraining config: --backbone, --data-root, --pretraining are for transfer")
 
     from slotcon_plugin.apis import pretrain
 

@@ -1,0 +1,144 @@
+"""Data sets of mmdet and mmseg configs: put elsewhere, and checked before anything is built."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from PIL import Image
+
+# What each data set class expects below its data_root; shown when something is missing.
+LAYOUTS = {
+    "CocoDataset": "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json",
+    "CityscapesDataset": "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, gtFine/{train,val}/CITY/*_labelTrainIds.png "
+    "(made by cityscapesscripts' createTrainIdLabelImgs)",
+    "PascalVOCDataset": "JPEGImages/*.jpg, SegmentationClass/*.png, SegmentationClassAug/*.png, "
+    "ImageSets/Segmentation/{train,aug,val}.txt",
+    "ADE20KDataset": "images/{training,validation}/*.jpg, annotations/{training,validation}/*.png",
+    "BaseSegDataset": "images/{train,val,test}/*.jpg, annotations/{train,val,test}/*.png (class indices)",
+}
+MASKS_LOOKED_AT = 8
+
+
+def datasets_of(cfg: Config) -> Iterator[ConfigDict]:
+    """Every data set of the dataloaders, those inside ConcatDataset and the like too."""
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        if cfg.get(loader):
+            yield from _leaves(cfg[loader].dataset)
+
+
+def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    inner = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
+    for each in inner:
+        yield from _leaves(each)
+    if not inner:
+        yield dataset
+
+
+def relocate(cfg: Config, root: str | Path) -> None:
+    """Let every data set, and the annotation files of the evaluators, lie below ``root``.
+
+    Raises:
+        ValueError: the config's data sets do not share one data_root.
+    """
+    roots = {dataset.get("data_root") for dataset in datasets_of(cfg)}
+    if len(roots) != 1 or None in roots:
+        found = sorted(map(str, roots))
+        raise ValueError(f"--data-root needs a config whose data sets share one data_root, found {found}")
+    old = str(roots.pop()).rstrip("/") + "/"
+    for dataset in datasets_of(cfg):
+        dataset.data_root = str(root)
+    for key in ("val_evaluator", "test_evaluator"):
+        evaluators = cfg.get(key) or []
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if str(evaluator.get("ann_file", "")).startswith(old):
+                evaluator.ann_file = str(Path(root) / evaluator.ann_file[len(old) :])
+
+
+def check_data(cfg: Config) -> None:
+    """Everything that the data sets read is there, and has the classes of the config's heads.
+
+    Raises:
+        ValueError: which path is missing and which layout was expected; or which classes do not agree.
+    """
+    heads = dict(_heads(cfg.model, "model"))
+    for dataset in datasets_of(cfg):
+        root = Path(dataset.get("data_root") or ".")
+        wanted = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
+        for path in (root, *(root / part for part in wanted if part)):
+            if not path.exists():
+                layout = LAYOUTS.get(dataset.type, "what the config's data_prefix and ann_file say")
+                raise ValueError(
+                    f"{dataset.type}: {path} does not exist. Expected below {root}: {layout}. "
+                    "Another place: --data-root DIR"
+                )
+        classes = class_names(dataset)
+        for name, count in heads.items():
+            if count != len(classes):
+                raise ValueError(
+                    f"class count mismatch: {name}.num_classes is {count}, {dataset.type} has {len(classes)} classes "
+                    f"({', '.join(classes[:3])}, ...)"
+                )
+    for dataset in _leaves(cfg.val_dataloader.dataset):
+        if "seg_map_path" in dataset.get("data_prefix", {}):
+            _check_masks(dataset, len(class_names(dataset)))
+        elif str(dataset.get("ann_file", "")).endswith(".json"):
+            _check_coco_categories(Path(dataset.data_root) / dataset.ann_file, class_names(dataset))
+
+
+def class_names(dataset: ConfigDict) -> Sequence[str]:
+    """Classes of a data set's config: its metainfo's, or those of its class in mmdet or mmseg."""
+    if "classes" in dataset.get("metainfo", {}):
+        return dataset.metainfo["classes"]
+    from mmengine.registry import DATASETS, DefaultScope
+
+    scope = DefaultScope.get_current_instance()
+    kind = DATASETS.switch_scope_and_registry(scope.scope_name if scope else None)
+    with kind as registry:
+        return registry.get(dataset.type).METAINFO["classes"]
+
+
+def _heads(model: Any, where: str) -> Iterator[tuple[str, int]]:
+    """(path, num_classes) of every head; the region proposals' head has none that counts classes."""
+    if isinstance(model, dict):
+        if isinstance(model.get("num_classes"), int):
+            yield where, model["num_classes"]
+        for key, value in model.items():
+            if key != "rpn_head":
+                yield from _heads(value, f"{where}.{key}")
+    elif isinstance(model, (list, tuple)):
+        for index, value in enumerate(model):
+            yield from _heads(value, f"{where}[{index}]")
+
+
+def _check_coco_categories(path: Path, classes: Sequence[str]) -> None:
+    known = {category["name"] for category in json.loads(path.read_text(encoding="utf-8"))["categories"]}
+    if foreign := sorted(known - set(classes)):
+        raise ValueError(
+            f"class mismatch: {path} has categories {foreign[:5]} that are not among the config's {len(classes)} "
+            "classes; set metainfo.classes of the data sets and num_classes of the heads"
+        )
+
+
+def _check_masks(dataset: ConfigDict, num_classes: int) -> None:
+    folder = Path(dataset.data_root) / dataset.data_prefix["seg_map_path"]
+    reduce_zero = any(step.get("reduce_zero_label") for step in dataset.pipeline)
+    ignored = {dataset.get("ignore_index", 255)}
+    highest = num_classes if reduce_zero else num_classes - 1
+    usual = "_gtFine_labelTrainIds.png" if dataset.type == "CityscapesDataset" else ".png"
+    suffix = dataset.get("seg_map_suffix", usual)
+    masks = sorted(folder.rglob(f"*{suffix}"))
+    if not masks:
+        layout = LAYOUTS.get(dataset.type, "class indices as png")
+        raise ValueError(f"{dataset.type}: no mask *{suffix} in {folder}. Expected: {layout}")
+    for path in masks[:: max(len(masks) // MASKS_LOOKED_AT, 1)][:MASKS_LOOKED_AT]:
+        found = set(np.unique(np.asarray(Image.open(path))).tolist())
+        if odd := sorted(index for index in found - ignored if index > highest):
+            raise ValueError(
+                f"class count mismatch: {path} has index {odd[0]}, the config has {num_classes} classes "
+                f"(0..{highest}) and ignores {sorted(ignored)}"
+            )

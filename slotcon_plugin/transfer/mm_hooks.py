@@ -1,0 +1,118 @@
+"""What a transfer run in mmengine does beside training: look that the backbone arrived, keep the result."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from slotcon_plugin.results import FILE_NAME, write_result
+from slotcon_plugin.transfer.backbone import Origin, check_arrived
+
+FACTS = "slotcon_transfer"
+"""Key of a checkpoint's ``meta`` under which the run's origin lies, so that resuming and testing know it."""
+
+
+class TransferRun(Hook):
+    """Check the backbone before the first step; write ``result.json`` after the last validation.
+
+    Args:
+        task: the result's task.
+        recipe: config as the user gave it, before it was fitted to this machine.
+        origin: of the backbone; a resumed run keeps that of its checkpoint.
+        seed: of the run.
+    """
+
+    priority = "VERY_LOW"
+
+    def __init__(self, task: str, recipe: Config, origin: Origin, seed: int) -> None:
+        self.task, self.recipe, self.origin, self.seed = task, recipe, origin, seed
+        self.metrics: dict[str, float] = {}
+        self.started = time.monotonic()
+        self.seconds_before = 0.0
+
+    def before_train(self, runner: Runner) -> None:
+        """Compare the network's backbone with what was converted, unless the run continues a former one."""
+        if runner.iter == 0:
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            check_arrived(model.backbone.state_dict(), self.origin)
+            print_log(
+                f"Backbone: {self.origin.pretraining}, "
+                + (f"sha256 {self.origin.sha256[:12]}" if self.origin.sha256 else "random initialisation"),
+                "current",
+            )
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Put origin, seed and time into the checkpoint."""
+        checkpoint["meta"][FACTS] = {
+            "pretraining": self.origin.pretraining,
+            "backbone_sha256": self.origin.sha256,
+            "seed": self.seed,
+            "wall_time_s": self._seconds(),
+        }
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Take origin, seed and time over from the checkpoint that is resumed or tested."""
+        facts = checkpoint.get("meta", {}).get(FACTS)
+        if facts:
+            self.origin = Origin(facts["pretraining"], facts["backbone_sha256"], self.origin.file)
+            self.seed, self.seconds_before = facts["seed"], facts["wall_time_s"]
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the newest metrics."""
+        self.metrics = dict(metrics or {})
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the metrics and write them: a test has no other end."""
+        self.metrics = dict(metrics or {})
+        self._write(runner, f"test_{FILE_NAME}", evaluated=str(runner.cfg.get("load_from") or ""))
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the result of the last validation."""
+        self._write(runner, FILE_NAME, iterations=runner.iter)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.monotonic() - self.started
+
+    def _write(self, runner: Runner, name: str, **extra: Any) -> None:
+        metrics = tidy_metrics(self.metrics)
+        if not is_main_process() or not metrics:
+            return
+        path = write_result(
+            Path(runner.work_dir) / name,
+            task=self.task,
+            metrics=metrics,
+            pretraining=self.origin.pretraining,
+            config=self.recipe,
+            backbone_sha256=self.origin.sha256,
+            seed=self.seed,
+            wall_time_s=self._seconds(),
+            **extra,
+        )
+        print_log(f"Result: {', '.join(f'{k} {v:g}' for k, v in metrics.items())} -> {path}", "current")
+
+
+def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
+    """Framework's metrics under one naming, in percent.
+
+    ``coco/bbox_mAP`` 0.41 -> ``AP_box`` 41.0, ``coco/segm_mAP_50`` -> ``AP50_mask``, ``coco/bbox_mAP_s`` ->
+    ``APs_box``; mmseg's ``mIoU``, ``mAcc`` and ``aAcc`` are percentages already. What was not measured (-1: no object
+    of that size; NaN) and what is no metric (times) is left out.
+    """
+    tidy = {}
+    for name, value in metrics.items():
+        if match := re.fullmatch(r"(?:.*/)?(bbox|segm)_mAP(?:_(50|75|s|m|l))?", name):
+            if value >= 0:
+                kind = {"bbox": "box", "segm": "mask"}[match[1]]
+                tidy[f"AP{match[2] or ''}_{kind}"] = round(100 * float(value), 4)
+        elif name in ("mIoU", "mAcc", "aAcc") and value == value:
+            tidy[name] = round(float(value), 4)
+    return tidy

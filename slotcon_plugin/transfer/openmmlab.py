@@ -1,0 +1,200 @@
+"""Run mmdet and mmsegmentation configs from a pretrained backbone, on any number of processes."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from slotcon_plugin.apis import start_processes
+from slotcon_plugin.convert import check_compatible
+from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
+from slotcon_plugin.transfer.batch import plan_batch
+from slotcon_plugin.transfer.mm_data import check_data, relocate
+from slotcon_plugin.transfer.mm_hooks import TransferRun
+
+SCOPES = ("mmdet", "mmseg")
+
+
+def is_transfer_config(cfg: Config) -> bool:
+    """Whether a config is one of mmdet's or mmseg's."""
+    return cfg.get("default_scope") in SCOPES
+
+
+def train(
+    cfg: Config,
+    backbone: str | None = None,
+    data_root: str | None = None,
+    batch_mode: str = "accumulate",
+    pretraining: str | None = None,
+    resume: bool | str = False,
+) -> Runner:
+    """Fine-tune as the config says, evaluate, leave ``result.json`` in the work dir.
+
+    Args:
+        cfg: with ``work_dir`` set.
+        backbone: checkpoint of any kind that the converters read; None = random initialisation.
+        data_root: where the data sets lie, if not where the config says.
+        batch_mode: what to do when the recipe's total batch does not fit, see :func:`~.batch.plan_batch`.
+        pretraining: what to call the backbone in tables; None = the checkpoint's kind.
+        resume: True = from the newest whole checkpoint in the work dir, or a checkpoint's path.
+
+    Raises:
+        ValueError: missing data, class counts that disagree, a batch that cannot be split.
+        ConversionError: the checkpoint is of another kind, or does not fit the config.
+    """
+    recipe = _prepare(cfg, data_root)
+    cfg.randomness = {"seed": 0, **(cfg.get("randomness") or {})}
+    processes = start_processes(cfg)
+    fit_batch(cfg, processes, batch_mode)
+    checkpoint = find_resumable(cfg.work_dir) if resume is True else (Path(resume) if resume else None)
+    origin = RANDOM
+    if checkpoint:
+        cfg.resume, cfg.load_from = True, str(checkpoint)
+    else:
+        origin = use_backbone(cfg, backbone, pretraining)
+    if processes > 1 and not torch.cuda.is_available():
+        print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
+        _replace_sync_bn(cfg.model)
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"]))
+    runner.train()
+    return runner
+
+
+def evaluate(cfg: Config, checkpoint: str, data_root: str | None = None) -> dict[str, float]:
+    """Evaluate a checkpoint of a transfer run on the config's test set; leave ``test_result.json`` in the work dir.
+
+    Raises:
+        ValueError: missing data, class counts that disagree.
+    """
+    recipe = _prepare(cfg, data_root)
+    if start_processes(cfg) > 1 and not torch.cuda.is_available():
+        _replace_sync_bn(cfg.model)
+    cfg.load_from = checkpoint
+    cfg.model.backbone.init_cfg = None
+    runner = Runner.from_cfg(cfg)
+    runner.register_hook(TransferRun(task_name(cfg), recipe, RANDOM, 0))
+    return runner.test()
+
+
+def task_name(cfg: Config) -> str:
+    """``mmseg_fcn_r50_cityscapes``: the column that a result belongs to."""
+    return f"{cfg.default_scope}_{Path(cfg.filename).stem}"
+
+
+def _prepare(cfg: Config, data_root: str | None) -> Config:
+    """Everything that can be wrong is found here; returns the recipe as it was given."""
+    allow_checkpoint_classes()
+    recipe = copy.deepcopy(cfg)
+    init_default_scope(cfg.default_scope)
+    if data_root:
+        relocate(cfg, data_root)
+    check_data(cfg)
+    return recipe
+
+
+def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -> Origin:
+    """Convert, prove and put into the config; the config's own ``init_cfg`` may name the checkpoint too.
+
+    Raises:
+        ConversionError: no such file, wrong kind, failed proof, or another input convention than the config's.
+    """
+    model = cfg.model
+    named = (model.backbone.get("init_cfg") or {}).get("checkpoint") or model.get("pretrained")
+    model.pretrained = None  # mmseg's older spelling of init_cfg, which would win
+    checkpoint = checkpoint or named
+    work_dir = Path(cfg.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    as_run = work_dir / "transfer_config.py"
+    cfg.dump(as_run)
+    origin, meta = prepare_backbone(checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining)
+    model.backbone.init_cfg = None
+    if origin.file:
+        check_compatible(meta, **input_convention(model))
+        model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file)}
+        _use_pyramid(model, meta, origin.file)
+    return origin
+
+
+def input_convention(model: dict[str, Any]) -> dict[str, Any]:
+    """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`."""
+    pixels, backbone = model["data_preprocessor"], model["backbone"]
+    deep = backbone.get("deep_stem") or backbone["type"] in ("ResNetV1c", "ResNetV1d")
+    return {
+        "colour_order": "RGB" if pixels.get("bgr_to_rgb") else "BGR",  # images are loaded as BGR
+        "mean": pixels["mean"],
+        "std": pixels["std"],
+        "stem": "deep" if deep else "7x7",
+        "stride_in_1x1": backbone.get("style", "pytorch") == "caffe",
+    }
+
+
+def _use_pyramid(model: dict[str, Any], meta: dict[str, Any], file: Path) -> None:
+    """A checkpoint's FPN goes into the neck where the two have the same parameters; either way it is said."""
+    neck = model.get("neck") or {}
+    if not meta["fpn"] or neck.get("type") != "FPN":
+        return
+    shapes = {k: v.shape for k, v in torch.load(file, weights_only=True)["state_dict"].items() if k.startswith("neck.")}
+    width = shapes["neck.lateral_convs.0.conv.weight"][0]
+    if neck.get("norm_cfg") or neck["out_channels"] != width:
+        print_log(
+            f"The checkpoint's FPN (width {width}, no norm layers) does not carry over: the config's has width "
+            f"{neck['out_channels']}{' and norm layers' if neck.get('norm_cfg') else ''}",
+            "current",
+        )
+        return
+    neck["init_cfg"] = {"type": "Pretrained", "checkpoint": str(file), "prefix": "neck."}
+    print_log("The checkpoint's FPN carries over into the neck", "current")
+
+
+def fit_batch(cfg: Config, processes: int, mode: str) -> None:
+    """Make the config run the recipe's total batch (``auto_scale_lr.base_batch_size``) on these processes, or say so.
+
+    mmengine counts passes, not optimiser steps: schedules that count iterations are stretched by what is
+    accumulated.
+    """
+    total = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+    if total is None:
+        print_log("The config declares no total batch (auto_scale_lr.base_batch_size): it runs as it stands", "current")
+        return
+    plan = plan_batch(total, processes, cfg.train_dataloader.batch_size, mode)
+    print_log(plan.text, "current")
+    cfg.auto_scale_lr.enable = False  # done here; mmengine must not scale again
+    if plan.accumulate > 1:
+        cfg.optim_wrapper.accumulative_counts = plan.accumulate
+    cfg.optim_wrapper.optimizer.lr *= plan.lr_factor
+    stretch = plan.accumulate * plan.steps_factor
+    if stretch == 1:
+        return
+    loop = cfg.train_cfg
+    counted = [s for s in cfg.param_scheduler if not s.get("by_epoch", True)]
+    if loop.type == "IterBasedTrainLoop":
+        counted += [loop, *(h for h in (cfg.default_hooks.get("checkpoint"),) if h and not h.get("by_epoch", True))]
+    for section in counted:
+        for key in ("begin", "end", "T_max", "step_size", "max_iters", "val_interval", "interval"):
+            if isinstance(section.get(key), int) and section[key] > 0:
+                section[key] = max(round(section[key] * stretch), 1)
+        if "milestones" in section:
+            section.milestones = [round(milestone * stretch) for milestone in section.milestones]
+
+
+def _replace_sync_bn(section: Any) -> None:
+    if isinstance(section, dict):
+        if section.get("type") == "SyncBN":
+            section["type"] = "BN"
+        for value in section.values():
+            _replace_sync_bn(value)
+    elif isinstance(section, (list, tuple)):
+        for value in section:
+            _replace_sync_bn(value)
+
+
+__all__ = ["evaluate", "fit_batch", "is_transfer_config", "task_name", "train", "use_backbone"]
