@@ -1,0 +1,110 @@
+"""Decoding: all formats, all orientations, damaged files."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from slotcon_plugin.data.photo import EXIF_ORIENTATION, Orientation, Photo, PhotoError
+
+
+def smooth(width=61, height=45):
+    """A picture without fine detail, which every codec keeps."""
+    x, y = np.meshgrid(np.linspace(0, 3, width), np.linspace(0, 2, height))
+    planes = [np.sin(x) * np.cos(y), np.cos(x + y), np.sin(x * y)]
+    return (np.stack(planes, axis=-1) * 110 + 128).astype(np.uint8)
+
+
+def encode(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_jpegs_of_each_mode(mode):
+    image = Image.fromarray(smooth()).convert(mode)
+    data = encode(image, "JPEG", quality=95, subsampling=0)
+    photo = Photo(data)
+    assert photo.stored_size == (61, 45)
+    expected = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert np.abs(photo.decode().astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "LA", "P", "1"])
+def test_pngs_of_each_mode(mode):
+    image = Image.fromarray(smooth()).convert(mode)
+    seen = Photo(encode(image, "PNG")).decode()
+    assert seen.dtype == np.uint8
+    np.testing.assert_array_equal(seen, np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_upper_byte(format):
+    values = np.linspace(0, 65535, 60 * 40).astype(np.uint16).reshape(40, 60)
+    seen = Photo(encode(Image.fromarray(values), format)).decode()
+    np.testing.assert_array_equal(seen, np.repeat((values >> 8)[..., None], 3, axis=2))
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_orientation_as_pillow_turns_it(tag, format):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = tag
+    data = encode(Image.fromarray(smooth()), format, exif=exif)
+    photo = Photo(data)
+    expected = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")).astype(int)
+    assert (photo.orientation.height, photo.orientation.width) == expected.shape[:2]
+    box = (7, 11, 30, 41)
+    stored = photo.orientation.to_stored(box)
+    assert photo.orientation.to_upright(stored) == box
+    cut = photo.decode()[stored[1] : stored[3], stored[0] : stored[2]].astype(int)
+    if photo.orientation.transpose:
+        cut = cut.transpose(1, 0, 2)
+    cut = cut[:: -1 if photo.orientation.mirror_y else 1, :: -1 if photo.orientation.mirror_x else 1]
+    assert np.abs(cut - expected[box[1] : box[3], box[0] : box[2]]).max() <= 2
+
+
+def test_boxes_turned_by_hand():
+    # Tag 6, a phone held upright: the photo is the stored picture turned clockwise.
+    turned = Orientation(width=40, height=60, transpose=True, mirror_x=True)
+    assert turned.to_stored((0, 0, 10, 20)) == (0, 30, 20, 40)
+    assert turned.to_upright((0, 30, 20, 40)) == (0, 0, 10, 20)
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(160, 120), (163, 125)])
+def test_a_reduced_decode_shrinks_block_by_block(size, reduction):
+    picture = smooth(*size)
+    photo = Photo(encode(Image.fromarray(picture), "JPEG", quality=97, subsampling=0))
+    seen = photo.decode(reduction)
+    assert seen.shape == (-(-size[1] // reduction), -(-size[0] // reduction), 3)
+    height, width = (side // reduction for side in (size[1], size[0]))
+    blocks = picture[: height * reduction, : width * reduction].reshape(height, reduction, width, reduction, 3)
+    assert np.abs(seen[:height, :width] - blocks.mean((1, 3))).max() < 4
+
+
+def test_a_jpeg_with_harmless_faults_is_read_like_any_other():
+    data = encode(Image.fromarray(smooth(160, 120)), "JPEG", quality=95)
+    noisy = data[:-2] + b"\x00\x13\x07" + data[-2:]  # stray bytes before the end marker
+    for reduction in (1, 4):
+        assert np.abs(Photo(noisy).decode(reduction).astype(int) - Photo(data).decode(reduction)).mean() < 1.5
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+def test_truncated_files_are_told(format):
+    data = encode(Image.fromarray(smooth(160, 120)), format)
+    with pytest.raises(PhotoError, match="truncated"):
+        Photo(data[: len(data) // 2]).decode()
+
+
+@pytest.mark.parametrize("data", [b"", b"no photo at all", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
+def test_files_that_are_no_photos_are_told(data):
+    with pytest.raises(PhotoError, match="no readable header"):
+        Photo(data)
+
+
+def test_a_floating_point_picture_is_refused():
+    with pytest.raises(PhotoError, match="floating-point"):
+        Photo(encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")).decode()
