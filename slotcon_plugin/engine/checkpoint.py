@@ -22,6 +22,14 @@ def allow_checkpoint_classes() -> None:
     rebuild_array, rebuild_scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     dtypes = [type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")]
     torch.serialization.add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, rebuild_array, rebuild_scalar, *dtypes])
+    # A history buffer is stored with its methods, as getattr(HistoryBuffer, 'mean'); nothing else may be asked for.
+    torch.serialization.add_safe_globals([(_history_method, "builtins.getattr")])
+
+
+def _history_method(owner: type, name: str) -> object:
+    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
+        raise ValueError(f"a checkpoint may only name methods of mmengine's HistoryBuffer, not {owner!r}.{name}")
+    return getattr(owner, name)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -140,4 +140,5 @@ class SlotCon(BasePretrainer):
             "teacher_entropy": torch.stack(entropy).mean(),  # nats
             "num_queries": torch.tensor(num_queries),
             "slots": teacher[0].slots[teacher[0].present],
+            "center": self.center.value,
         }

@@ -1,0 +1,202 @@
+"""Watches a pretraining: figures to the log, TensorBoard and a file, warnings in plain words."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from torch import Tensor
+
+from slotcon_plugin.engine.health_alarms import Alarms
+from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
+from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.engine.json_lines import append_json_line, keep_json_lines
+from slotcon_plugin.models.distributed import all_reduce_sum
+from slotcon_plugin.registry import HOOKS
+
+_STATE = "slot_health"
+
+
+class CollapseError(RuntimeError):
+    """The run was stopped because what it learns has become worthless."""
+
+
+@HOOKS.register_module()
+class SlotHealthHook(Hook):
+    """Reads ``model.monitor`` and the step, and reports every ``interval`` iterations and at the end of each epoch.
+
+    What is reported depends on what the pretrainer puts into ``monitor``; nothing there is required:
+
+    * ``prototype_usage`` (K,): ``live_prototypes`` of the batch, ``used_prototypes`` and ``usage_entropy`` (nats) since
+      the last report, ``live_prototypes_epoch`` and the list ``dead_prototypes`` at the end of an epoch;
+    * ``center`` (K,): ``center_norm``;
+    * ``slots`` or ``features`` (N, D): ``effective_rank``;
+    * any tensor of one element, under its own name (``teacher_entropy``, ``num_queries``, ...).
+
+    To these come ``grad_norm`` (before clipping, as mmengine reports it, when there is clipping) and
+    ``data_time_share``. Counts are those of all ranks together, other figures the mean over ranks, times those of the
+    first rank. Between reports only the usage is added up, on its device.
+
+    Each report is a line in ``health.jsonl`` of the work dir, with the losses (means since the last report) and the
+    learning rate. A resumed run drops the lines after its checkpoint and goes on; a new run in an old work dir sets
+    the old file aside as ``health.old.jsonl``.
+
+    Args:
+        interval: iterations between reports.
+        stop_on_collapse: raise :class:`CollapseError` when the warning says that going on is pointless.
+    """
+
+    priority = 55  # after the timer and what the model logs (NORMAL = 50), before the logger (BELOW_NORMAL = 60)
+
+    def __init__(self, interval: int = 50, stop_on_collapse: bool = False) -> None:
+        if interval < 1:
+            raise ValueError(f"SlotHealthHook: interval must be at least 1 iteration, got {interval}")
+        self.interval = interval
+        self.stop_on_collapse = stop_on_collapse
+        self._alarms = Alarms()
+        self._counted = 0  # iterations since the last report
+        self._usage: Tensor | None = None  # (K,) since the last report, of all ranks
+        self._epoch_usage: Tensor | None = None  # (K,) since the start of the epoch, up to the last report
+        self._grad_norm: Tensor | None = None
+        self._loaded: dict[str, Any] | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember the counts of the interrupted epoch."""
+        self._loaded = checkpoint.get(_STATE)
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Save the counts of the epoch so far, which a resumed run cannot make up for."""
+        checkpoint[_STATE] = {
+            "counted": self._counted,
+            "usage": self._usage,
+            "epoch_usage": self._epoch_usage,
+            "alarms": self._alarms.state_dict(),
+        }
+
+    def before_train(self, runner: Runner) -> None:
+        """Take up where the checkpoint left off, or start a file."""
+        path = self.path(runner)
+        if runner.iter > 0:
+            if self._loaded is not None:
+                self._counted = self._loaded["counted"]
+                self._usage, self._epoch_usage = self._loaded["usage"], self._loaded["epoch_usage"]
+                self._alarms.load_state_dict(self._loaded["alarms"])
+            if is_main_process():
+                keep_json_lines(path, lambda record: record.get("iter", 0) <= runner.iter)
+        elif is_main_process() and path.exists():
+            os.replace(path, path.with_name("health.old.jsonl"))
+        wrapper = runner.optim_wrapper
+        accumulated = getattr(wrapper, "_accumulative_counts", 1)
+
+        def measure(optimizer: torch.optim.Optimizer, *_) -> None:
+            # Here gradients are reduced over ranks and unscaled; after the step they are gone. The last update
+            # before a report is measured.
+            if self._iterations_to_report(runner) < accumulated:
+                self._grad_norm = gradient_norm([p for group in optimizer.param_groups for p in group["params"]])
+
+        if not wrapper.clip_grad_kwargs:
+            wrapper.optimizer.register_step_pre_hook(measure)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Count; report when it is time."""
+        monitor = unwrapped(runner).monitor
+        self._counted += 1
+        usage = monitor.get("prototype_usage")
+        if usage is not None:
+            usage = all_reduce_sum(usage)[0]
+            self._usage = usage.clone() if self._usage is None else self._usage.to(usage.device) + usage
+        if self._iterations_to_report(runner):
+            return
+        end_of_epoch = (runner.iter + 1) % len(runner.train_dataloader) == 0
+        figures = {
+            "iter": runner.iter + 1,
+            "epoch": runner.epoch + 1,
+            **self._logged(runner),
+            **monitored_figures(monitor),
+            **self._usage_figures(usage, end_of_epoch),
+        }
+        if self._grad_norm is not None:
+            figures["grad_norm"] = self._grad_norm.item()
+        self._publish(runner, figures, outputs or {})
+        self._counted, self._usage = 0, None
+        self._speak(figures)
+
+    @staticmethod
+    def path(runner: Runner) -> Path:
+        """The file of the reports."""
+        return Path(runner.work_dir) / "health.jsonl"
+
+    def _iterations_to_report(self, runner: Runner) -> int:
+        return min(-(runner.iter + 1) % every for every in (self.interval, len(runner.train_dataloader)))
+
+    def _logged(self, runner: Runner) -> dict[str, float]:
+        """Losses and times (means since the last report) and learning rate from mmengine's own log."""
+        scalars = runner.message_hub.log_scalars
+        averaged = [name for name in scalars if name.startswith("train/loss")]
+        figures = {name.removeprefix("train/"): float(scalars[name].mean(self._counted)) for name in averaged}
+        for name in ("train/lr", "train/grad_norm"):
+            if name in scalars:
+                figures[name.removeprefix("train/")] = float(scalars[name].current())
+        if "train/time" in scalars and "train/data_time" in scalars:
+            total = float(scalars["train/time"].mean(self._counted))
+            waited = float(scalars["train/data_time"].mean(self._counted))
+            figures.update(time=total, data_time_share=waited / total if total > 0 else 0.0)
+        return figures
+
+    def _usage_figures(self, batch_usage: Tensor | None, end_of_epoch: bool) -> dict[str, Any]:
+        if self._usage is None:
+            return {}
+        figures = {
+            "num_prototypes": len(self._usage),
+            "live_prototypes": int((batch_usage > 0).sum()),
+            **usage_figures(self._usage),
+        }
+        earlier = 0 if self._epoch_usage is None else self._epoch_usage.to(self._usage.device)
+        self._epoch_usage = self._usage + earlier
+        if end_of_epoch:
+            figures["live_prototypes_epoch"] = int((self._epoch_usage > 0).sum())
+            figures["dead_prototypes"] = (self._epoch_usage == 0).nonzero().flatten().tolist()
+            self._epoch_usage = None
+        return figures
+
+    def _publish(self, runner: Runner, figures: dict[str, Any], logged_by_model: dict) -> None:
+        known = {"iter", "epoch", "num_prototypes", "lr", "time", "grad_norm" if self._grad_norm is None else ""}
+        for name, value in figures.items():
+            if isinstance(value, (int, float)) and name not in known | logged_by_model.keys():
+                runner.message_hub.update_scalar(f"train/{name}", value)
+        if is_main_process():
+            append_json_line(self.path(runner), figures)
+
+    def _speak(self, figures: dict[str, Any]) -> None:
+        for situation, text in self._alarms.judge(figures):
+            print_log(text, "current", logging.WARNING)
+            if situation.collapse and self.stop_on_collapse:
+                raise CollapseError(f"stopped at iteration {figures['iter']} (stop_on_collapse): {text}")
+
+
+def monitored_figures(monitor: dict[str, Tensor]) -> dict[str, float]:
+    """The figures of a pretrainer's ``monitor`` that need no history; see :class:`SlotHealthHook`.
+
+    They are means over ranks, except ``num_queries``, which is summed.
+    """
+    figures = {name: value.detach().float() for name, value in monitor.items() if value.ndim == 0}
+    if "center" in monitor:
+        figures["center_norm"] = monitor["center"].norm()
+    vectors = monitor.get("slots", monitor.get("features"))
+    if vectors is not None:
+        figures["effective_rank"] = torch.tensor(effective_rank(vectors))
+    if not figures:
+        return {}
+    device = max((value.device for value in figures.values()), key=lambda device: device.type != "cpu")
+    total, ranks = all_reduce_sum(
+        torch.stack([value.to(device) for value in figures.values()]), torch.ones((), device=device)
+    )
+    summed = dict(zip(figures, total.tolist()))
+    return {name: value if name == "num_queries" else value / ranks.item() for name, value in summed.items()}
