@@ -1,0 +1,168 @@
+"""Mixed precision, the teacher's clock, batch rules, checkpoints: the parts of a run, one at a time."""
+
+import logging
+import os
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from torch import nn
+
+from slotcon_plugin.engine import (
+    AtomicLocalBackend,
+    ExactResumeHook,
+    MixedPrecisionOptimWrapper,
+    PretrainSchedulerHook,
+    TeacherUpdateHook,
+    allow_checkpoint_classes,
+    find_resumable,
+)
+from slotcon_plugin.engine.batch import apply_batch_rules
+
+
+def wrapper_of(model, **kwargs):
+    return MixedPrecisionOptimWrapper(optimizer=torch.optim.SGD(model.parameters(), lr=0.1), **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "want"), [("bfloat16", torch.bfloat16), ("float16", torch.float16), ("float32", torch.float32)]
+)
+def test_forward_runs_in_the_asked_precision(dtype, want):
+    model = nn.Linear(2, 2)
+    with wrapper_of(model, dtype=dtype).optim_context(model):
+        assert model(torch.ones(1, 2)).dtype is want
+
+
+def test_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="float8"):
+        wrapper_of(nn.Linear(1, 1), dtype="float8")
+
+
+class CountingModel(nn.Linear):
+    def __init__(self):
+        super().__init__(1, 1)
+        self.updates = 0
+
+    def update_teacher(self):
+        self.updates += 1
+
+
+def runner_of(model, wrapper, max_iters=12):
+    return SimpleNamespace(model=model, optim_wrapper=wrapper, max_iters=max_iters)
+
+
+def test_teacher_moves_once_an_accumulated_step():
+    model = CountingModel()
+    wrapper = wrapper_of(model, dtype="float32", accumulative_counts=3)
+    TeacherUpdateHook().before_train(runner_of(model, wrapper))
+    assert model.total_steps == 4
+    for _ in range(7):
+        wrapper.update_params(model(torch.ones(1, 1)).sum())
+    assert model.updates == 2
+
+
+def test_step_skipped_by_the_scaler_moves_neither_teacher_nor_schedule():
+    model = CountingModel()
+    wrapper = wrapper_of(model, dtype="float16", init_scale=4.0)
+    runner = runner_of(model, wrapper)
+    TeacherUpdateHook().before_train(runner)
+    ticks = []
+    scheduler = SimpleNamespace(by_epoch=False, step=lambda: ticks.append(1))
+    runner.param_schedulers = [scheduler]
+    hook = PretrainSchedulerHook()
+    before = model.weight.clone()
+    wrapper.update_params(model(torch.ones(1, 1)).sum() * float("inf"))
+    hook.after_train_iter(runner, 0)
+    assert wrapper.step_skipped and model.updates == 0 and not ticks and model.weight.equal(before)
+    wrapper.update_params(model(torch.ones(1, 1)).sum())
+    hook.after_train_iter(runner, 1)
+    assert not wrapper.step_skipped and model.updates == 1 and len(ticks) == 1
+    torch.testing.assert_close(model.weight, before - 0.1)
+
+
+def test_scaler_state_survives_a_checkpoint():
+    model = nn.Linear(1, 1)
+    wrapper = wrapper_of(model, dtype="float16", init_scale=8.0)
+    wrapper.update_params(model(torch.ones(1, 1)).sum() * float("inf"))  # halves the scale
+    twin = wrapper_of(nn.Linear(1, 1), dtype="float16")
+    twin.load_state_dict(wrapper.state_dict())
+    assert twin.scaler.get_scale() == 4.0
+
+
+def recipe(**loader):
+    return Config(
+        dict(
+            model=dict(teacher_momentum=0.99),
+            auto_scale_lr=dict(enable=True, base_batch_size=512),
+            optim_wrapper=dict(optimizer=dict(lr=2.0)),
+            train_dataloader=dict(**loader),
+        )
+    )
+
+
+@pytest.mark.parametrize(("world", "share"), [(8, 64), (1, 512), (16, 32)])
+def test_each_process_takes_its_share_of_the_recipe(world, share):
+    cfg = recipe()
+    apply_batch_rules(cfg, world)
+    assert cfg.train_dataloader.batch_size == share
+    assert cfg.optim_wrapper.optimizer.lr == 2.0 and cfg.model.teacher_momentum == pytest.approx(0.99)
+
+
+def test_another_batch_scales_learning_rate_and_momentum():
+    cfg = recipe(batch_size=32)
+    cfg.optim_wrapper.accumulative_counts = 2
+    apply_batch_rules(cfg, world_size=2)  # total 128, a quarter of the recipe
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.5)
+    assert cfg.model.teacher_momentum == pytest.approx(0.99**0.25)
+    assert cfg.auto_scale_lr.enable is False
+
+
+def test_a_batch_that_cannot_be_split_is_refused():
+    with pytest.raises(ValueError, match="512 cannot be split over 3"):
+        apply_batch_rules(recipe(), 3)
+
+
+def save(path, value=0.0):
+    torch.save({"state_dict": {"w": torch.full((1000,), value)}, "meta": {}}, path)
+
+
+def test_damaged_checkpoints_are_passed_over(tmp_path, caplog):
+    for i in (1, 2, 10, 11):
+        save(tmp_path / f"iter_{i}.pth")
+    save(tmp_path / "best_mIoU.pth")
+    whole = (tmp_path / "iter_11.pth").read_bytes()
+    (tmp_path / "iter_11.pth").write_bytes(whole[: len(whole) // 2])  # cut short
+    flipped = bytearray((tmp_path / "iter_10.pth").read_bytes())
+    flipped[len(flipped) // 2] ^= 0xFF  # same size, one byte wrong
+    (tmp_path / "iter_10.pth").write_bytes(flipped)
+    with caplog.at_level(logging.WARNING):
+        assert find_resumable(tmp_path) == tmp_path / "iter_2.pth"
+    assert find_resumable(tmp_path / "nowhere") is None
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_rubbish(tmp_path, monkeypatch):
+    backend, target = AtomicLocalBackend(), tmp_path / "iter_1.pth"
+    backend.put(b"old", target)
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        backend.put(b"new", target)
+    assert target.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["iter_1.pth"]
+
+
+def test_mmengine_checkpoints_load_without_running_code(tmp_path):
+    allow_checkpoint_classes()
+    buffer = HistoryBuffer(np.array([1.0, 2.0]), np.array([1, 1]))
+    torch.save({"message_hub": {"log_scalars": {"loss": buffer}, "x": np.float64(3.0)}}, tmp_path / "iter_1.pth")
+    loaded = torch.load(tmp_path / "iter_1.pth", weights_only=True)
+    assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 1.5
+
+
+def test_a_checkpoint_of_another_model_stops_the_run():
+    runner = SimpleNamespace(model=nn.Linear(2, 2))
+    state = nn.Linear(2, 2).state_dict()
+    ExactResumeHook().after_load_checkpoint(runner, {"state_dict": state})
+    with pytest.raises(ValueError, match=r"'weight' \(checkpoint \(2, 3\), model \(2, 2\)\)"):
+        ExactResumeHook().after_load_checkpoint(runner, {"state_dict": nn.Linear(3, 2).state_dict()})
