@@ -1,0 +1,98 @@
+"""Which photos a source names, in which order, and what it says when there is none."""
+
+import json
+import os
+import pickle
+import time
+
+import numpy as np
+import pytest
+
+from slotcon_plugin.data.sources import ConcatSources, PackedStrings
+from slotcon_plugin.registry import DATASETS
+
+
+def build(type, **options):
+    return DATASETS.build(dict(type=f"slotcon.{type}", **options))
+
+
+def paths(source):
+    return [source.path(index) for index in range(len(source))]
+
+
+def test_folder_is_walked_sorted_and_without_hidden_files(folder):
+    (folder / ".hidden.jpg").write_bytes(b"")
+    (folder / "notes.txt").write_text("no photo")
+    (folder / "top.JPEG").write_bytes(b"top")
+    source = build("ImageFolder", root=str(folder))
+    expected = ["top.JPEG"] + [f"cats/{n:02}.{'png' if n % 3 else 'jpg'}" for n in range(1, 12, 2)]
+    expected += [f"dogs/{n:02}.{'png' if n % 3 else 'jpg'}" for n in range(0, 12, 2)]
+    assert paths(source) == [str(folder / name) for name in expected]
+    assert source.read(0) == b"top"
+
+
+def test_list_file_is_relative_to_its_folder_or_to_a_root(folder):
+    (folder / "list.txt").write_text("# chosen\ncats/01.png\n\n  dogs/00.jpg \n")
+    expected = [str(folder / "cats/01.png"), str(folder / "dogs/00.jpg")]
+    assert paths(build("ListFile", path=folder / "list.txt")) == expected
+    moved = folder.parent / "list.txt"
+    moved.write_text("cats/01.png\n" + expected[1] + "\n")
+    assert paths(build("ListFile", path=moved, root=folder)) == expected
+
+
+def test_coco_file_gives_its_images_in_its_order(folder):
+    annotations = folder.parent / "instances.json"
+    annotations.write_text(json.dumps({"images": [{"id": 5, "file_name": "02.png"}, {"id": 1, "file_name": "00.jpg"}]}))
+    source = build("CocoImages", ann_file=annotations, root=folder / "dogs")
+    assert paths(source) == [str(folder / "dogs/02.png"), str(folder / "dogs/00.jpg")]
+
+
+def test_several_sources_follow_each_other(folder):
+    both = build(
+        "ConcatSources",
+        sources=[dict(type="slotcon.ImageFolder", root=str(folder / name)) for name in ("dogs", "cats")],
+    )
+    assert len(both) == 12
+    assert paths(both) == paths(build("ImageFolder", root=folder / "dogs")) + paths(
+        build("ImageFolder", root=folder / "cats")
+    )
+    assert both.read(6) == (folder / "cats/01.png").read_bytes()
+    with pytest.raises(IndexError):
+        both.path(12)
+
+
+def test_sources_say_what_is_missing(folder, tmp_path):
+    with pytest.raises(ValueError, match=r"ImageFolder is not a folder: .*nowhere"):
+        build("ImageFolder", root=tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty has no photo"):
+        build("ImageFolder", root=tmp_path / "empty")
+    with pytest.raises(ValueError, match="ListFile is not a file"):
+        build("ListFile", path=tmp_path / "nowhere.txt")
+    (tmp_path / "list.txt").write_text("01.png\n")
+    with pytest.raises(ValueError, match=r"first photo of list file .* check `root`"):
+        build("ListFile", path=tmp_path / "list.txt", root=folder)
+    (tmp_path / "wrong.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match=r"wrong\.json is not a COCO annotation file"):
+        build("CocoImages", ann_file=tmp_path / "wrong.json", root=folder)
+    with pytest.raises(ValueError, match="no source"):
+        ConcatSources([])
+
+
+def test_packed_strings_are_the_strings():
+    names = ["a.jpg", "", "ünïcode/ä.png", os.fsdecode(b"not-utf8-\xff.jpg"), "z" * 300]
+    packed = PackedStrings(names)
+    assert list(packed) == names
+    assert list(pickle.loads(pickle.dumps(packed))) == names
+    with pytest.raises(IndexError):
+        packed[5]
+
+
+def test_a_hundred_thousand_names_are_small_and_quick():
+    names = [f"n{i % 1000:08}/n{i % 1000:08}_{i}.JPEG" for i in range(100_000)]
+    packed = PackedStrings(names)
+    assert len(pickle.dumps(packed)) < sum(map(len, names)) + 8 * len(names) + 1000
+    start = time.process_time()
+    for index in np.random.default_rng(0).integers(0, len(names), 1000).tolist():
+        assert packed[index] == names[index]
+    assert time.process_time() - start < 0.5
