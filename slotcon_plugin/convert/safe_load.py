@@ -32,17 +32,32 @@ def _no_attribute(owner: Any, name: str) -> None:
     """Stands in for ``getattr``, which mmengine's log histories name; looks nothing up."""
 
 
-_multiarray = (np._core if hasattr(np, "_core") else np.core).multiarray
+class _Array(np.ndarray):
+    """numpy's array for pickles: numpy itself would take raw bytes for an array of object pointers."""
+
+    def __new__(cls, shape: Any, dtype: Any = float, buffer: Any = None) -> np.ndarray:
+        return np.ndarray(shape, _numeric_dtype(dtype), buffer)
+
+
+def _numeric_dtype(code: Any, align: bool = False, copy: bool = True) -> np.dtype:
+    dtype = np.dtype(code)
+    if dtype.kind not in "biufc":
+        raise pickle.UnpicklingError(f"GLOBAL numpy.dtype of {code!r}")
+    return dtype
+
+
+_core = np._core if hasattr(np, "_core") else np.core
 
 # What the known kinds of checkpoint contain beside tensors. Numpy's module has two spellings since numpy 2.
 _ALLOWED: dict[str, Any] = {
     "argparse.Namespace": argparse.Namespace,  # SlotCon's and PixPro's command lines
     "mmengine.logging.history_buffer.HistoryBuffer": Discarded,
     "builtins.getattr": _no_attribute,
-    "numpy.ndarray": np.ndarray,
-    "numpy.dtype": np.dtype,
-    **{f"numpy.{core}.multiarray._reconstruct": _multiarray._reconstruct for core in ("core", "_core")},
-    **{f"numpy.{core}.multiarray.scalar": _multiarray.scalar for core in ("core", "_core")},
+    "numpy.ndarray": _Array,
+    "numpy.dtype": _numeric_dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _core.multiarray._reconstruct for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _core.multiarray.scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _core.numeric._frombuffer for core in ("core", "_core")},
     **{f"numpy.dtypes.{type(dtype).__name__}": type(dtype) for dtype in map(np.dtype, "?bhilqBHILQefd")},
 }
 

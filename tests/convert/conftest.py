@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +45,8 @@ def stage_features(net: nn.Module, image: Tensor = IMAGE) -> list[Tensor]:
     """Outputs of layer1 ... layer4, caught by hooks on torchvision's own forward."""
     seen: list[Tensor] = []
     hooks = [
-        getattr(net, f"layer{i}").register_forward_hook(lambda _m, _i, out: seen.append(out.clone())) for i in range(1, 5)
+        getattr(net, f"layer{i}").register_forward_hook(lambda _m, _i, out: seen.append(out.clone()))
+        for i in range(1, 5)
     ]
     with torch.no_grad():
         net(image)
@@ -169,8 +170,8 @@ RECIPES = {
 
 
 @pytest.fixture(scope="session")
-def source_file(tmp_path_factory) -> Callable[[str, int], SourceFile]:
-    """(name in RECIPES, depth) -> file, made once a session."""
+def source_file(tmp_path_factory) -> Iterator[Callable[[str, int], SourceFile]]:
+    """(name in RECIPES, depth) -> file, made once a session and removed at its end (up to 200 MB each)."""
     made: dict[tuple[str, int], SourceFile] = {}
     nets: dict[int, tuple[nn.Module, nn.Module]] = {}
 
@@ -186,4 +187,6 @@ def source_file(tmp_path_factory) -> Callable[[str, int], SourceFile]:
             made[name, depth] = SourceFile(path, recipe.kind, recipe.branches[0], branches)
         return made[name, depth]
 
-    return make
+    yield make
+    for source in made.values():
+        source.path.unlink()

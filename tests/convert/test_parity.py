@@ -35,17 +35,11 @@ def load_in_detectron2(path, depth):
 def load_in_openmmlab(library, path, depth):
     import_module(f"{library}.models.backbones")
     init = {"type": "Pretrained", "checkpoint": str(path)}
-    settings = {"type": "ResNet", "depth": depth, "norm_cfg": {"type": "SyncBN"}, "init_cfg": init}
+    settings = {"type": "ResNet", "depth": depth, "norm_cfg": {"type": "BN"}, "init_cfg": init}
     net = import_module(f"{library}.registry").MODELS.build(settings)
     net.init_weights()
-    # SyncBN refuses CPUs even in evaluation; the weights went into it, so swap the class around them.
-    for name, module in list(net.named_modules()):
-        if isinstance(module, nn.SyncBatchNorm):
-            plain = nn.BatchNorm2d(module.num_features)
-            plain.load_state_dict(module.state_dict())
-            parent, _, leaf = name.rpartition(".")
-            setattr(net.get_submodule(parent), leaf, plain)
-    return net.eval()
+    net.eval()  # returns None
+    return net
 
 
 def load_in_torchvision(path, depth):
@@ -63,9 +57,13 @@ LOADERS = {
 }
 
 
+SPELLINGS = ("moco_v1", "densecl_mmselfsup", "densecl_extracted")  # further spellings of a kind: once, small
+
+
 @pytest.mark.parametrize("target", LOADERS)
-@pytest.mark.parametrize("depth", [18, 50])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize(
+    ("name", "depth"), [(name, 18) for name in RECIPES] + [(name, 50) for name in RECIPES if name not in SPELLINGS]
+)
 def test_target_sees_what_the_source_saw(name, depth, target, source_file, tmp_path):
     if target != "torchvision":
         pytest.importorskip(target)
@@ -80,6 +78,7 @@ def test_target_sees_what_the_source_saw(name, depth, target, source_file, tmp_p
     assert read_metadata(out) == meta
     with torch.no_grad():
         assert_same_maps(load(out, depth)(IMAGE), stage_features(source.nets[source.default_branch]))
+    out.unlink()  # 100 MB each, and pytest keeps the folders of three runs
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -126,9 +125,8 @@ def test_a_converted_file_is_a_source_with_its_origin_kept(target, source_file, 
     meta = convert(source_file("slotcon", 18).path, first, target, which="student")
     again = read_checkpoint(first)
     original = read_checkpoint(source_file("slotcon", 18).path, which="student")
-    assert {k: v.tolist() for k, v in again.state_dict.items()} == {
-        k: v.tolist() for k, v in original.state_dict.items()
-    }
+    assert list(again.state_dict) == list(original.state_dict)
+    assert all(torch.equal(again.state_dict[name], value) for name, value in original.state_dict.items())
     assert again.meta["backbone_sha256"] == original.meta["backbone_sha256"]
     assert again.meta["origin"] == meta
     assert again.meta["origin"]["branch"] == "student"

@@ -1,0 +1,140 @@
+"""Nothing in a file is executed, and every bad file is named with its reason."""
+
+import argparse
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.safe_load import LEGACY_TORCH_MAGIC, file_sha256, load_file
+
+
+class Payload:
+    """Unpickling this by an unsafe reader would create the file."""
+
+    def __init__(self, call, *args):
+        self.call, self.args = call, args
+
+    def __reduce__(self):
+        return self.call, self.args
+
+
+def write_torch(content, path):
+    torch.save(content, path)
+
+
+def write_legacy(content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def write_pickle(content, path):
+    path.write_bytes(pickle.dumps(content))
+
+
+WRITERS = [write_torch, write_legacy, write_pickle]
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize(("call", "named"), [(os.system, "posix.system"), (exec, "exec"), (print, "print")])
+def test_a_pickle_that_wants_to_run_something_is_refused(write, call, named, tmp_path, capsys):
+    trap = tmp_path / "executed"
+    argument = f"touch {trap}" if call is os.system else f"open({str(trap)!r}, 'w')"
+    write({"model": {"w": np.zeros(2)}, "x": Payload(call, argument)}, tmp_path / "evil.pth")
+    with pytest.raises(ConversionError, match=rf"evil.pth was refused.*names \S*{named}.*Nothing was executed"):
+        load_file(tmp_path / "evil.pth")
+    assert not trap.exists()
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_getattr_looks_nothing_up(write, tmp_path):
+    """The one dangerous name that mmengine's checkpoints contain."""
+    write({"x": Payload(getattr, np.ndarray, "tofile")}, tmp_path / "x")
+    assert load_file(tmp_path / "x") == {"x": None}
+
+
+@pytest.mark.parametrize("write", WRITERS)
+@pytest.mark.parametrize("dtype", ["O", np.dtype("O"), np.dtype([("a", "O")])])
+def test_raw_bytes_do_not_become_pointers(write, dtype, tmp_path):
+    """numpy.ndarray((1,), object, buffer) reads the buffer as addresses of objects."""
+    write({"x": Payload(np.ndarray, (1,), dtype, bytearray(8))}, tmp_path / "x")
+    with pytest.raises(ConversionError, match=r"refused.*numpy\.dtype"):
+        load_file(tmp_path / "x")
+
+
+def test_classes_of_the_known_checkpoints_are_read(tmp_path):
+    from mmengine.logging import HistoryBuffer
+
+    content = {
+        "args": argparse.Namespace(arch="resnet50", lr=0.1),
+        "numpy": [np.float64(0.5), np.int64(3), np.arange(3, dtype=np.float32)],
+        "log": HistoryBuffer([1.0], [1]),
+        "model": {"w": torch.arange(3.0)},
+    }
+    for write in (write_torch, write_legacy):
+        write(content, tmp_path / "x")
+        loaded = load_file(tmp_path / "x")
+        assert loaded["args"] == content["args"]
+        assert loaded["numpy"][:2] == [0.5, 3]
+        assert loaded["numpy"][2].tolist() == [0, 1, 2]
+        assert loaded["model"]["w"].tolist() == [0, 1, 2]
+        assert type(loaded["log"]).__name__ == "Discarded"
+    torch.save({"w": torch.zeros(1)}, tmp_path / "plain")
+    assert torch.load(tmp_path / "plain", weights_only=True)["w"].tolist() == [0]
+    with pytest.raises(pickle.UnpicklingError):  # the allow-list does not outlive the call
+        torch.load(tmp_path / "x", weights_only=True)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_plain_pickles_of_arrays_are_read(protocol, tmp_path):
+    arrays = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "n": np.array(7), "b": np.float64(2.0)}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps({"model": arrays, "__author__": "me"}, protocol))
+    loaded = load_file(tmp_path / "x.pkl")
+    assert loaded["__author__"] == "me"
+    assert torch.as_tensor(loaded["model"]["a"]).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert (loaded["model"]["n"].item(), loaded["model"]["b"]) == (7, 2.0)
+
+
+def test_safetensors_are_told_by_content(tmp_path):
+    save_file({"w": torch.arange(2.0)}, tmp_path / "x.pth", metadata={"note": '{"a": 1}', "text": "b"})
+    loaded = load_file(tmp_path / "x.pth")
+    assert loaded["state_dict"]["w"].tolist() == [0, 1]
+    assert (loaded["note"], loaded["text"]) == ({"a": 1}, "b")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        (b"", r"empty \(0 bytes\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "cannot be read as a checkpoint"),
+        (b"<!DOCTYPE html><html></html>", "cannot be read as a checkpoint"),
+        (b"\x10\x00\x00\x00\x00\x00\x00\x00{truncated", "cannot be read.*safetensors"),
+        (pickle.dumps([1, 2]), "holds a list; expected a dict"),
+        (pickle.dumps(LEGACY_TORCH_MAGIC), "cannot be read as a checkpoint"),
+    ],
+)
+def test_bad_files_are_explained(content, message, tmp_path):
+    path = tmp_path / "bad.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConversionError, match=message) as caught:
+        load_file(path)
+    assert "bad.pth" in str(caught.value)
+
+
+def test_a_truncated_torch_file_is_explained(tmp_path):
+    torch.save({"w": torch.zeros(1000)}, tmp_path / "x.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    (tmp_path / "x.pth").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ConversionError, match="cannot be read as a checkpoint"):
+        load_file(tmp_path / "x.pth")
+
+
+def test_sha256_of_known_bytes(tmp_path):
+    (tmp_path / "x").write_bytes(b"abc")
+    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
