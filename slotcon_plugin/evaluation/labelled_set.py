@@ -1,0 +1,135 @@
+"""Photos with an index mask each: the one form in which evaluations see any dataset.
+
+A reader (see `readers.py`) lists the pairs of files and says what the values of a mask mean; nothing is decoded before
+an item is asked for, and every complaint names the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from slotcon_plugin.evaluation.metrics import IGNORE
+
+UNKNOWN = -1
+
+
+class LabelledImage(NamedTuple):
+    """`image` (H, W, 3) uint8 RGB; `label` (H, W) uint8, index of a class or `IGNORE`."""
+
+    image: np.ndarray
+    label: np.ndarray
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """Photos and masks of one split.
+
+    Attributes:
+        name: for messages and result files, such as "camvid/test".
+        items: (photo, mask) paths.
+        classes: names, in the order of the class indices.
+        table: (256,) int16, what a value stored in a mask means: class index, `IGNORE`, or `UNKNOWN` (an error).
+        square: if set, photo and mask are resized so that their short side is `square` and cut to the middle square
+            (PiCIE's protocol).
+    """
+
+    name: str
+    items: tuple[tuple[Path, Path], ...]
+    classes: tuple[str, ...]
+    table: np.ndarray
+    square: int | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def subset(self, limit: int | None) -> LabelledSet:
+        """At most `limit` items, spread evenly over the list; all of them for None."""
+        if limit is None or limit >= len(self):
+            return self
+        if limit < 1:
+            raise ValueError(f"limit: expected at least 1 photo, got {limit}")
+        chosen = np.linspace(0, len(self) - 1, limit).round().astype(int)
+        return replace(self, items=tuple(self.items[i] for i in chosen))
+
+    def read(self, index: int) -> LabelledImage:
+        """Decode one item.
+
+        Raises:
+            ValueError: a file cannot be read, the sizes differ, or the mask holds a value without a meaning.
+        """
+        photo, mask = self.items[index]
+        image, stored = _read_photo(photo), _read_mask(mask)
+        if stored.shape != image.shape[:2]:
+            expected = f"{image.shape[1]}x{image.shape[0]} as {photo.name}"
+            raise ValueError(
+                f"{mask}: mask of wrong size: expected {expected}, got {stored.shape[1]}x{stored.shape[0]}"
+            )
+        label = self.table[stored]
+        if (label == UNKNOWN).any():
+            unknown = ", ".join(map(str, np.unique(stored[label == UNKNOWN])[:8]))
+            known = _ranges(np.flatnonzero(self.table != UNKNOWN))
+            raise ValueError(f"{mask}: unknown class index {unknown}: expected {known} ({len(self.classes)} classes)")
+        label = label.astype(np.uint8)
+        return LabelledImage(image, label) if self.square is None else _middle_square(image, label, self.square)
+
+
+def _ranges(values: np.ndarray) -> str:
+    """[0, 1, 2, 255] -> "0-2, 255"."""
+    runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
+
+
+def _read_photo(path: Path) -> np.ndarray:
+    try:
+        with Image.open(path) as file:
+            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as a photo: {error}") from error
+
+
+def _read_mask(path: Path) -> np.ndarray:
+    """Stored indices (H, W) uint8; a palette image gives its indices, not its colours."""
+    try:
+        with Image.open(path) as file:
+            mode, mask = file.mode, np.asarray(file)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as a mask: {error}") from error
+    if mask.ndim != 2:
+        raise ValueError(f"{path}: expected a mask of class indices (8-bit grey or palette), got mode {mode!r}")
+    if mask.dtype != np.uint8:
+        mask = mask.astype(np.int64)
+        if mask.size and not 0 <= mask.min() <= mask.max() <= IGNORE:
+            raise ValueError(f"{path}: expected class indices 0 to 255, got {mask.min()} to {mask.max()}")
+    return mask.astype(np.uint8)
+
+
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize RGB (H, W, 3); averages when it shrinks, so that fine texture does not alias."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = height < image.shape[0] and width < image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Resize an index map (H, W) by nearest pixel."""
+    return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _middle_square(image: np.ndarray, label: np.ndarray, side: int) -> LabelledImage:
+    """PiCIE's geometry: short side to `side` (the long one cut to whole pixels), then the middle square."""
+    height, width = label.shape
+    short = min(height, width)
+    new_height, new_width = int(side * height / short), int(side * width / short)
+    # bilinear without averaging is not what PIL does: PIL's BILINEAR averages when it shrinks, and PiCIE uses PIL
+    small = np.asarray(Image.fromarray(image).resize((new_width, new_height), Image.Resampling.BILINEAR))
+    small_label = np.asarray(Image.fromarray(label).resize((new_width, new_height), Image.Resampling.NEAREST))
+    top, left = round((new_height - side) / 2), round((new_width - side) / 2)
+    box = np.s_[top : top + side, left : left + side]
+    return LabelledImage(small[box], small_label[box])

@@ -1,0 +1,86 @@
+"""How well a dense embedding finds the pixel of another view that shows the same place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
+from slotcon_plugin.models.losses import pixel_similarities
+from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
+
+
+@torch.no_grad()
+def evaluate_pixel_retrieval(
+    embed: Callable[[Tensor], Tensor],
+    dataset: TwoViewDataset,
+    num_pairs: int = 8,
+    radius: float = 0.05,
+    batch_size: int = 32,
+    device: str = "cpu",
+    seed: int = 0,
+) -> dict[str, float]:
+    """Retrieve pixels across two augmented views of each photo of a dataset.
+
+    Pixels of the first views are looked up (cosine similarity) in two places: among the matching places of the second
+    views of ALL photos, one of which is right, and among all pixels of the second view of the SAME photo, where what
+    counts is how far from the right place the best one lies.
+
+    Args:
+        embed: normalised images ``(B, 3, S, S)`` -> maps ``(B, D, h, w)``; a network must be in evaluation mode.
+        dataset: held-out photos; crops, flips and colours are drawn from ``seed``, the same for every embedding.
+        num_pairs: P, pixels looked up a photo.
+        radius: how far off a place may be, as a share of the view's side.
+        batch_size: photos at a time.
+        device: where ``embed`` wants its images.
+        seed: of the views and of the pixels.
+
+    Returns:
+        Shares in [0, 1], and for each what guessing gives:
+        ``pixel_accuracy``: the nearest of all photos' matching places is the right one. ``pixel_chance``: 1 / (N P).
+        ``photo_accuracy``: it is at least of the right photo. ``photo_chance``: 1 / N.
+        ``place_accuracy``: the best pixel of the same photo's second view lies within ``radius`` of the right place.
+        ``place_chance``: mean share of pixels that do.
+
+    Raises:
+        ValueError: the dataset does not guarantee enough shared pixels.
+    """
+    preprocess = TwoViewPreprocessor().to(device)
+    keys = [(seed, 0, index) for index in range(len(dataset))]
+    queries, matches, hits, chances = [], [], [], []
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for data in DataLoader(dataset, batch_size, sampler=keys):
+            batch = preprocess(data)
+            first, second = (embed(view) for view in batch["views"])
+            pairs = sample_pairs(batch["crop_boxes"], batch["flipped"], first.shape[-2:], num_pairs)
+            query = take_pixels(first, pairs.index)
+            queries.append(query.cpu())
+            matches.append(sample_points(second, pairs.points).cpu())
+            near = _within(pairs.points, second.shape[-2:], radius)  # (B, P, h*w)
+            similarity = torch.einsum(
+                "bpd,bdn->bpn", F.normalize(query.float(), dim=-1), F.normalize(second.flatten(2).float(), dim=1)
+            )
+            hits.append(near.gather(2, similarity.argmax(dim=2, keepdim=True)).float().cpu())
+            chances.append(near.float().mean(dim=2).cpu())
+
+    queries, matches = torch.cat(queries), torch.cat(matches)
+    found = pixel_similarities(queries, matches, matches.flatten(0, 1)).negative.argmax(dim=-1)  # (N, P)
+    own = torch.arange(found.numel()).view_as(found)
+    return {
+        "pixel_accuracy": (found == own).float().mean().item(),
+        "pixel_chance": 1 / found.numel(),
+        "photo_accuracy": (found // num_pairs == own // num_pairs).float().mean().item(),
+        "photo_chance": 1 / len(found),
+        "place_accuracy": torch.cat(hits).mean().item(),
+        "place_chance": torch.cat(chances).mean().item(),
+    }
+
+
+def _within(points: Tensor, size: tuple[int, int], radius: float) -> Tensor:
+    """Which pixels of a map lie within ``radius`` of points ``(B, P, 2)``: ``(B, P, h * w)`` bool."""
+    return torch.cdist(points, pixel_centres(*size, points.device).expand(len(points), -1, -1)) <= radius

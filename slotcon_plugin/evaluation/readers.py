@@ -1,0 +1,204 @@
+"""Find photos and masks of a data set on the disk, in the layouts that people have them in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE, UNLABELLED
+from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet
+from slotcon_plugin.evaluation.metrics import IGNORE
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+VOC_CLASSES = (
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+CITYSCAPES_CLASSES = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain",
+    "sky", "person", "rider", "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+# labelId -> trainId, for copies of Cityscapes without *_labelTrainIds.png
+CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+PICIE_SIDE = 320
+
+
+def open_labelled_set(
+    data: str | Path, split: str = "val", layout: str = "auto", protocol: str | None = None
+) -> LabelledSet:
+    """Open one split of a labelled data set.
+
+    Args:
+        data: root folder of the data set.
+        split: "train", "val", or what the layout calls its splits.
+        layout: a key of `LAYOUTS`, or "auto" to tell it from the folders' names.
+        protocol: "picie" for COCO-Stuff at a short side of 320 and a centre crop; its 27 classes are always used.
+
+    Raises:
+        ValueError: no such folder, no photo, photos without masks; says which and what was expected.
+    """
+    root = Path(data)
+    if not root.is_dir():
+        raise ValueError(f"{root}: no such folder; expected the root of a data set in one of: {', '.join(LAYOUTS)}")
+    if layout == "auto":
+        layout = _guess(root)
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if protocol not in (None, "picie") or (protocol and layout != "cocostuff"):
+        raise ValueError(f"protocol: expected 'picie' with layout cocostuff, got {protocol!r} with layout {layout}")
+    found = LAYOUTS[layout][1](root, split)
+    return found if protocol is None else _replace_square(found, PICIE_SIDE)
+
+
+def _replace_square(found: LabelledSet, side: int) -> LabelledSet:
+    return LabelledSet(found.name, found.items, found.classes, found.table, side)
+
+
+def _guess(root: Path) -> str:
+    for name, (signs, _) in LAYOUTS.items():
+        if any((root / sign).exists() for sign in signs):
+            return name
+    signs = "; ".join(f"{name}: {' or '.join(signs)}" for name, (signs, _) in LAYOUTS.items())
+    raise ValueError(f"{root}: layout not recognised. Expected one of these inside ({signs})")
+
+
+def value_table(meaning: Mapping[int, int]) -> np.ndarray:
+    """Table (256,) int16 of `LabelledSet`: stored value -> class index; 255 is ignored, all others are unknown."""
+    table = np.full(256, UNKNOWN, np.int16)
+    table[IGNORE] = IGNORE
+    for value, index in meaning.items():
+        table[value] = index
+    return table
+
+
+def _photos(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        there = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
+        raise ValueError(f"{folder}: no such folder; {folder.parent} holds {', '.join(there[:12]) or 'nothing'}")
+    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not photos:
+        raise ValueError(f"{folder}: no image in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
+    return photos
+
+
+def _pair(photos: Iterable[Path], mask_of: Callable[[Path], Path]) -> tuple[tuple[Path, Path], ...]:
+    pairs = tuple((photo, mask_of(photo)) for photo in photos)
+    if missing := [(photo, mask) for photo, mask in pairs if not mask.is_file()]:
+        photo, mask = missing[0]
+        raise ValueError(f"{len(missing)} of {len(pairs)} images have no mask; first: {photo}, expected {mask}")
+    return pairs
+
+
+def read_folder(root: Path, split: str) -> LabelledSet:
+    """`images/SPLIT`, `annotations/SPLIT` (.png of the same stem), and `classes.txt` if there is one.
+
+    `classes.txt` has a name a line; a line such as ``unlabelled(ignore=11)`` says which value is ignored (255 always
+    is). Without the file, the classes are counted from the masks.
+    """
+    images, masks = root / "images" / split, root / "annotations" / split
+    items = _pair(_photos(images), lambda photo: masks / photo.relative_to(images).with_suffix(".png"))
+    name = f"{root.name}/{split}"
+    listing = root / "classes.txt"
+    if not listing.is_file():
+        return _count_classes(LabelledSet(name, items, (), value_table({k: k for k in range(IGNORE)})))
+    classes, ignored = [], []
+    for line in filter(None, map(str.strip, listing.read_text(encoding="utf-8").splitlines())):
+        if match := re.search(r"\(ignore\s*=\s*(\d+)\)$", line):
+            ignored.append(int(match[1]))
+        else:
+            classes.append(line)
+    meaning = {k: k for k in range(len(classes))} | dict.fromkeys(ignored, IGNORE)
+    return LabelledSet(name, items, tuple(classes), value_table(meaning))
+
+
+def _count_classes(data: LabelledSet) -> LabelledSet:
+    highest = -1
+    for index in range(len(data)):
+        label = data.read(index).label
+        highest = max(highest, int(label[label != IGNORE].max(initial=-1)))
+    if highest < 0:
+        raise ValueError(f"{data.name}: every pixel of every mask is 255 (ignored)")
+    meaning = {k: k for k in range(highest + 1)}
+    return LabelledSet(data.name, data.items, tuple(f"class {k}" for k in meaning), value_table(meaning))
+
+
+def read_voc(root: Path, split: str) -> LabelledSet:
+    """VOC2012 (or VOCdevkit above it): `ImageSets/Segmentation/SPLIT.txt`; `aug` lists take SegmentationClassAug."""
+    root = root / "VOC2012" if (root / "VOC2012").is_dir() else root
+    listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
+    if not listing.is_file():
+        raise ValueError(f"{listing}: no such list of images")
+    names = listing.read_text(encoding="utf-8").split()
+    if not names:
+        raise ValueError(f"{listing}: no image in it")
+    masks = root / ("SegmentationClassAug" if "aug" in split else "SegmentationClass")
+    photos = [root / "JPEGImages" / f"{name}.jpg" for name in names]
+    items = _pair(photos, lambda photo: masks / f"{photo.stem}.png")
+    return LabelledSet(f"voc/{split}", items, VOC_CLASSES, value_table({k: k for k in range(21)}))
+
+
+def read_cityscapes(root: Path, split: str) -> LabelledSet:
+    """`leftImg8bit/SPLIT/CITY`, `gtFine/SPLIT/CITY`: *_labelTrainIds.png if made, else *_labelIds.png; 19 classes."""
+    images, masks = root / "leftImg8bit" / split, root / "gtFine" / split
+    photos = [photo for photo in _photos(images) if photo.stem.endswith("_leftImg8bit")]
+    converted = any(masks.rglob("*_gtFine_labelTrainIds.png"))
+    kind = "labelTrainIds" if converted else "labelIds"
+
+    def mask_of(photo: Path) -> Path:
+        stem = photo.stem.removesuffix("_leftImg8bit")
+        return masks / photo.relative_to(images).parent / f"{stem}_gtFine_{kind}.png"
+
+    meaning = {k: k for k in range(19)}
+    if not converted:
+        meaning = dict.fromkeys(range(34), IGNORE) | {value: k for k, value in enumerate(CITYSCAPES_LABEL_IDS)}
+    return LabelledSet(f"cityscapes/{split}", _pair(photos, mask_of), CITYSCAPES_CLASSES, value_table(meaning))
+
+
+def read_ade20k(root: Path, split: str) -> LabelledSet:
+    """ADEChallengeData2016: `images/{training,validation}`, `annotations/...`; 1 to 150 are classes, 0 is ignored.
+
+    Names come from `objectInfo150.txt` if it is there.
+    """
+    folder = {"train": "training", "val": "validation"}.get(split, split)
+    images, masks = root / "images" / folder, root / "annotations" / folder
+    items = _pair(_photos(images), lambda photo: masks / f"{photo.stem}.png")
+    info = root / "objectInfo150.txt"
+    rows = info.read_text(encoding="utf-8").splitlines()[1:] if info.is_file() else []
+    names = [row.split("\t")[-1].split(",")[0].strip() for row in rows if row.strip()]
+    classes = tuple(names) if len(names) == 150 else tuple(f"class {k}" for k in range(1, 151))
+    return LabelledSet(f"ade20k/{split}", items, classes, value_table({0: IGNORE} | {k + 1: k for k in range(150)}))
+
+
+def read_cocostuff(root: Path, split: str) -> LabelledSet:
+    """COCO-Stuff 164k with raw values 0-181, merged to PiCIE's 27 coarse classes (see `coco_stuff`).
+
+    Photos: `images/SPLIT2017` (PiCIE, STEGO) or `SPLIT2017` (COCO). Masks: `annotations/SPLIT2017` or
+    `stuffthingmaps/SPLIT2017`. If PiCIE's list `curated/SPLIT2017/Coco164kFull_Stuff_Coarse_7.txt` is there, only the
+    images it names are used; else all images.
+    """
+    folder = f"{split.removesuffix('2017')}2017"
+    images = root / "images" / folder if (root / "images" / folder).is_dir() else root / folder
+    masks = root / "annotations" / folder
+    masks = masks if masks.is_dir() else root / "stuffthingmaps" / folder
+    listing = root / "curated" / folder / "Coco164kFull_Stuff_Coarse_7.txt"
+    if listing.is_file():
+        photos = [images / f"{name}.jpg" for name in listing.read_text(encoding="utf-8").split()]
+    else:
+        photos = _photos(images)
+    items = _pair(photos, lambda photo: masks / f"{photo.stem}.png")
+    kept = "PiCIE's list" if listing.is_file() else "all images"
+    meaning = dict(enumerate(FINE_TO_COARSE)) | {UNLABELLED: IGNORE}
+    return LabelledSet(f"cocostuff27/{split} ({kept})", items, COARSE_CLASSES, value_table(meaning))
+
+
+# layout -> (paths that give it away, reader); the first that fits is taken
+LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], LabelledSet]]] = {
+    "cityscapes": (("leftImg8bit",), read_cityscapes),
+    "voc": (("ImageSets/Segmentation", "VOC2012/ImageSets/Segmentation"), read_voc),
+    "ade20k": (("annotations/validation", "annotations/training"), read_ade20k),
+    "cocostuff": (("curated", "stuffthingmaps", "annotations/val2017", "annotations/train2017"), read_cocostuff),
+    "folder": (("annotations",), read_folder),
+}
