@@ -1,0 +1,51 @@
+"""VADeR with a ResNet-50 (Pinheiro et al., NeurIPS 2020). What was read in the paper and what was not is marked."""
+
+model = dict(
+    type="VADeR",
+    data_preprocessor=dict(type="TwoViewPreprocessor"),
+    backbone=dict(type="TorchvisionResNet", depth=50, zero_init_residual=False),
+    # Read: an FPN whose levels are merged as for semantic segmentation, 128 x 56 x 56 out of 224.
+    # Default: 256 channels inside, the width of the detectors' FPNs, so that its weights carry over to them.
+    decoder=dict(type="FPNDecoder", fpn_channels=256, channels=128, output_stride=4),
+    num_pairs=32,  # read
+    temperature=0.07,  # from memory, as MoCo
+    queue_size=65536,  # from memory, as MoCo
+    teacher_momentum=0.999,  # from memory, as MoCo
+    interpolation="bilinear",  # default
+    backbone_checkpoint=None,  # from memory: the paper starts from MoCo's encoder
+)
+
+# Unread: batch, optimiser, learning rate and decay are MoCo's. The learning rate is for this total batch.
+auto_scale_lr = dict(enable=True, base_batch_size=256)
+optim_wrapper = dict(
+    type="MixedPrecisionOptimWrapper",
+    constructor="PartOptimWrapperConstructor",
+    dtype="float16",
+    optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
+    # Factors on the learning rate of each part. An encoder that starts from a checkpoint may want to move less.
+    paramwise_cfg=dict(custom_keys={"student.backbone": dict(lr_mult=1.0), "student.decoder": dict(lr_mult=1.0)}),
+)
+param_scheduler = [dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=True, convert_to_iter_based=True)]
+
+train_dataloader = dict(
+    num_workers=8,
+    persistent_workers=True,
+    pin_memory=True,
+    drop_last=True,
+    sampler=dict(type="EpochSampler", shuffle=True),
+    collate_fn=dict(type="default_collate"),
+    dataset=dict(
+        type="TwoViewDataset",
+        view_size=224,
+        # Read: views share 32 pixels of the 56 x 56 output at least. Guaranteed by how crops are drawn.
+        min_overlap_pixels=32,
+        overlap_grid=56,
+        # Unread: crops and colours are those of SlotCon's recipe, so that the two methods see the same views.
+        scale=(0.08, 1.0),
+        ratio=(3 / 4, 4 / 3),
+        photometric=[
+            dict(blur_prob=1.0, solarise_prob=0.0),
+            dict(blur_prob=0.1, solarise_prob=0.2),
+        ],
+    ),
+)

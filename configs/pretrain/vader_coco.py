@@ -1,0 +1,21 @@
+"""VADeR on COCO train2017, 800 epochs: as many as SlotCon's recipe for these photos, so that the two compare.
+
+    python tools/train.py configs/pretrain/vader_coco.py \\
+        --cfg-options model.backbone_checkpoint=moco_v2_200ep_pretrain.pth.tar
+
+An epoch of 118,287 photos is longer than the queue (2,048 photos x 32 pixels).
+"""
+
+_base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
+
+data_root = "data/coco"
+train_dataloader = dict(
+    dataset=dict(
+        source=dict(
+            type="CocoImages",
+            ann_file=f"{data_root}/annotations/instances_train2017.json",  # labels are not looked at
+            root=f"{data_root}/train2017",
+        )
+    )
+)
+train_cfg = dict(max_epochs=800)

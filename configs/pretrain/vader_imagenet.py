@@ -1,0 +1,13 @@
+"""VADeR on ImageNet-1K, 200 epochs (unread in the paper; MoCo's schedule).
+
+    python tools/train.py configs/pretrain/vader_imagenet.py \\
+        --cfg-options model.backbone_checkpoint=moco_v2_200ep_pretrain.pth.tar
+
+The encoder starts from any checkpoint that the converters read; without the option, from random weights.
+"""
+
+_base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
+
+data_root = "data/imagenet"
+train_dataloader = dict(dataset=dict(source=dict(type="ImageFolder", root=f"{data_root}/train")))
+train_cfg = dict(max_epochs=200)
