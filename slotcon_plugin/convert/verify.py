@@ -42,6 +42,11 @@ def prove(
         ConversionError: a key is missing, left over or of another shape, or a stage differs; the stage and the first
             differing key are named.
     """
+    known = {target.names.to_target(name) for name in canonical.state_dict}
+    known |= {target.fpn_names.to_target(name) for name in canonical.fpn or ()}
+    stray = sorted(set(tensors) - known)
+    if stray:
+        raise ConversionError(f"{target.name}: {stray[0]} has no counterpart in the checkpoint")
     try:
         framework = import_module(target.imports.partition(".")[0])
         import_module(target.imports)
@@ -89,9 +94,6 @@ def _prove_by_names(
         table = target.fpn_names if target.fpn_names.knows_target(name) else target.names
         if name not in tensors or not torch.equal(tensors[name], value) or table.to_canonical(name) != canonical_name:
             raise ConversionError(f"{target.name}: {name} does not carry the checkpoint's {canonical_name}")
-    left_over = sorted(set(tensors) - set(wanted))
-    if left_over:
-        raise ConversionError(f"{target.name}: {left_over[0]} has no counterpart in the checkpoint")
     return {
         "method": "key map",
         "framework": None,
@@ -149,8 +151,8 @@ def _compare(
             cause = (
                 f"the first differing key is {differing}"
                 if differing
-                else "all keys arrived, so the network itself differs: stride in the 1x1 or 3x3 convolution "
-                "(STRIDE_IN_1X1, style), stem or normalisation"
+                else "all keys arrived as the key map says, so the network itself differs: stride in the 1x1 or 3x3 "
+                "convolution (STRIDE_IN_1X1, style), stem or normalisation"
             )
             raise ConversionError(
                 f"{where}: the map of {stage} differs by {errors[stage]:.1e}, allowed is {TOLERANCE:.0e} (relative); "

@@ -41,6 +41,15 @@ def random_resnet(depth: int, seed: int) -> nn.Module:
     return net.eval()
 
 
+def torchvision_file(path: Path, depth: int = 18, edit: Callable[[dict], None] | None = None) -> Path:
+    """A random ResNet's state dict, edited in place before it is saved."""
+    state_dict = random_resnet(depth, 5).state_dict()
+    if edit:
+        edit(state_dict)
+    torch.save(state_dict, path)
+    return path
+
+
 def stage_features(net: nn.Module, image: Tensor = IMAGE) -> list[Tensor]:
     """Outputs of layer1 ... layer4, caught by hooks on torchvision's own forward."""
     seen: list[Tensor] = []

@@ -1,0 +1,104 @@
+"""What is written, what the tools say, and that a failure leaves nothing behind."""
+
+import hashlib
+import pickle
+import pickletools
+import runpy
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import slotcon_plugin
+from slotcon_plugin.convert import ConversionError, convert, read_checkpoint, read_metadata
+from slotcon_plugin.convert.cli import run
+from slotcon_plugin.convert.writers import TARGETS
+
+
+def test_the_detectron2_file_is_plain_and_readable_by_any_numpy(source_file, tmp_path):
+    out = tmp_path / "out.pkl"
+    convert(source_file("slotcon", 18).path, out, "detectron2")
+    used = {arg for op, arg, _ in pickletools.genops(out.read_bytes()) if op.name == "SHORT_BINUNICODE"}
+    assert not any("multiarray" in text or "_core" in text for text in used)
+    content = pickle.loads(out.read_bytes(), encoding="latin1")
+    assert (content["__author__"], content["matching_heuristics"]) == ("slotcon_plugin", True)
+    assert {type(value) for value in content["model"].values()} == {np.ndarray}
+    content["model"]["stem.conv1.weight"][0] = 0  # detectron2 writes into what it reads
+
+
+def test_metadata_say_where_the_weights_come_from(source_file, tmp_path):
+    source, out = source_file("slotcon", 18), tmp_path / "out.pth"
+    convert(source.path, out, "torchvision", which="student")
+    meta = read_metadata(out)
+    assert meta["source_file"] == "checkpoint.bin"
+    assert meta["source_sha256"] == hashlib.sha256(source.path.read_bytes()).hexdigest()
+    assert (meta["kind"], meta["branch"], meta["depth"], meta["fpn"]) == ("slotcon", "student", 18, False)
+    assert (meta["colour_order"], meta["stem"], meta["stride_in_1x1"]) == ("RGB", "7x7", False)
+    assert meta["mean"] == [123.675, 116.28, 103.53]
+    assert meta["std"] == [58.395, 57.12, 57.375]
+    assert meta["tool_version"] == slotcon_plugin.__version__
+    assert meta["target"] == "torchvision"
+    assert meta["proof"]["framework"].startswith("torchvision 0.")
+
+
+def test_backbone_hash_follows_the_weights_not_the_file(source_file):
+    hashes = {
+        (name, branch): read_checkpoint(source_file(name, 18).path, which=branch).meta["backbone_sha256"]
+        for name in ("slotcon", "moco_v2", "pixpro")
+        for branch in ("student", "teacher")
+    }
+    assert len({value for (_, branch), value in hashes.items() if branch == "student"}) == 1
+    assert len(set(hashes.values())) == 2
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_other(source_file, tmp_path, monkeypatch):
+    out = tmp_path / "out.pth"
+    out.write_bytes(b"old")
+
+    def full_disk(tensors, meta, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setitem(TARGETS, "torchvision", replace(TARGETS["torchvision"], save=full_disk))
+    with pytest.raises(ConversionError, match=r"cannot write .*out\.pth: No space left"):
+        convert(source_file("slotcon", 18).path, out, "torchvision")
+    assert out.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["out.pth"]
+
+
+@pytest.mark.parametrize(("target", "name"), [("detectron2", "x.pth"), ("mmdet", "x.pkl"), ("torchvision", "x")])
+def test_a_suffix_that_the_framework_would_misread_is_refused(target, name, source_file, tmp_path):
+    with pytest.raises(ConversionError, match="OUT must end in"):
+        convert(source_file("slotcon", 18).path, tmp_path / name, target)
+
+
+def test_the_tool_says_what_it_did_and_fails_with_one(repo, source_file, tmp_path):
+    def tool(*arguments):
+        command = [sys.executable, "tools/convert_to_torchvision.py", *map(str, arguments)]
+        return subprocess.run(command, cwd=repo, capture_output=True, text=True)
+
+    done = tool(source_file("slotcon", 18).path, tmp_path / "out.safetensors")
+    assert done.returncode == 0, done.stderr
+    assert "kind slotcon, teacher, ResNet-18" in done.stdout
+    assert "largest relative error" in done.stdout
+    assert (tmp_path / "out.safetensors").exists()
+
+    failed = tool(tmp_path / "absent.pth", tmp_path / "other.pth")
+    assert failed.returncode == 1
+    assert "no such file" in failed.stderr
+    assert "nothing was written" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert not (tmp_path / "other.pth").exists()
+
+
+@pytest.mark.parametrize("target", ["d2", "mmdet", "mmseg", "torchvision"])
+def test_help_teaches(target, repo, capsys):
+    tool = runpy.run_path(str(repo / "tools" / f"convert_to_{target}.py"))
+    with pytest.raises(SystemExit) as left:
+        run({"d2": "detectron2"}.get(target, target), tool["__doc__"], ["--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0
+    assert f"python tools/convert_to_{target}.py" in said
+    assert "known kinds:" in said
