@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "engine": {"registry", "geometry", "data", "models"},
     "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {"registry", "geometry", "data", "models", "convert", "results", "demo_scenes", "apis"},
-    "visualization": {"registry", "geometry", "data", "models", "evaluation", "demo_scenes", "apis"},
+    "visualization": {"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis"},
 }
 
 

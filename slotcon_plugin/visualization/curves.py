@@ -1,0 +1,197 @@
+"""Curves of one or several runs, from what they leave in their work dirs."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from slotcon_plugin.engine.json_lines import read_json_lines
+
+# In the order in which they are shown: figure -> what it says. Figures not named here come after them.
+TITLES = {
+    "loss": "loss",
+    "loss_group": "grouping loss (weighted)",
+    "loss_slot": "slot contrast loss (weighted)",
+    "loss_contrast": "pixel contrast loss",
+    "teacher_entropy": "teacher entropy (nats); dashed: ln K",
+    "live_prototypes": "live prototypes in a batch; dashed: K",
+    "live_prototypes_epoch": "live prototypes in an epoch; dashed: K",
+    "usage_entropy": "entropy of prototype usage (nats); dashed: ln K",
+    "num_queries": "slots in the query set",
+    "effective_rank": "effective rank of slots or features",
+    "center_norm": "norm of the center",
+    "grad_norm": "gradient norm",
+    "lr": "learning rate",
+    "data_time_share": "share of time waiting for data",
+}
+_LIMITS = {
+    "teacher_entropy": math.log,
+    "usage_entropy": math.log,
+    "live_prototypes": float,
+    "live_prototypes_epoch": float,
+}
+_NOT_SHOWN = {"iter", "epoch", "step", "num_prototypes", "used_prototypes", "time", "data_time", "memory"}
+# Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = ("-", "--", ":", "-.")
+
+
+@dataclass
+class Run:
+    """What one run has left behind.
+
+    Attributes:
+        name: how it is called in the legend.
+        figures: figure -> {iteration: value}.
+        iterations_per_epoch: None where no record says so.
+    """
+
+    name: str
+    figures: dict[str, dict[int, float]] = field(default_factory=dict)
+    iterations_per_epoch: float | None = None
+
+    def curve(self, figure: str, by_epoch: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Positions (iterations, or epochs) and values of a figure, in order; values that are not known are NaN."""
+        points = sorted(self.figures.get(figure, {}).items())
+        x = np.array([iteration for iteration, _ in points], dtype=float)
+        if by_epoch:
+            if not self.iterations_per_epoch:
+                raise ValueError(f"run {self.name} does not say how long an epoch is; plot it by iteration")
+            x = x / self.iterations_per_epoch
+        return x, np.array([value for _, value in points], dtype=float)
+
+
+def read_run(work_dir: str | Path, name: str | None = None) -> Run:
+    """Read the ``health.jsonl`` and mmengine's ``*/vis_data/scalars.json`` of a work dir.
+
+    A figure that is in both is taken from the former. Of mmengine's files, one a start of the run, a later one
+    replaces an earlier one from its first iteration on.
+
+    Raises:
+        ValueError: there is neither, or one cannot be read.
+    """
+    work_dir = Path(work_dir)
+    health = work_dir / "health.jsonl"
+    scalars = sorted(work_dir.glob("*/vis_data/scalars.json"))
+    if not health.is_file() and not scalars:
+        raise ValueError(
+            f"{work_dir}: expected the work dir of a run, with health.jsonl or */vis_data/scalars.json in it"
+        )
+    run = Run(name or work_dir.name)
+    records = read_json_lines(health) if health.is_file() else []
+    ends = [record for record in records if "live_prototypes_epoch" in record]
+    lengths = ends or [record for path in scalars for record in read_json_lines(path) if "epoch" in record]
+    if lengths:
+        run.iterations_per_epoch = max(record["iter"] for record in lengths) / max(r["epoch"] for r in lengths)
+    for path in scalars:
+        _merge(run, read_json_lines(path))
+    watched = Run(run.name, iterations_per_epoch=run.iterations_per_epoch)
+    _merge(watched, records)
+    run.figures |= watched.figures
+    return run
+
+
+def _merge(run: Run, records: Sequence[dict[str, Any]]) -> None:
+    """Add records, dropping what earlier ones say about the time from the first of them on."""
+    placed = [(position, record) for record in records if (position := _iteration(run, record)) is not None]
+    if not placed:
+        return
+    first = min(position for position, _ in placed)
+    for points in run.figures.values():
+        for iteration in [i for i in points if i >= first]:
+            del points[iteration]
+    for position, record in placed:
+        for name, value in record.items():
+            if value is None or (isinstance(value, (int, float)) and not isinstance(value, bool)):
+                run.figures.setdefault(name, {})[position] = math.nan if value is None else value
+
+
+def _iteration(run: Run, record: dict[str, Any]) -> int | None:
+    """Where a record belongs; mmengine's results of an evaluation say only which epoch they are of."""
+    if "iter" in record:
+        return record["iter"]
+    if "step" in record and run.iterations_per_epoch:
+        return round(record["step"] * run.iterations_per_epoch)
+    return None
+
+
+def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list[str]:
+    """What to plot: the wanted figures, or all that any run has, known ones first.
+
+    Raises:
+        ValueError: no run has a wanted figure.
+    """
+    have = {name for run in runs for name in run.figures} - _NOT_SHOWN
+    if wanted:
+        missing = [name for name in wanted if name not in have]
+        if missing:
+            raise ValueError(f"no run has {', '.join(missing)}; there are {', '.join(sorted(have))}")
+        return list(wanted)
+    return [name for name in TITLES if name in have] + sorted(have - TITLES.keys())
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean over the ``window`` last values (fewer at the start), NaN left out."""
+    known = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
+    counts = np.cumsum(np.concatenate([[0], known]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    total = counts[ends] - counts[starts]
+    return np.where(total > 0, (sums[ends] - sums[starts]) / np.maximum(total, 1), np.nan)
+
+
+def plot_runs(
+    runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = False, window: int = 1, columns: int = 3
+) -> Image.Image:
+    """Small multiples, one for each figure, a line a run.
+
+    Args:
+        runs: to compare.
+        figures: names, see :func:`figures_of`.
+        by_epoch: x axis in epochs instead of iterations; makes runs of different batch sizes comparable.
+        window: values to average over; the raw curve stays visible behind.
+        columns: of the grid.
+    """
+    columns = min(columns, len(figures))
+    rows = -(-len(figures) // columns)
+    canvas = Figure(figsize=(4.6 * columns, 3.0 * rows + 0.3 * (len(runs) // 4 + 1)), layout="constrained", dpi=110)
+    grid = canvas.subplots(rows, columns, squeeze=False).ravel()
+    for axes, name in zip(grid, figures):
+        for number, run in enumerate(runs):
+            style = dict(color=_COLORS[number % len(_COLORS)], linestyle=_DASHES[number // len(_COLORS) % len(_DASHES)])
+            x, y = run.curve(name, by_epoch)
+            if window > 1:
+                axes.plot(x, y, **style, linewidth=0.8, alpha=0.3)
+            marker = "o" if len(x) < 12 else None
+            axes.plot(x, smooth(y, window), **style, linewidth=1.8, marker=marker, markersize=3.5, label=run.name)
+            sizes = run.figures.get("num_prototypes")
+            if name in _LIMITS and sizes:
+                axes.axhline(
+                    _LIMITS[name](max(sizes.values())), color=style["color"], linestyle=(0, (4, 3)), linewidth=0.8
+                )
+        axes.set_title(TITLES.get(name, name), fontsize=10, loc="left")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=8)
+        axes.set_xlabel("epoch" if by_epoch else "iteration", fontsize=8)
+        if name == "grad_norm":
+            axes.set_yscale("log")
+    for axes in grid[len(figures) :]:
+        axes.remove()
+    if len(runs) > 1:
+        lines, labels = grid[0].get_legend_handles_labels()
+        canvas.legend(lines, labels, loc="outside upper center", ncols=min(4, len(runs)), frameon=False, fontsize=10)
+    else:
+        canvas.suptitle(runs[0].name, fontsize=11)
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png")
+    return Image.open(buffer).convert("RGB")

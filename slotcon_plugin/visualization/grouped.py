@@ -1,0 +1,102 @@
+"""Photos from the disk, grouped by a trained model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from slotcon_plugin.data.preprocessor import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.models import BasePretrainer, Grouping
+from slotcon_plugin.visualization.overlay import pixel_owners
+
+# Sides of what goes into the model are multiples of this, so that the maps of all usual strides cover it evenly.
+_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class GroupedPhoto:
+    """A photo and its segments.
+
+    Attributes:
+        name: file name.
+        photo: ``(H, W, 3)`` uint8 RGB, upright.
+        owners: ``(H, W)``, the prototype of each pixel.
+        num_prototypes: K.
+    """
+
+    name: str
+    photo: np.ndarray
+    owners: np.ndarray
+    num_prototypes: int
+
+    def shares(self) -> np.ndarray:
+        """Share of the photo's area that each prototype owns, ``(K,)``, sums to 1."""
+        return np.bincount(self.owners.ravel(), minlength=self.num_prototypes) / self.owners.size
+
+
+def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
+    """An upright RGB photo ``(H, W, 3)`` uint8, shrunk to a longer side of ``max_side`` at most.
+
+    Raises:
+        ValueError: this is not a picture that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            upright = ImageOps.exif_transpose(image).convert("RGB")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: expected a photo (JPEG, PNG, ...), which cannot be read: {error}") from error
+    if max_side:
+        upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return np.asarray(upright)
+
+
+def require_prototypes(model: BasePretrainer, what_for: str) -> None:
+    """Raises ValueError if the pretrainer does not group by prototypes."""
+    if not hasattr(model, "group"):
+        raise ValueError(
+            f"{what_for} needs a pretrainer with prototypes, such as SlotCon; {type(model).__name__} has none"
+        )
+
+
+def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Tensor:
+    """A photo ``(H, W, 3)`` uint8 as the model wants it, ``(1, 3, h, w)`` normalised.
+
+    The shorter side becomes ``short_side``; both are rounded to multiples of 32.
+    """
+    scale = short_side / min(photo.shape[:2])
+    size = [max(1, round(side * scale / _MULTIPLE)) * _MULTIPLE for side in photo.shape[:2]]
+    pixels = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
+    pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    mean = getattr(model.data_preprocessor, "mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
+    std = getattr(model.data_preprocessor, "std", torch.tensor(IMAGENET_STD)[:, None, None])
+    return (pixels.to(mean.device) - mean) / std
+
+
+@torch.no_grad()
+def run_grouping(model: BasePretrainer, photo: np.ndarray, short_side: int, branch: str = "teacher") -> Grouping:
+    """The grouping of one photo, of a batch of one."""
+    device = next(model.parameters()).device
+    return model.group(model_input(photo, short_side, model).to(device), branch)
+
+
+def group_photo(
+    model: BasePretrainer, path: str | Path, short_side: int = 320, max_side: int = 640, branch: str = "teacher"
+) -> GroupedPhoto:
+    """Group one photo.
+
+    Args:
+        model: in evaluation mode, with prototypes.
+        path: of the photo.
+        short_side: of what the model sees, in pixels; larger makes finer segments.
+        max_side: of the picture that is shown, in pixels.
+        branch: ``'teacher'`` or ``'student'``.
+    """
+    photo = read_photo(path, max_side)
+    logits = run_grouping(model, photo, short_side, branch).assignment_logits[0]
+    return GroupedPhoto(Path(path).name, photo, pixel_owners(logits, *photo.shape[:2]).cpu().numpy(), len(logits))

@@ -1,0 +1,73 @@
+"""Groupings of a few fixed photos while a run goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from slotcon_plugin.registry import HOOKS
+from slotcon_plugin.visualization.grouped import group_photo, require_prototypes
+from slotcon_plugin.visualization.sheet import contact_sheet
+
+
+@HOOKS.register_module()
+class GroupingPicturesHook(Hook):
+    """Sends a contact sheet of groupings to the visualizer (TensorBoard, ``vis_data/vis_image`` in the work dir).
+
+    The photos stay the same, and a prototype keeps its colour, so that one can watch segments form. One is drawn
+    before the first step as well.
+
+    Args:
+        photos: paths; some of the training set, evenly spaced, when None.
+        num_photos: how many to take of the training set.
+        interval: epochs between pictures.
+        short_side: of what the model sees, in pixels.
+    """
+
+    priority = "LOW"
+
+    def __init__(
+        self, photos: Sequence[str] | None = None, num_photos: int = 6, interval: int = 1, short_side: int = 320
+    ) -> None:
+        if interval < 1 or num_photos < 1:
+            raise ValueError(
+                f"GroupingPicturesHook: interval and num_photos must be 1 or more, got {interval} and {num_photos}"
+            )
+        self.photos = list(photos) if photos is not None else None
+        self.num_photos = num_photos
+        self.interval = interval
+        self.short_side = short_side
+
+    def before_train(self, runner: Runner) -> None:
+        """Choose the photos; draw the groupings before training."""
+        require_prototypes(_unwrapped(runner), "GroupingPicturesHook")
+        if self.photos is None:
+            source = runner.train_dataloader.dataset.source
+            indices = np.unique(np.linspace(0, len(source) - 1, self.num_photos).round().astype(int))
+            self.photos = [source.path(int(index)) for index in indices]
+        if runner.iter == 0:
+            self._draw(runner, step=0)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Draw them again."""
+        if self.every_n_epochs(runner, self.interval):
+            self._draw(runner, step=runner.iter)
+
+    def _draw(self, runner: Runner, step: int) -> None:
+        if not is_main_process():
+            return
+        model = _unwrapped(runner)
+        was_training = model.training
+        model.eval()
+        photos = [group_photo(model, path, self.short_side, max_side=480) for path in self.photos]
+        model.train(was_training)
+        runner.visualizer.add_image("groupings", np.asarray(contact_sheet(photos, height=200)), step=step)
+
+
+def _unwrapped(runner: Runner):
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

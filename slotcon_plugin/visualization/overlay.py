@@ -1,0 +1,97 @@
+"""Which prototype owns which pixel, and pictures of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from slotcon_plugin.visualization.colors import prototype_colors
+
+# Prototypes upsampled at a time: all 2,048 of them at the size of a photo would take gigabytes.
+_CHUNK = 64
+_COLOR_SHARE = 0.55
+_DIMMED = 0.35
+
+
+def pixel_owners(assignment_logits: Tensor, height: int, width: int) -> Tensor:
+    """The prototype with the largest logit at each pixel, ``(K, h, w)`` -> ``(height, width)`` int64.
+
+    Logits are upsampled bilinearly before they are compared, so that boundaries are smooth. Where two are equal, the
+    lower index owns.
+    """
+    best = owner = None
+    for start in range(0, len(assignment_logits), _CHUNK):
+        chunk = assignment_logits[start : start + _CHUNK].float()
+        value, index = F.interpolate(chunk[None], (height, width), mode="bilinear", align_corners=False)[0].max(dim=0)
+        if best is None:
+            best, owner = value, index
+        else:
+            owner = torch.where(value > best, index + start, owner)
+            best = torch.maximum(value, best)
+    return owner
+
+
+def boundaries(owners: np.ndarray, thickness: int = 1) -> np.ndarray:
+    """Pixels on either side of a change of owner, ``(H, W)`` -> ``(H, W)`` bool.
+
+    Args:
+        owners: prototype of each pixel.
+        thickness: how many pixels of each side belong to the line.
+    """
+    edge = np.zeros(owners.shape, dtype=bool)
+    for axis in (0, 1):
+        for step in range(1, thickness + 1):
+            a, b = np.moveaxis(owners, axis, 0)[:-step], np.moveaxis(owners, axis, 0)[step:]
+            differs = a != b
+            np.moveaxis(edge, axis, 0)[:-step] |= differs
+            np.moveaxis(edge, axis, 0)[step:] |= differs
+    return edge
+
+
+def overlay(photo: np.ndarray, owners: np.ndarray, num_prototypes: int) -> np.ndarray:
+    """The photo in grey, each segment tinted with its prototype's colour, white lines between segments.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB.
+        owners: ``(H, W)``, prototype of each pixel.
+        num_prototypes: K.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+    """
+    _require_same_size(photo, owners)
+    tint = prototype_colors(num_prototypes)[owners].astype(np.float32)
+    mixed = _COLOR_SHARE * tint + (1 - _COLOR_SHARE) * _grey(photo)
+    mixed[boundaries(owners)] = 255
+    return mixed.round().astype(np.uint8)
+
+
+def spotlight(photo: np.ndarray, mask: np.ndarray, color: np.ndarray, thickness: int = 2) -> np.ndarray:
+    """The photo where the mask is, dark and grey elsewhere, with a line in ``color`` just outside the mask.
+
+    Args:
+        photo: ``(H, W, 3)`` uint8 RGB.
+        mask: ``(H, W)`` bool.
+        color: ``(3,)`` uint8 RGB of the line.
+        thickness: of the line, in pixels.
+
+    Returns:
+        ``(H, W, 3)`` uint8 RGB.
+    """
+    _require_same_size(photo, mask)
+    shown = np.where(mask[..., None], photo, (_DIMMED * _grey(photo)).round().astype(np.uint8))
+    shown[boundaries(mask, thickness) & ~mask] = color
+    return shown
+
+
+def _grey(photo: np.ndarray) -> np.ndarray:
+    return photo.astype(np.float32) @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)
+
+
+def _require_same_size(photo: np.ndarray, layer: np.ndarray) -> None:
+    if photo.shape[:2] != layer.shape:
+        raise ValueError(
+            f"photo and segments must have one size, got {photo.shape[:2]} and {layer.shape} (height, width)"
+        )

@@ -1,0 +1,98 @@
+"""What the tools call: from names of files to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.data.sources import ImageFolder
+from slotcon_plugin.visualization import curves
+from slotcon_plugin.visualization.grouped import group_photo, require_prototypes
+from slotcon_plugin.visualization.page import require_picture_path, write_pictures
+from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
+from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
+
+
+def collect_photos(paths: Sequence[str | Path], limit: int | None = None) -> list[str]:
+    """Files as they are named, folders replaced by the photos in them; ``limit`` of them, evenly spaced.
+
+    Raises:
+        ValueError: a path does not exist, a folder holds no photo, or the limit is below 1.
+    """
+    if limit is not None and limit < 1:
+        raise ValueError(f"--limit must be at least 1 photo, got {limit}")
+    found = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            source = ImageFolder(path)
+            found += [source.path(i) for i in range(len(source))]
+        elif path.is_file():
+            found.append(str(path))
+        else:
+            raise ValueError(f"{path} does not exist; expected a photo or a folder of photos")
+    if limit is None or len(found) <= limit:
+        return found
+    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
+
+
+def visualize_groups(
+    config: str, checkpoint: str, photos: Sequence[str], out: str, limit: int, size: int, branch: str, device: str
+) -> Path:
+    """See ``tools/visualize_groups.py``; returns the file written."""
+    out = require_picture_path(out)
+    paths = collect_photos(photos, limit)
+    model = load_pretrainer(config, checkpoint, device)
+    require_prototypes(model, "tools/visualize_groups.py")
+    grouped = [group_photo(model, path, size, branch=branch) for path in paths]
+    figures = [(photo.name, photo_beside_overlay(photo, height=420)) for photo in grouped]
+    return write_pictures(out, f"Groupings of {Path(checkpoint).name}", contact_sheet(grouped), figures)
+
+
+def visualize_prototypes(
+    config: str,
+    checkpoint: str,
+    photos: Sequence[str],
+    out: str,
+    limit: int,
+    prototypes: Sequence[int] | None,
+    most_used: int,
+    nearest: int,
+    size: int,
+    device: str,
+) -> Path:
+    """See ``tools/visualize_prototypes.py``; returns the file written."""
+    out = require_picture_path(out)
+    paths = collect_photos(photos, limit)
+    model = load_pretrainer(config, checkpoint, device)
+    require_prototypes(model, "tools/visualize_prototypes.py")
+    found = find_nearest_segments(model, paths, nearest, size)
+    count = len(found.usage)
+    chosen = list(prototypes) if prototypes else found.most_used(most_used)
+    unknown = [k for k in chosen if not 0 <= k < count]
+    if unknown:
+        raise ValueError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
+    rows = [prototype_row(model, paths, found, k, size) for k in chosen]
+    title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {len(paths)} photos"
+    return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
+
+
+def plot_run(
+    runs: Sequence[str],
+    out: str,
+    names: Sequence[str] | None,
+    figures: Sequence[str] | None,
+    x: str,
+    smooth: int,
+) -> Path:
+    """See ``tools/plot_run.py``; returns the file written."""
+    out = require_picture_path(out)
+    if names and len(names) != len(runs):
+        raise ValueError(f"--names: expected {len(runs)} names, one a run, got {len(names)}")
+    if smooth < 1:
+        raise ValueError(f"--smooth must be at least 1 value, got {smooth}")
+    read = [curves.read_run(run, name) for run, name in zip(runs, names or [None] * len(runs))]
+    picture = curves.plot_runs(read, curves.figures_of(read, figures), x == "epoch", smooth)
+    return write_pictures(out, "Curves of " + ", ".join(run.name for run in read), picture)

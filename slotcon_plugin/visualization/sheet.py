@@ -1,0 +1,139 @@
+"""Pictures side by side, with numbers, captions and a legend."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from slotcon_plugin.visualization.colors import prototype_colors
+from slotcon_plugin.visualization.grouped import GroupedPhoto
+from slotcon_plugin.visualization.overlay import overlay
+
+_PAPER, _INK = (255, 255, 255), (34, 34, 34)
+_GAP = 8
+_FONT_SIZE = 15
+# Segments smaller than this share of the photo get no number on them.
+_NUMBERED_SHARE = 0.02
+
+
+def font(size: int = _FONT_SIZE) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, so that pictures look the same on every machine."""
+    return ImageFont.load_default(size)
+
+
+def inner_point(mask: np.ndarray) -> tuple[int, int]:
+    """A point (x, y) of a mask ``(H, W)`` bool that lies deep inside it, for a number to stand on."""
+    ys, xs = mask.nonzero()
+    # Distance to the nearest border along the row and along the column; the smaller one says how deep.
+    depth = np.minimum(_run_depth(mask), _run_depth(mask.T).T)[ys, xs]
+    centre = np.hypot(xs - xs.mean(), ys - ys.mean())
+    best = np.lexsort((centre, -depth))[0]
+    return int(xs[best]), int(ys[best])
+
+
+def _run_depth(mask: np.ndarray) -> np.ndarray:
+    """For each pixel of a mask, how far along its row the mask goes on, in the shorter direction."""
+    width = mask.shape[1]
+    columns = np.arange(width)
+    before = np.maximum.accumulate(np.where(mask, -1, columns), axis=1)
+    after = np.minimum.accumulate(np.where(mask, width, columns)[:, ::-1], axis=1)[:, ::-1]
+    return np.where(mask, np.minimum(columns - before, after - columns), 0)
+
+
+def numbered_overlay(grouped: GroupedPhoto) -> Image.Image:
+    """The overlay of a photo, larger segments with the number of their prototype."""
+    picture = Image.fromarray(overlay(grouped.photo, grouped.owners, grouped.num_prototypes))
+    draw = ImageDraw.Draw(picture)
+    shares = grouped.shares()
+    for prototype in np.flatnonzero(shares >= _NUMBERED_SHARE).tolist():
+        point = inner_point(grouped.owners == prototype)
+        draw.text(point, str(prototype), fill=_PAPER, font=font(), anchor="mm", stroke_width=2, stroke_fill=_INK)
+    return picture
+
+
+def legend(shares: np.ndarray, width: int, limit: int = 24) -> Image.Image:
+    """The largest prototypes: colour, number and share of the area.
+
+    Args:
+        shares: ``(K,)``, sums to 1.
+        width: of the picture, in pixels.
+        limit: how many to show at most.
+    """
+    order = [k for k in np.argsort(-shares, kind="stable")[:limit].tolist() if shares[k] > 0]
+    cell, height = 104, 28
+    columns = max(1, width // cell)
+    picture = Image.new("RGB", (width, height * -(-len(order) // columns)), _PAPER)
+    draw = ImageDraw.Draw(picture)
+    colors = prototype_colors(len(shares))
+    for i, k in enumerate(order):
+        x, y = i % columns * cell, i // columns * height
+        draw.rectangle((x + 2, y + 5, x + 20, y + 23), fill=tuple(colors[k].tolist()), outline=_INK)
+        draw.text((x + 26, y + 14), f"{k}: {shares[k]:.1%}", fill=_INK, font=font(), anchor="lm")
+    return picture
+
+
+def fit_height(picture: Image.Image, height: int) -> Image.Image:
+    """Resize to a height, keeping the ratio."""
+    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
+
+
+def beside(pictures: Sequence[Image.Image], gap: int = _GAP) -> Image.Image:
+    """Pictures in a row, aligned at the top."""
+    width = sum(p.width for p in pictures) + gap * (len(pictures) - 1)
+    row = Image.new("RGB", (width, max(p.height for p in pictures)), _PAPER)
+    x = 0
+    for picture in pictures:
+        row.paste(picture, (x, 0))
+        x += picture.width + gap
+    return row
+
+
+def below(pictures: Sequence[Image.Image], gap: int = _GAP, margin: int = _GAP) -> Image.Image:
+    """Pictures under each other, aligned at the left, with a margin around all."""
+    height = sum(p.height for p in pictures) + gap * (len(pictures) - 1)
+    column = Image.new("RGB", (max(p.width for p in pictures) + 2 * margin, height + 2 * margin), _PAPER)
+    y = margin
+    for picture in pictures:
+        column.paste(picture, (margin, y))
+        y += picture.height + gap
+    return column
+
+
+def caption(text: str, width: int) -> Image.Image:
+    """A line of text, shortened to the width."""
+    strip = Image.new("RGB", (width, _FONT_SIZE + 7), _PAPER)
+    draw = ImageDraw.Draw(strip)
+    while draw.textlength(text, font=font()) > width and len(text) > 1:
+        text = text[:-2].rstrip() + "…"
+    draw.text((0, strip.height // 2), text, fill=_INK, font=font(), anchor="lm")
+    return strip
+
+
+def photo_beside_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
+    """One photo, its grouping to the right."""
+    return beside([fit_height(p, height) for p in (Image.fromarray(grouped.photo), numbered_overlay(grouped))], gap=2)
+
+
+def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240, max_width: int = 1400) -> Image.Image:
+    """Photos and their groupings in rows, a legend of the largest prototypes of all of them at the end.
+
+    Args:
+        photos: at least one.
+        height: of each photo, in pixels.
+        max_width: rows are filled up to this.
+    """
+    rows, row = [], []
+    for grouped in photos:
+        pair = photo_beside_overlay(grouped, height)
+        pair = below([caption(grouped.name, pair.width), pair], gap=0, margin=0)
+        if row and sum(p.width + 2 * _GAP for p in row) + pair.width > max_width:
+            rows.append(beside(row, gap=2 * _GAP))
+            row = []
+        row.append(pair)
+    rows.append(beside(row, gap=2 * _GAP))
+    width = max(r.width for r in rows)
+    shares = np.mean([grouped.shares() for grouped in photos], axis=0)
+    title = caption("Largest prototypes: number and share of the area", width)
+    return below([*rows, title, legend(shares, width)])

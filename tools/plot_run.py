@@ -1,0 +1,39 @@
+"""Plot the curves of one or several pretrainings: losses, live prototypes, teacher entropy, learning rate, ...
+
+    python tools/plot_run.py work_dirs/slotcon_demo
+    python tools/plot_run.py runs/a runs/b --names "batch 64" "batch 8" --x epoch --out compare.html
+    python tools/plot_run.py runs/a --figures loss live_prototypes teacher_entropy
+
+Reads health.jsonl (SlotHealthHook) and mmengine's vis_data/scalars.json of each work dir, of running ones as well.
+What the curves of a healthy run look like: docs/healthy_run.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", help="work dirs")
+    parser.add_argument("--out", default="curves.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    parser.add_argument("--names", nargs="+", help="what to call the runs in the legend (default: their folders)")
+    parser.add_argument("--figures", nargs="+", help="what to plot (default: all there is)")
+    parser.add_argument("--x", choices=["iter", "epoch"], default="iter", help="x axis (%(default)s)")
+    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="average over N values (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    from slotcon_plugin.visualization.run import plot_run
+
+    try:
+        print(f"wrote {plot_run(**vars(args))}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
