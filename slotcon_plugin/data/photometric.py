@@ -92,6 +92,25 @@ def draw_photometric(rng: np.random.Generator, config: PhotometricConfig) -> np.
     return values
 
 
+def plan_blocks(parameters: Tensor, size: int, device: torch.device) -> list[Tensor]:
+    """Which samples to augment together.
+
+    A CPU is several times as fast on blocks that stay in its cache, and samples of like sigma share a short blur
+    kernel; other devices want the whole batch at once.
+
+    Args:
+        parameters: (N, NUM_PARAMETERS), on the CPU.
+        size: numbers in one sample, 3 * H * W.
+        device: where the pixels are.
+
+    Returns:
+        Indices into the batch, on the CPU; together they are a permutation of it.
+    """
+    if device.type != "cpu":
+        return [torch.arange(len(parameters))]
+    return list(parameters[:, BLUR_SIGMA].argsort().split(max(1, _CPU_BLOCK // size)))
+
+
 @torch.no_grad()
 def apply_photometric(pixels: Tensor, parameters: Tensor) -> Tensor:
     """Jitter, then grey, blur and solarise IN PLACE, as each sample's parameters say.
@@ -104,19 +123,12 @@ def apply_photometric(pixels: Tensor, parameters: Tensor) -> Tensor:
         ``pixels``.
     """
     host = parameters.numpy()
-    # A CPU is several times as fast on blocks that stay in its cache; other devices want the whole batch at once.
-    block = max(1, _CPU_BLOCK // pixels[0].numel()) if pixels.device.type == "cpu" else len(pixels)
     # In half precision, which autocast would choose, the blur's convolution would lose the lower bits of the pixels.
     with torch.autocast(pixels.device.type, enabled=False):
-        for start in range(0, len(pixels), block):
-            _augment_block(pixels[start : start + block], host[start : start + block])
+        color_jitter(pixels, host)
+        for column, operation in ((GREY, to_grey), (BLUR_SIGMA, gaussian_blur), (SOLARISE, solarise)):
+            _apply_where(host[:, column] > 0, operation, pixels, host[:, column])
     return pixels
-
-
-def _augment_block(pixels: Tensor, host: np.ndarray) -> None:
-    color_jitter(pixels, host)
-    for column, operation in ((GREY, to_grey), (BLUR_SIGMA, gaussian_blur), (SOLARISE, solarise)):
-        _apply_where(host[:, column] > 0, operation, pixels, host[:, column])
 
 
 def color_jitter(pixels: Tensor, host: np.ndarray) -> Tensor:

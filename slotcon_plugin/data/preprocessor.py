@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric
+from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric, plan_blocks
 from slotcon_plugin.registry import MODELS
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -61,11 +61,17 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
                 f"photometric (B, 2, {NUM_PARAMETERS}), got {tuple(views.shape)} {views.dtype} and "
                 f"{tuple(parameters.shape)}; is `collate_fn=dict(type='default_collate')` set in the dataloader?"
             )
-        rest = {name: data[name] for name in ("crop_boxes", "flipped", "sample_index")}
-        rest, views = self.cast_data(rest), self.cast_data(views)
-        # (B, 2, 3, S, S) -> (2*B, 3, S, S), so that each view's batch is one block of memory in the end.
-        pixels = views.transpose(0, 1).flatten(0, 1).float().div_(255)
-        if self.augment:
-            pixels = apply_photometric(pixels, parameters.cpu().transpose(0, 1).flatten(0, 1).contiguous())
-        pixels = pixels.sub_(self.mean).div_(self.std).contiguous(memory_format=self.memory_format)
-        return dict(views=list(pixels.chunk(2)), **rest)
+        count = len(views)
+        rest = self.cast_data({name: data[name] for name in ("crop_boxes", "flipped", "sample_index")})
+        views = self.cast_data(views).flatten(0, 1)  # (B*2, 3, S, S), the two views of a sample side by side
+        parameters = parameters.cpu().flatten(0, 1)
+        # All of the first views come before all of the second ones, so that each half is a batch for the model.
+        out = torch.empty(views.shape, device=views.device, memory_format=self.memory_format)
+        for block in plan_blocks(parameters, views[0].numel(), views.device):
+            chosen = block.to(views.device, non_blocking=True)
+            pixels = views.index_select(0, chosen).float().div_(255)
+            if self.augment:
+                apply_photometric(pixels, parameters[block])
+            place = (block % 2 * count + block // 2).to(views.device, non_blocking=True)
+            out.index_copy_(0, place, pixels.sub_(self.mean).div_(self.std))
+        return dict(views=list(out.chunk(2)), **rest)

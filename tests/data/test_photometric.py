@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms.v2 import functional as tv
 
 from slotcon_plugin.data import photometric as ours
-from slotcon_plugin.data.photometric import RECIPE, PhotometricConfig, apply_photometric, draw_photometric
+from slotcon_plugin.data.photometric import RECIPE, PhotometricConfig, apply_photometric, draw_photometric, plan_blocks
 
 CLOSE = dict(atol=2e-6, rtol=0)
 
@@ -117,12 +117,13 @@ def test_a_sample_is_the_same_whatever_else_is_in_the_batch(pixels):
     torch.testing.assert_close(together, alone, **CLOSE)
 
 
-def test_block_size_makes_no_difference(pixels, monkeypatch):
-    rng = np.random.default_rng(4)
-    values = torch.from_numpy(np.stack([draw_photometric(rng, RECIPE[0]) for _ in range(12)]))
-    whole = apply_photometric(pixels.clone(), values)
-    monkeypatch.setattr(ours, "_CPU_BLOCK", 5 * pixels[0].numel())
-    torch.testing.assert_close(apply_photometric(pixels.clone(), values), whole, **CLOSE)
+def test_blocks_are_a_permutation_sorted_by_sigma_and_fit_the_cache():
+    values = parameters(40, BLUR_SIGMA=torch.rand(40))
+    blocks = plan_blocks(values, ours._CPU_BLOCK // 7, torch.device("cpu"))
+    assert sorted(torch.cat(blocks).tolist()) == list(range(40))
+    assert max(map(len, blocks)) == 7
+    assert values[torch.cat(blocks), ours.BLUR_SIGMA].diff().min() >= 0
+    assert [block.tolist() for block in plan_blocks(values, 1, torch.device("meta"))] == [list(range(40))]
 
 
 def test_autocast_does_not_touch_the_pixels(pixels):
