@@ -12,6 +12,7 @@ import sys
 
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.official import import_official
+from slotcon_plugin.models import SlotCon
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, ending in .pth")
     args = parser.parse_args()
     try:
-        model = import_official(args.source, args.out)
+        model = import_official(args.source, args.out, SlotCon)
     except ConversionError as error:
         print(f"error: {error}\nnothing was written", file=sys.stderr)
         return 1

@@ -9,12 +9,12 @@ count of teacher updates is not in the file, so a continued training starts its 
 from __future__ import annotations
 
 import pprint
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from slotcon_plugin import __version__
 from slotcon_plugin.convert.canonical import canonicalise
@@ -50,12 +50,14 @@ _ARGUMENTS = (
 _CONFIG_HEADER = "# Written by tools/import_official.py"
 
 
-def import_official(src: str | Path, out: str | Path) -> dict[str, Any]:
+def import_official(src: str | Path, out: str | Path, model_class: Callable[..., nn.Module]) -> dict[str, Any]:
     """Import a reference checkpoint; writes ``OUT.pth`` and ``OUT.py``, the config of its model.
 
     Args:
         src: ``ckpt_epoch_N.pth`` or ``current.pth`` of the reference code.
         out: checkpoint to write, in mmengine's layout.
+        model_class: :class:`slotcon_plugin.models.SlotCon`, which must take the weights strictly; handed in, because
+            converters know no models.
 
     Returns:
         The model settings, read from the file.
@@ -72,7 +74,7 @@ def import_official(src: str | Path, out: str | Path) -> dict[str, Any]:
     content = load_file(src)
     state_dict, depth = rename(tensors_of(content, str(src)), str(src))
     model = model_settings(state_dict, depth, content.get("args"))
-    _load_strictly(model, state_dict, str(src))
+    _check_fit(model_class, model, state_dict, str(src))
 
     meta = {
         "source_file": src.name,
@@ -153,13 +155,13 @@ def _head_settings(state_dict: Mapping[str, Tensor], head: str) -> dict[str, Any
     return {"type": "MLPHead", "hidden_channels": linear[0].shape[0], "num_layers": len(linear)}
 
 
-def _load_strictly(model: dict[str, Any], state_dict: Mapping[str, Tensor], where: str) -> None:
+def _check_fit(
+    model_class: Callable[..., nn.Module], model: dict[str, Any], state_dict: Mapping[str, Tensor], where: str
+) -> None:
     """The settings must build a model whose every key and shape is that of the weights."""
-    from slotcon_plugin.models import SlotCon  # here, so that converting backbones needs torch alone
-
     settings = {key: value for key, value in model.items() if key not in ("type", "data_preprocessor")}
-    with torch.device("meta"):
-        built = SlotCon(**settings)
+    with torch.device("meta"):  # shapes alone are asked for
+        built = model_class(**settings)
     wanted = {name: tuple(value.shape) for name, value in built.state_dict().items()}
     came = {name: tuple(value.shape) for name, value in state_dict.items()}
     for name in sorted(wanted.keys() | came.keys()):

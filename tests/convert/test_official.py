@@ -11,6 +11,7 @@ from torch.optim import SGD
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.convert import ConversionError, read_checkpoint
 from slotcon_plugin.convert.official import import_official
+from slotcon_plugin.models import SlotCon
 
 from .conftest import IMAGE, random_resnet
 
@@ -89,7 +90,7 @@ class Reference:
 def test_the_imported_model_computes_what_the_reference_computes(depth, layers, tmp_path):
     reference = Reference(depth, layers)
     source = reference.save(tmp_path / "ckpt.pth")
-    import_official(source, tmp_path / "ours.pth")
+    import_official(source, tmp_path / "ours.pth", SlotCon)
     model = load_pretrainer(tmp_path / "ours.py", tmp_path / "ours.pth")  # strict
 
     for theirs, branch in (("q", "student"), ("k", "teacher")):
@@ -115,7 +116,7 @@ def test_temperatures_and_momenta_come_from_the_command_line_in_the_file(tmp_pat
         group_loss_weight=0.7,
         teacher_momentum=0.995,
     )
-    import_official(source, tmp_path / "ours.pth")
+    import_official(source, tmp_path / "ours.pth", SlotCon)
     model = load_pretrainer(tmp_path / "ours.py", tmp_path / "ours.pth")
     assert (model.teacher_temperature, model.student_temperature) == (0.04, 0.2)
     assert model.teacher["grouping"].temperature == 0.04
@@ -124,7 +125,7 @@ def test_temperatures_and_momenta_come_from_the_command_line_in_the_file(tmp_pat
 
 def test_the_imported_checkpoint_is_a_source_for_every_converter(tmp_path):
     reference = Reference()
-    import_official(reference.save(tmp_path / "ckpt.pth"), tmp_path / "ours.pth")
+    import_official(reference.save(tmp_path / "ckpt.pth"), tmp_path / "ours.pth", SlotCon)
     canonical = read_checkpoint(tmp_path / "ours.pth")
     assert (canonical.meta["kind"], canonical.meta["branch"]) == ("slotcon_plugin", "teacher")
     assert canonical.meta["origin"]["source_file"] == "ckpt.pth"
@@ -144,7 +145,7 @@ def test_the_imported_checkpoint_is_a_source_for_every_converter(tmp_path):
 def test_what_is_not_a_whole_checkpoint_is_refused(edit, said, tmp_path):
     source = Reference().save(tmp_path / "ckpt.pth", edit)
     with pytest.raises(ConversionError, match=said):
-        import_official(source, tmp_path / "ours.pth")
+        import_official(source, tmp_path / "ours.pth", SlotCon)
     assert [p.name for p in tmp_path.iterdir()] == ["ckpt.pth"]
 
 
@@ -152,5 +153,5 @@ def test_a_foreign_config_beside_out_is_not_overwritten(tmp_path):
     source = Reference().save(tmp_path / "ckpt.pth")
     (tmp_path / "ours.py").write_text("model = dict()")
     with pytest.raises(ConversionError, match=r"ours\.py, .* is not ours"):
-        import_official(source, tmp_path / "ours.pth")
+        import_official(source, tmp_path / "ours.pth", SlotCon)
     assert (tmp_path / "ours.py").read_text() == "model = dict()"
