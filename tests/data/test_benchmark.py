@@ -24,7 +24,7 @@ def test_figures_of_all_arms_and_stages(folder):
 
 
 def test_without_colour_the_plain_arm_makes_our_views(folder):
-    """Same draws, so the same crops (no decode is reduced at this size); the two round differently by a level of 255."""
+    """Same draws, so the same crops, none reduced at this size; the two round differently by a level of 255."""
     still = dict(jitter_prob=0, grey_prob=0, blur_prob=0)
     dataset = TwoViewDataset(ImageFolder(folder), view_size=48, photometric=[still] * 2, flip_prob=0)
     mean, std = (torch.tensor(x)[:, None, None] for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
