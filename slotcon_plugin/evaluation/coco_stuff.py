@@ -1,4 +1,4 @@
-"""The 27 coarse classes of COCO-Stuff, as IIC (Ji et al., ICCV 2019) made them and PiCIE (Cho et al., CVPR 2021) uses them.
+"""The 27 coarse classes of COCO-Stuff, made by IIC (Ji et al., ICCV 2019) and used by PiCIE (Cho et al., CVPR 2021).
 
 Raw masks hold 0 to 90 for things (COCO id - 1), 91 to 181 for stuff, 255 for unlabelled. The table below was compared
 with the one in STEGO's public code (it has no file for it, PiCIE loads it from a pickle) and its names with IIC's.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,27 +10,52 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slotcon_plugin.evaluation.labelled_set import LabelledSet, _read_photo, resize_image
+from slotcon_plugin.evaluation.labelled_set import LabelledSet, read_photo, resize_image
 
-# photos as numbers 0-255, RGB; what every checkpoint this project writes or reads was trained with
-MEAN = (123.675, 116.28, 103.53)
-STD = (58.395, 57.12, 57.375)
+# of RGB photos in [0, 1]; what this project trains with, and all checkpoints that it reads
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
-
-def normalise(images: np.ndarray | Tensor) -> Tensor:
-    """Photos (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, ImageNet mean and standard deviation."""
-    images = torch.as_tensor(images).permute(0, 3, 1, 2).float()
-    return (images - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+Resize = Callable[[int, int], tuple[int, int]]
+"""(height, width) of a photo -> the size at which the backbone sees it."""
 
 
-def labelled_batches(
-    data: LabelledSet, input_size: tuple[int, int], batch_size: int
-) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
-    """Normalised photos (B, 3, H, W) at `input_size` (height, width), and their masks in the masks' own size."""
-    for start in range(0, len(data), batch_size):
-        pairs = [data.read(i) for i in range(start, min(start + batch_size, len(data)))]
-        photos = np.stack([resize_image(pair.image, *input_size) for pair in pairs])
-        yield normalise(photos), [pair.label for pair in pairs]
+def to_size(height: int, width: int) -> Resize:
+    """All photos to one size, whatever their shape."""
+    return lambda *_: (height, width)
+
+
+def to_short_side(side: int) -> Resize:
+    """Keep the shape; the short side becomes `side`."""
+
+    def resize(height: int, width: int) -> tuple[int, int]:
+        short = min(height, width)
+        return round(height * side / short), round(width * side / short)
+
+    return resize
+
+
+def normalise(images: np.ndarray) -> Tensor:
+    """Photos (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, minus mean, over standard deviation."""
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
+    """Normalised photos (B, 3, H, W), and their masks in the masks' own size.
+
+    A batch ends early where the next photo has another size.
+    """
+    photos: list[np.ndarray] = []
+    masks: list[np.ndarray] = []
+    for index in range(len(data)):
+        image, label = data.read(index)
+        photo = resize_image(image, *resize(*label.shape))
+        if photos and (len(photos) == batch_size or photo.shape != photos[0].shape):
+            yield normalise(np.stack(photos)), masks
+            photos, masks = [], []
+        photos.append(photo)
+        masks.append(label)
+    yield normalise(np.stack(photos)), masks
 
 
 def stage_features(backbone: nn.Module, images: Tensor, stages: Sequence[int]) -> Tensor:
@@ -80,16 +105,10 @@ def calibrate_batch_norm(
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean over the batches
     backbone.train()
-    for batch in _photo_batches(photos, input_size, batch_size):
-        backbone(batch)
+    whole = max(len(photos) // batch_size, 1) * batch_size  # a last, smaller batch would count as much as the others
+    for start in range(0, min(whole, len(photos)), batch_size):
+        images = [resize_image(read_photo(path), *input_size) for path in photos[start : start + batch_size]]
+        backbone(normalise(np.stack(images)))
     backbone.train(training)
     for layer, value in zip(layers, momentum):
         layer.momentum = value
-
-
-def _photo_batches(photos: Sequence[Path], input_size: tuple[int, int], batch_size: int) -> Iterable[Tensor]:
-    """Whole batches of normalised photos; a last smaller one only if it is the only one."""
-    whole = max(len(photos) // batch_size, 1) * batch_size
-    for start in range(0, min(whole, len(photos)), batch_size):
-        images = [resize_image(_read_photo(path), *input_size) for path in photos[start : start + batch_size]]
-        yield normalise(np.stack(images))

@@ -64,7 +64,7 @@ class LabelledSet:
             ValueError: a file cannot be read, the sizes differ, or the mask holds a value without a meaning.
         """
         photo, mask = self.items[index]
-        image, stored = _read_photo(photo), _read_mask(mask)
+        image, stored = read_photo(photo), _read_mask(mask)
         if stored.shape != image.shape[:2]:
             expected = f"{image.shape[1]}x{image.shape[0]} as {photo.name}"
             raise ValueError(
@@ -85,7 +85,8 @@ def _ranges(values: np.ndarray) -> str:
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
-def _read_photo(path: Path) -> np.ndarray:
+def read_photo(path: Path) -> np.ndarray:
+    """Upright RGB (H, W, 3) uint8."""
     try:
         with Image.open(path) as file:
             return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))

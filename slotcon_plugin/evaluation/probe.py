@@ -1,37 +1,41 @@
-"""Linear segmentation probe: how well do frozen features name what is at a place?
+"""Probes on frozen features: how well do they name what is at a place, with a head as simple as can be?
 
-One 1x1 convolution (a linear classifier) on standardised features; everything below it stays as it is.
+Linear: one 1x1 convolution on standardised features. k-NN: the labels of the most similar training positions.
+Everything below stays as it is, and is run once a photo, however many heads there are.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slotcon_plugin.evaluation.features import labelled_batches, stage_features
+from slotcon_plugin.evaluation.features import labelled_batches, stage_features, to_size
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, confusion_counts, segmentation_scores
 
+Classifier = Callable[[Tensor], Tensor]
+"""Standardised features (B, C, h, w) -> scores of the classes (B, num_classes, h, w)."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class ProbeResult:
-    """Scores of one probe, one entry for each head (seed).
+    """Scores of one kind of probe, one entry for each head (seed).
 
     Attributes:
         scores: test scores, one a seed.
         classes: names, in the order of `SegmentationScores.iou`.
-        wall_time_s: features, heads and test together.
+        wall_time_s: of the whole probe, features included.
     """
 
-    scores: list[SegmentationScores]
+    scores: tuple[SegmentationScores, ...]
     classes: tuple[str, ...]
-    wall_time_s: float = field(default=0.0)
+    wall_time_s: float
 
     @property
     def miou(self) -> tuple[float, float]:
@@ -45,18 +49,22 @@ class ProbeResult:
 
     def __str__(self) -> str:
         (miou, spread), (accuracy, accuracy_spread) = self.miou, self.pixel_accuracy
-        heads = (
-            f"{len(self.scores)} head{'s' if len(self.scores) > 1 else ''}, spread {spread:.1f} / {accuracy_spread:.1f}"
-        )
-        return f"{miou:.1f} mIoU / {accuracy:.1f} pixel accuracy ({heads}, {self.wall_time_s:.0f} s)"
+        heads = len(self.scores)
+        spreads = f" ({heads} heads, spread {spread:.1f} / {accuracy_spread:.1f})" if heads > 1 else ""
+        return f"{miou:.1f} mIoU / {accuracy:.1f} pixel accuracy{spreads}"
 
 
 def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.ptp(values))
 
 
+def linear_probe(backbone: nn.Module, train: LabelledSet, test: LabelledSet, **settings) -> ProbeResult:
+    """The linear probe alone; `settings` are those of `probe_backbone`."""
+    return probe_backbone(backbone, train, test, neighbours=0, **settings)["linear"]
+
+
 @torch.no_grad()
-def linear_probe(
+def probe_backbone(
     backbone: nn.Module,
     train: LabelledSet,
     test: LabelledSet,
@@ -67,20 +75,27 @@ def linear_probe(
     learning_rate: float = 2e-3,
     batch_size: int = 16,
     seeds: Sequence[int] = (0, 1),
+    neighbours: int = 20,
+    bank_size: int = 20_000,
     device: str | torch.device = "cpu",
-) -> ProbeResult:
-    """Fit a linear head on the frozen features of `train`, score it on `test`.
+) -> dict[str, ProbeResult]:
+    """Fit heads on the frozen features of `train`, score them on `test`.
 
-    Features are computed once, whatever the number of seeds; those of `test` are never stored. The score is taken at
-    the size of the masks, the logits being upsampled bilinearly.
+    Features of `test` are never stored, those of `train` are kept in memory as float32. The score is taken at the size
+    of the masks, class scores being upsampled bilinearly.
 
     Args:
         backbone: (B, 3, H, W) normalised photos -> tuple of stage maps; put into eval mode, otherwise not changed.
         input_size: (height, width) to which photos are resized.
-        stages: stage maps that are put side by side.
-        epochs, learning_rate, batch_size: of the head (AdamW).
-        seeds: one head each (initialisation and order of the photos).
+        stages: stage maps that are put side by side on the finest one's grid; negative ones count from the last.
+        epochs, learning_rate, batch_size: of the linear heads (AdamW).
+        seeds: one linear head each (initialisation and order of the photos).
+        neighbours: k of the k-NN probe; 0 leaves it out.
+        bank_size: training positions that the k-NN probe looks among, drawn evenly from the photos.
         device: where backbone and heads run.
+
+    Returns:
+        "linear" and, unless left out, "knn".
 
     Raises:
         ValueError: the two sets have different classes, or see `LabelledSet.read` and `stage_features`.
@@ -89,20 +104,28 @@ def linear_probe(
         raise ValueError(f"expected the same classes, got {train.name}: {train.classes}, {test.name}: {test.classes}")
     start = time.perf_counter()
     backbone.eval().to(device)
+    num_classes = len(train.classes)
     features, labels = gather_features(backbone, train, input_size, stages, batch_size, device)
     mean, std = standardise_(features)
-    heads = [
-        fit_head(features, labels, len(train.classes), epochs, learning_rate, batch_size, seed, device)
-        for seed in seeds
+    classifiers: list[Classifier] = [
+        fit_head(features, labels, num_classes, epochs, learning_rate, batch_size, seed, device) for seed in seeds
     ]
+    if neighbours:
+        classifiers.append(NeighbourBank(features, labels, num_classes, neighbours, bank_size, device))
     del features
-    counts = [np.zeros((len(test.classes),) * 2, np.int64) for _ in heads]
-    for images, masks in labelled_batches(test, input_size, batch_size):
+
+    mean, std = mean.to(device), std.to(device)
+    tables = [np.zeros((num_classes, num_classes), np.int64) for _ in classifiers]
+    for images, masks in labelled_batches(test, to_size(*input_size), batch_size):
         maps = (stage_features(backbone, images.to(device), stages) - mean) / std
-        for head, table in zip(heads, counts):
-            add_counts(table, head(maps), masks)
-    scores = [segmentation_scores(table) for table in counts]
-    return ProbeResult(scores, test.classes, time.perf_counter() - start)
+        for classify, table in zip(classifiers, tables):
+            add_counts(table, classify(maps), masks)
+    scores = tuple(segmentation_scores(table) for table in tables)
+    seconds = time.perf_counter() - start
+    results = {"linear": ProbeResult(scores[: len(seeds)], test.classes, seconds)}
+    if neighbours:
+        results["knn"] = ProbeResult(scores[len(seeds) :], test.classes, seconds)
+    return results
 
 
 def gather_features(
@@ -112,22 +135,13 @@ def gather_features(
     stages: Sequence[int],
     batch_size: int,
     device: str | torch.device,
-    label_scale: int = 4,
 ) -> tuple[Tensor, Tensor]:
-    """Features and labels of a whole set, in memory on the CPU.
-
-    Args:
-        label_scale: labels are kept on a grid `label_scale` times as fine as the features (nearest pixel).
-
-    Returns:
-        (N, C, h, w) float32 and (N, label_scale * h, label_scale * w) int64.
-    """
+    """Features (N, C, h, w) float32 and labels (N, h, w) int64 (nearest pixel) of a whole set, on the CPU."""
     all_maps, all_labels = [], []
-    for images, masks in labelled_batches(data, input_size, batch_size):
+    for images, masks in labelled_batches(data, to_size(*input_size), batch_size):
         maps = stage_features(backbone, images.to(device), stages).cpu()
-        height, width = (label_scale * side for side in maps.shape[-2:])
         all_maps.append(maps)
-        all_labels += [torch.from_numpy(resize_label(mask, height, width)) for mask in masks]
+        all_labels += [torch.from_numpy(resize_label(mask, *maps.shape[-2:])) for mask in masks]
     return torch.cat(all_maps), torch.stack(all_labels).long()
 
 
@@ -151,11 +165,11 @@ def fit_head(
     seed: int,
     device: str | torch.device,
 ) -> nn.Conv2d:
-    """Train a 1x1 convolution by AdamW on cross-entropy of the upsampled logits.
+    """Train a 1x1 convolution by AdamW on cross-entropy at the positions of the features.
 
     Args:
         features: (N, C, h, w), standardised.
-        labels: (N, H, W) int64, class index or `IGNORE`.
+        labels: (N, h, w) int64, class index or `IGNORE`.
 
     Returns:
         The head, without gradients.
@@ -170,17 +184,67 @@ def fit_head(
     with torch.enable_grad():
         for _ in range(epochs):
             for chosen in torch.randperm(len(features), generator=generator).split(batch_size):
-                logits = head(features[chosen].to(device))
-                logits = F.interpolate(logits, labels.shape[-2:], mode="bilinear", align_corners=False)
-                loss = F.cross_entropy(logits, labels[chosen].to(device), ignore_index=IGNORE)
+                target = labels[chosen].to(device)
+                if (target == IGNORE).all():
+                    continue  # the mean over no position is NaN
+                loss = F.cross_entropy(head(features[chosen].to(device)), target, ignore_index=IGNORE)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
     return head.requires_grad_(False)
 
 
+class NeighbourBank:
+    """k-NN: scores of a position are the votes of its k most similar training positions, weighted exp(cosine / 0.07).
+
+    Args:
+        features: (N, C, h, w), standardised.
+        labels: (N, h, w) int64, class index or `IGNORE`.
+        num_classes, neighbours: neighbours = k.
+        bank_size: positions kept, as many from each photo, evenly spread over its labelled positions.
+        device: where to look.
+
+    Raises:
+        ValueError: no labelled position.
+    """
+
+    temperature = 0.07
+
+    def __init__(
+        self,
+        features: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        neighbours: int,
+        bank_size: int,
+        device: str | torch.device,
+    ) -> None:
+        share = max(bank_size // len(features), 1)
+        vectors, names = [], []
+        for maps, label in zip(features.flatten(2), labels.flatten(1)):  # (C, h*w), (h*w,)
+            known = (label != IGNORE).nonzero()[:, 0]
+            chosen = known[torch.linspace(0, max(len(known) - 1, 0), min(share, len(known))).round().long()]
+            vectors.append(maps[:, chosen].T)
+            names.append(label[chosen])
+        names = torch.cat(names)
+        if not len(names):
+            raise ValueError("k-NN: no labelled position; every pixel of every training mask is ignored")
+        self.vectors = F.normalize(torch.cat(vectors), dim=1).to(device)  # (M, C)
+        self.votes = F.one_hot(names, num_classes).float().to(device)  # (M, num_classes)
+        self.neighbours = min(neighbours, len(names))
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """(B, C, h, w) standardised -> (B, num_classes, h, w), votes that sum to 1."""
+        batch, channels, height, width = maps.shape
+        queries = F.normalize(maps.permute(0, 2, 3, 1).reshape(-1, channels), dim=1)
+        cosine, nearest = (queries @ self.vectors.T).topk(self.neighbours, dim=1)  # (B*h*w, k)
+        weight = (cosine / self.temperature).softmax(1)
+        votes = torch.einsum("nk,nkc->nc", weight, self.votes[nearest])
+        return votes.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
 def add_counts(counts: np.ndarray, scores: Tensor, masks: Sequence[np.ndarray]) -> None:
-    """Upsample class scores (B, C, h, w) to each mask, take the largest, and add to the table (C, C) in place."""
+    """Upsample scores (B, K, h, w) to each mask, take the largest, and add to the table (K, C) in place."""
     for score, mask in zip(scores, masks):
         full = F.interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)
         counts += confusion_counts(full[0].argmax(0).cpu().numpy(), mask, *counts.shape)
