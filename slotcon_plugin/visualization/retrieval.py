@@ -1,0 +1,100 @@
+"""Nearest pixels: chosen points of one photo and their best matches in another, drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_points
+from slotcon_plugin.visualization.colors import prototype_colors
+from slotcon_plugin.visualization.grouped import model_input, read_photo
+from slotcon_plugin.visualization.page import require_picture_path, write_pictures
+from slotcon_plugin.visualization.sheet import font
+
+Point = tuple[float, float]
+
+# Spread over the photo, away from its border; where nobody chooses.
+DEFAULT_POINTS: tuple[Point, ...] = tuple((x, y) for y in (0.25, 0.5, 0.75) for x in (0.2, 0.5, 0.8))
+_GAP, _RING, _HEIGHT = 8, 7, 420
+_INK, _PAPER = (34, 34, 34), (255, 255, 255)
+
+
+def nearest_pixels(first: Tensor, second: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Best matches of points by cosine similarity.
+
+    Args:
+        first: map of the photo the points are in, ``(D, h, w)``; read bilinearly.
+        second: map of the photo that is searched, ``(D, h', w')``.
+        points: ``(P, 2)`` xy in [0, 1].
+
+    Returns:
+        Centres of the best pixels, ``(P, 2)`` xy in [0, 1], and their similarities in [-1, 1], ``(P,)``.
+    """
+    queries = F.normalize(sample_points(first[None], points[None])[0], dim=1)
+    similarity, index = (queries @ F.normalize(second.float().flatten(1), dim=0)).max(dim=1)
+    return pixel_centres(*second.shape[1:], second.device)[index], similarity
+
+
+def draw_matches(
+    photos: tuple[np.ndarray, np.ndarray], points: Tensor, matches: Tensor, similarity: Tensor
+) -> Image.Image:
+    """Two photos ``(H, W, 3)`` uint8 side by side; each point and its match in one colour and joined by a line."""
+    pictures = []
+    for photo in photos:
+        size = round(photo.shape[1] * _HEIGHT / photo.shape[0]), _HEIGHT
+        pictures.append(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
+    offset = pictures[0].width + _GAP
+    sheet = Image.new("RGB", (offset + pictures[1].width, _HEIGHT), _PAPER)
+    sheet.paste(pictures[0], (0, 0))
+    sheet.paste(pictures[1], (offset, 0))
+
+    draw = ImageDraw.Draw(sheet)
+    colors = [tuple(color) for color in prototype_colors(len(points)).tolist()]
+    starts = [(x * pictures[0].width, y * _HEIGHT) for x, y in points.tolist()]
+    ends = [(offset + x * pictures[1].width, y * _HEIGHT) for x, y in matches.tolist()]
+    for start, end, color in zip(starts, ends, colors):
+        draw.line((start, end), fill=color, width=2)
+    for (x, y), color in zip(starts + ends, colors * 2):
+        draw.ellipse((x - _RING, y - _RING, x + _RING, y + _RING), fill=color, outline=_PAPER, width=2)
+    for (x, y), value in zip(ends, similarity.tolist()):
+        draw.text((x + _RING + 2, y), f"{value:.2f}", _PAPER, font(12), "lm", stroke_width=2, stroke_fill=_INK)
+    return sheet
+
+
+@torch.no_grad()
+def visualize_retrieval(
+    config: str,
+    checkpoint: str,
+    first: str,
+    second: str,
+    out: str,
+    points: Sequence[Point] | None = None,
+    size: int = 320,
+    branch: str = "teacher",
+    device: str = "cpu",
+) -> Path:
+    """See ``tools/visualize_retrieval.py``; returns the file written.
+
+    Raises:
+        ValueError: the pretrainer has no dense embedding, or a point lies outside the photo.
+    """
+    out = require_picture_path(out)
+    points = points or DEFAULT_POINTS
+    outside = [point for point in points if not all(0 <= x <= 1 for x in point)]
+    if outside:
+        raise ValueError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
+    model = load_pretrainer(config, checkpoint, device)
+    if not hasattr(model, "embed"):
+        raise ValueError(f"retrieval needs a pretrainer with a dense embedding (VADeR), not {type(model).__name__}")
+    photos = read_photo(first), read_photo(second)
+    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
+    chosen = torch.tensor(points)
+    sheet = draw_matches(photos, chosen, *nearest_pixels(*maps, chosen))
+    return write_pictures(out, f"Nearest pixels of {Path(first).name} in {Path(second).name}", sheet)

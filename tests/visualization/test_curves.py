@@ -1,0 +1,101 @@
+import json
+import math
+
+import numpy as np
+import pytest
+
+from slotcon_plugin.visualization.curves import Run, figures_of, plot_runs, read_run, smooth
+from slotcon_plugin.visualization.run import plot_run
+
+
+def write(path, records):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """A run of 2 epochs of 10 iterations, stopped at 16 and resumed from 10."""
+    folder = tmp_path / "mine"
+    log = [{"iter": i, "epoch": 1 + (i > 10), "step": i, "loss": 100.0 + i, "lr": 0.1 * i} for i in (4, 8, 12, 16)]
+    write(folder / "20260101_000000/vis_data/scalars.json", log)
+    log = [{"iter": i, "epoch": 2, "step": i, "loss": 200.0 + i, "lr": 0.2 * i} for i in (14, 18)]
+    write(folder / "20260102_000000/vis_data/scalars.json", [*log, {"mIoU": 31.5, "step": 2}])
+    reports = [
+        {"iter": 5, "epoch": 1, "loss": 5.0, "num_prototypes": 8, "live_prototypes": 6, "teacher_entropy": 1.5},
+        {"iter": 10, "epoch": 1, "loss": None, "num_prototypes": 8, "live_prototypes_epoch": 7, "dead_prototypes": [3]},
+        {"iter": 20, "epoch": 2, "loss": 3.0, "num_prototypes": 8, "live_prototypes_epoch": 8, "dead_prototypes": []},
+    ]
+    write(folder / "health.jsonl", reports)
+    with open(folder / "health.jsonl", "a") as file:
+        file.write('{"iter": 25, "lo')  # the run goes on while we look
+    return folder
+
+
+def test_a_run_is_read_from_both_files(work_dir):
+    run = read_run(work_dir)
+    assert run.name == "mine"
+    assert run.iterations_per_epoch == 10
+    x, y = run.curve("loss")
+    assert x.tolist() == [5, 10, 20]
+    assert y.tolist()[::2] == [5.0, 3.0]
+    assert math.isnan(y[1])
+    # what the stopped run logged after 14 is replaced by the resumed one
+    assert run.figures["lr"] == {4: 0.4, 8: 0.8, 12: pytest.approx(1.2), 14: pytest.approx(2.8), 18: pytest.approx(3.6)}
+    assert run.figures["mIoU"] == {20: 31.5}  # an evaluation says the epoch only
+    assert "dead_prototypes" not in run.figures
+    assert run.curve("loss", by_epoch=True)[0].tolist() == [0.5, 1, 2]
+
+
+def test_without_the_hooks_file_mmengines_is_enough(work_dir):
+    (work_dir / "health.jsonl").unlink()
+    run = read_run(work_dir, name="other")
+    assert run.name == "other"
+    assert run.figures["loss"] == {4: 104, 8: 108, 12: 112, 14: 214, 18: 218}
+
+
+def test_what_is_no_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"nothing: expected the work dir of a run, with health\.jsonl"):
+        read_run(tmp_path / "nothing")
+    with pytest.raises(ValueError, match="does not say how long an epoch is"):
+        Run("x", {"loss": {1: 2.0}}).curve("loss", by_epoch=True)
+
+
+def test_known_figures_come_first_and_unknown_ones_are_asked_for_in_vain(work_dir):
+    run = read_run(work_dir)
+    order = ["loss", "teacher_entropy", "live_prototypes", "live_prototypes_epoch", "lr", "mIoU"]
+    assert figures_of([run]) == order
+    assert figures_of([run], ["mIoU", "loss"]) == ["mIoU", "loss"]
+    with pytest.raises(ValueError, match="no run has accuracy; there are live_prototypes, live_prototypes_epoch, loss"):
+        figures_of([run], ["accuracy"])
+
+
+def test_smooth_against_a_loop():
+    values = np.array([1.0, np.nan, 4.0, 2.0, np.nan, np.nan, 8.0])
+    want = []
+    for i in range(len(values)):
+        window = [v for v in values[max(0, i - 1) : i + 1] if not math.isnan(v)]
+        want.append(sum(window) / len(window) if window else math.nan)
+    np.testing.assert_allclose(smooth(values, 2), want)
+    np.testing.assert_array_equal(smooth(values, 1), values)
+
+
+def test_a_line_is_drawn_where_its_values_are():
+    falling = Run("falling", {"loss": {i: 10.0 - i for i in range(1, 9)}})
+    flat = Run("flat", {"loss": dict.fromkeys(range(1, 9), 0.0)})
+    picture = np.asarray(plot_runs([falling, flat], ["loss"])).astype(int)
+    blue = np.argwhere(np.abs(picture - (0x00, 0x72, 0xB2)).sum(axis=-1) < 30)
+    orange = np.argwhere(np.abs(picture - (0xD5, 0x5E, 0x00)).sum(axis=-1) < 30)
+    plotted = blue[blue[:, 0] > picture.shape[0] * 0.2]  # without the legend
+    left, right = plotted[plotted[:, 1].argmin()], plotted[plotted[:, 1].argmax()]
+    assert left[0] < right[0] - 50  # it falls (rows grow downwards)
+    assert orange[:, 0].max() > plotted[:, 0].max()
+
+
+def test_the_tool_writes_one_file(work_dir, tmp_path):
+    options = dict(names=["a"], figures=None, x="epoch", smooth=2)
+    assert plot_run([str(work_dir)], str(tmp_path / "out.png"), **options).read_bytes()[:4] == b"\x89PNG"
+    page = plot_run([str(work_dir)], str(tmp_path / "out.html"), **options).read_text()
+    assert "Curves of a" in page
+    with pytest.raises(ValueError, match="expected 1 names, one a run, got 2"):
+        plot_run([str(work_dir)], str(tmp_path / "out.png"), **{**options, "names": ["a", "b"]})

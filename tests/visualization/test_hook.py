@@ -1,0 +1,57 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from slotcon_plugin.registry import HOOKS
+from slotcon_plugin.visualization.colors import prototype_colors
+
+RED, BLUE = (200, 30, 30), (30, 30, 200)
+
+
+@pytest.fixture
+def runner(model, halves, tmp_path):
+    paths = [str(halves(tmp_path / f"{i}.png", RED, BLUE)) for i in range(5)]
+    source = type("Source", (), {"__len__": lambda s: 5, "path": lambda s, i: paths[i]})()
+    drawn = []
+    visualizer = SimpleNamespace(add_image=lambda name, image, step: drawn.append((name, image, step)))
+    dataset = SimpleNamespace(source=source)
+    return SimpleNamespace(
+        model=model.train(),
+        iter=0,
+        epoch=0,
+        visualizer=visualizer,
+        drawn=drawn,
+        paths=paths,
+        train_dataloader=SimpleNamespace(dataset=dataset),
+    )
+
+
+def test_the_same_photos_are_drawn_before_and_every_so_many_epochs(runner):
+    hook = HOOKS.build(dict(type="GroupingPicturesHook", num_photos=3, interval=2, short_side=96))
+    hook.before_train(runner)
+    assert hook.photos == [runner.paths[0], runner.paths[2], runner.paths[4]]
+    for runner.epoch, runner.iter in enumerate((10, 20, 30, 40)):
+        hook.after_train_epoch(runner)
+    assert [(name, step) for name, _, step in runner.drawn] == [("groupings", 0), ("groupings", 20), ("groupings", 40)]
+    first, last = runner.drawn[0][1], runner.drawn[-1][1]
+    assert first.dtype == np.uint8
+    assert (first == last).all()
+    want = 0.55 * prototype_colors(4)[0] + 0.45 * float(np.array(RED) @ [0.299, 0.587, 0.114])
+    assert (np.abs(first - want).max(axis=-1) <= 1).sum() > 3 * 100 * 200  # half of each photo's overlay
+    assert runner.model.training  # as it was
+
+
+def test_a_resumed_run_does_not_draw_at_its_start(runner):
+    runner.iter = 10
+    HOOKS.build(dict(type="GroupingPicturesHook", photos=[runner.paths[1]], short_side=96)).before_train(runner)
+    assert runner.drawn == []
+
+
+def test_options_are_checked(runner):
+    with pytest.raises(ValueError, match="1 or more, got 0 and 6"):
+        HOOKS.build(dict(type="GroupingPicturesHook", interval=0))
+    runner.model = torch.nn.Linear(1, 1)
+    with pytest.raises(ValueError, match="GroupingPicturesHook needs a pretrainer with prototypes"):
+        HOOKS.build(dict(type="GroupingPicturesHook")).before_train(runner)

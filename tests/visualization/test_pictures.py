@@ -1,0 +1,159 @@
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slotcon_plugin.visualization.colors import prototype_colors
+from slotcon_plugin.visualization.grouped import group_photo, model_input, read_photo, require_prototypes
+from slotcon_plugin.visualization.page import write_pictures
+from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
+from slotcon_plugin.visualization.run import collect_photos
+from slotcon_plugin.visualization.sheet import contact_sheet, inner_point, legend
+
+RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
+
+
+def test_a_photo_is_divided_where_its_colours_change(model, halves, tmp_path):
+    grouped = group_photo(model, halves(tmp_path / "a.png", RED, BLUE), short_side=96)
+    assert grouped.name == "a.png"
+    assert grouped.owners.shape == (96, 128)
+    assert (grouped.owners[:, :60] == 0).all()
+    assert (grouped.owners[:, 68:] == 2).all()
+    np.testing.assert_allclose(grouped.shares(), [0.5, 0, 0.5, 0], atol=0.03)
+
+
+def test_input_has_sides_of_multiples_of_32_and_is_normalised(model):
+    pixels = model_input(np.full((100, 151, 3), 255, dtype=np.uint8), 64, model)
+    assert pixels.shape == (1, 3, 64, 96)
+    torch.testing.assert_close(pixels, torch.full_like(pixels, 2.0))  # (1 - .5) / .25
+
+
+def test_photos_are_read_upright_and_shrunk(tmp_path):
+    image = Image.new("RGB", (60, 40), RED)
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    assert read_photo(tmp_path / "turned.jpg").shape == (60, 40, 3)
+    assert read_photo(tmp_path / "turned.jpg", max_side=30).shape == (30, 20, 3)
+
+
+def test_what_is_no_photo_is_named(tmp_path):
+    (tmp_path / "notes.jpg").write_text("no photo")
+    with pytest.raises(ValueError, match=r"notes\.jpg: expected a photo"):
+        read_photo(tmp_path / "notes.jpg")
+    with pytest.raises(ValueError, match=r"gone\.jpg: expected a photo"):
+        read_photo(tmp_path / "gone.jpg")
+
+
+def test_a_pretrainer_without_prototypes_is_refused():
+    with pytest.raises(ValueError, match="needs a pretrainer with prototypes, such as SlotCon; Linear has none"):
+        require_prototypes(torch.nn.Linear(1, 1), "this")
+
+
+def test_the_number_stands_inside_its_segment():
+    ring = np.zeros((40, 60), dtype=bool)
+    ring[5:35, 5:55] = True
+    ring[15:25, 15:50] = False  # the centre of mass is in the hole
+    x, y = inner_point(ring)
+    assert ring[y - 2 : y + 3, x - 2 : x + 3].all()
+    square = np.zeros((21, 21), dtype=bool)
+    square[4:17, 2:15] = True
+    assert inner_point(square) == (8, 10)
+
+
+def test_the_legend_shows_the_largest_first_in_their_colours():
+    shares = np.array([0.1, 0.0, 0.6, 0.3])
+    picture = np.asarray(legend(shares, width=330))
+    for place, k in enumerate([2, 3, 0]):
+        assert (picture[14, place * 104 + 10] == prototype_colors(4)[k]).all()
+    assert picture.shape == (28, 330, 3)  # the fourth owns nothing
+
+
+def test_contact_sheet_shows_photo_and_colours_side_by_side(model, halves, tmp_path):
+    photos = [halves(tmp_path / f"{i}.png", RED, BLUE, size=(320, 240)) for i in range(3)]
+    sheet = np.asarray(contact_sheet([group_photo(model, p, 96) for p in photos], height=240, max_width=1400))
+    top = 8 + 22  # margin and caption
+    assert sheet.shape[1] == 8 + 642 + 16 + 642 + 8  # two pairs a row
+    assert (sheet[top + 20, 8 + 20] == RED).all()
+    assert (sheet[top + 20, 8 + 300] == BLUE).all()
+    for x, k, colour in ((20, 0, RED), (300, 2, BLUE)):
+        grey = np.array(colour) @ [0.299, 0.587, 0.114]
+        want = 0.55 * prototype_colors(4)[k] + 0.45 * grey
+        np.testing.assert_allclose(sheet[top + 20, 8 + 322 + x], want, atol=1.01)
+
+
+def test_a_page_holds_its_pictures(tmp_path):
+    picture = Image.new("RGB", (5, 4), GREEN)
+    written = write_pictures(tmp_path / "deep" / "a.html", "A <title>", picture, [("one & two", picture)])
+    text = written.read_text()
+    assert "A &lt;title&gt;" in text
+    assert "one &amp; two" in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    assert np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).tolist() == [[list(GREEN)] * 5] * 4
+    assert [p.name for p in written.parent.iterdir()] == ["a.html"]
+
+
+def test_only_png_and_html_are_written(tmp_path):
+    with pytest.raises(ValueError, match=r"a\.gif: expected a file name ending in \.png"):
+        write_pictures(tmp_path / "a.gif", "", Image.new("RGB", (1, 1)))
+
+
+def test_nearest_segments_against_a_naive_search(model, halves, tmp_path):
+    reds = [(200, 30, 30), (200, 90, 90), (200, 60, 60), (200, 0, 0)]
+    paths = [halves(tmp_path / f"{i}.png", red, BLUE, share=0.25 + 0.1 * i) for i, red in enumerate(reds)]
+    paths.append(halves(tmp_path / "green.png", GREEN, GREEN))
+    found = find_nearest_segments(model, paths, count=3, short_side=96)
+    assert found.usage.tolist() == [4, 1, 4, 0]
+    assert found.most_used(2) == [0, 2]
+    assert found.most_used(9) == [0, 2, 1]
+    # the purer the red, the nearer
+    assert found.photo[0].tolist() == [3, 0, 2]
+    for rank, index in enumerate([3, 0, 2]):
+        slot = model.group(model_input(read_photo(paths[index]), 96, model)).slots[0, 0]
+        want = (slot[0] / slot.norm()).item()
+        assert found.similarity[0, rank].item() == pytest.approx(want, rel=1e-5)
+    assert found.photo[1].tolist() == [4, -1, -1]
+    assert found.photo[3].tolist() == [-1, -1, -1]
+    # segments of less than the share asked for do not count
+    large = find_nearest_segments(model, paths, count=3, short_side=96, min_share=0.4)
+    assert large.usage.tolist() == [2, 1, 4, 0]
+
+
+def test_the_segment_is_in_the_light(model, halves, tmp_path):
+    picture, mask = segment_picture(model, halves(tmp_path / "a.png", RED, BLUE), prototype=2, short_side=96)
+    assert not mask[:, :60].any()
+    assert mask[:, 68:].all()
+    assert (picture[:, 68:] == BLUE).all()
+    edge = mask[0].argmax()
+    assert (picture[:, edge - 1] == prototype_colors(4)[2]).all()
+    assert (picture[:, :50] == round(0.35 * float(np.array(RED) @ [0.299, 0.587, 0.114]))).all()
+
+
+def test_a_row_begins_with_the_prototypes_colour(model, halves, tmp_path):
+    paths = [halves(tmp_path / "a.png", RED, BLUE, size=(200, 150))]
+    row = np.asarray(prototype_row(model, paths, find_nearest_segments(model, paths, 4, 96), 2, 96))
+    assert (row[:150, :12] == prototype_colors(4)[2]).all()
+    assert (row[10, 12 + 8 + 120 + 8 + 190] == BLUE).all()
+    assert row.shape[1] == 12 + 8 + 120 + 8 + 200
+
+
+def test_photos_are_collected_from_files_and_folders(halves, tmp_path):
+    for i in range(5):
+        halves(tmp_path / f"{i}.png", RED, RED, size=(8, 8))
+    names = [str(tmp_path / f"{i}.png") for i in range(5)]
+    assert collect_photos([tmp_path]) == names
+    assert collect_photos([names[3], tmp_path], limit=3) == [names[3], names[1], names[4]]
+    with pytest.raises(ValueError, match="nowhere does not exist"):
+        collect_photos([tmp_path / "nowhere"])
+    with pytest.raises(ValueError, match="at least 1 photo, got 0"):
+        collect_photos(names, limit=0)
+
+
+def test_no_photo_is_an_error(model):
+    with pytest.raises(ValueError, match="no photo to look at"):
+        find_nearest_segments(model, [], 3)
