@@ -23,6 +23,7 @@ def allow_checkpoint_classes() -> None:
     dtypes = [type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")]
     torch.serialization.add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, rebuild_array, rebuild_scalar, *dtypes])
     # A history buffer is stored with its methods, as getattr(HistoryBuffer, 'mean'); nothing else may be asked for.
+    HistoryBuffer()  # the first one made in a process is what tells the class its methods
     torch.serialization.add_safe_globals([(_history_method, "builtins.getattr")])
 
 
