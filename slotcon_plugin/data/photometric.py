@@ -149,13 +149,15 @@ def color_jitter(pixels: Tensor, host: np.ndarray) -> Tensor:
 
 
 def _blend(pixels: Tensor, factor: np.ndarray, to_mean: np.ndarray, to_grey: np.ndarray) -> None:
-    """clamp(factor * pixels + (1 - factor) * target), the target being the mean grey, the grey picture, or black."""
-    rest = 1 - factor
-    coefficients = _to_device(np.stack([factor, rest * to_mean, rest * to_grey]).astype(np.float32), pixels)
-    scale, mean_share, grey_share = coefficients[..., None, None, None].unbind(0)
+    """Move the pixels IN PLACE to target + factor * (pixels - target), within [0, 1].
+
+    The target is the mean grey for contrast, the grey picture for saturation, black for brightness.
+    """
+    coefficients = _to_device(np.stack([factor, to_mean, to_grey]).astype(np.float32), pixels)
+    factors, means, greys = coefficients[..., None, None, None].unbind(0)
     grey = luma(pixels)
-    target = grey.mean((1, 2, 3), keepdim=True).mul_(mean_share)
-    pixels.mul_(scale).add_(grey.mul_(grey_share).add_(target)).clamp_(0, 1)
+    mean = grey.mean((1, 2, 3), keepdim=True)
+    torch.lerp(grey.mul_(greys).add_(mean.mul_(means)), pixels, factors, out=pixels).clamp_(0, 1)
 
 
 def luma(pixels: Tensor) -> Tensor:
@@ -179,9 +181,8 @@ def shift_hue(pixels: Tensor, shift: np.ndarray) -> Tensor:
     red, green, blue = pixels.unbind(1)
     value = torch.maximum(torch.maximum(red, green), blue)
     chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    is_red = (red == value).to(pixels.dtype)
-    is_green = (green == value).to(pixels.dtype).mul_(1 - is_red)
-    is_blue = 1 - is_red - is_green
+    not_red, not_green = (value - red).sign_(), (value - green).sign_()
+    is_red, is_green, is_blue = 1 - not_red, not_red - not_red * not_green, not_red * not_green
     sector = is_red.mul_(green - blue).addcmul_(is_green, blue - red).addcmul_(is_blue, red - green)
     sector.div_(chroma.clamp_min(1e-12)).add_(is_green, alpha=2).add_(is_blue, alpha=4)
     offset = _to_device(6 * shift[:, None] + np.array([3, 1, -1], dtype=np.float32), pixels)  # (N, 3)
