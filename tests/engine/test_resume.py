@@ -1,0 +1,94 @@
+"""N steps, kill -9, resume, M steps: bit for bit what N + M steps give, with workers and in the middle of an epoch."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from slotcon_plugin.engine import allow_checkpoint_classes
+
+CONFIG = """
+_base_ = [r"{repo}/configs/pretrain/_base_/default_runtime.py", r"{repo}/configs/pretrain/_base_/slotcon_r50.py"]
+model = dict(
+    backbone=dict(depth=18),
+    projector=dict(hidden_channels=32, out_channels=16),
+    predictor=dict(hidden_channels=32),
+    grouping=dict(num_prototypes=8),
+)
+auto_scale_lr = dict(enable=True, base_batch_size=8)
+optim_wrapper = dict(dtype="{dtype}")
+warmup_epochs = 1
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, end=1, by_epoch=True, convert_to_iter_based=True),
+    dict(type="CosineAnnealingLR", eta_min=1e-6, begin=1, by_epoch=True, convert_to_iter_based=True),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    dataset=dict(view_size=64, source=dict(type="ImageFolder", root=r"{photos}")),
+)
+train_cfg = dict(max_epochs=5)
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=10), logger=dict(interval=3))
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
+"""
+
+
+def tensors(tree, prefix=""):
+    """Every tensor of a checkpoint, by its path."""
+    if isinstance(tree, torch.Tensor):
+        yield prefix, tree
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from tensors(value, f"{prefix}/{key}")
+    elif isinstance(tree, (list, tuple)):
+        for i, value in enumerate(tree):
+            yield from tensors(value, f"{prefix}/{i}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(26):  # six batches an epoch, two photos dropped
+        Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.jpg")
+    config = tmp_path / "tiny.py"
+    config.write_text(CONFIG.format(repo=repo, photos=tmp_path / "photos", dtype=dtype))
+
+    def command(work_dir, *more):
+        return [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / work_dir), *more]
+
+    whole = subprocess.Popen(command("whole"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / "killed/iter_8.pth").exists():
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert whole.wait() == 0, whole.stderr.read()
+    left = sorted((tmp_path / "killed").glob("iter_*.pth"))
+    assert left and not (tmp_path / "killed/iter_30.pth").exists()
+    # the newest checkpoint was cut short by the kill: the one before it must be used
+    newest = max(left, key=lambda p: int(p.stem[5:]))
+    newest.write_bytes(newest.read_bytes()[:-1000])
+
+    resumed = subprocess.run(command("killed", "--resume"), capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{newest.name} is damaged or cut short" in resumed.stdout + resumed.stderr
+
+    allow_checkpoint_classes()
+    want, got = (torch.load(tmp_path / run / "iter_30.pth", weights_only=True) for run in ("whole", "killed"))
+    assert want["meta"]["iter"] == got["meta"]["iter"] == 30
+    for part in ("state_dict", "optimizer"):
+        a, b = dict(tensors(want[part])), dict(tensors(got[part]))
+        assert a.keys() == b.keys() and len(a) > 100
+        assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    assert want["optimizer"]["loss_scaler"] == got["optimizer"]["loss_scaler"]
+    assert [s["last_step"] for s in want["param_schedulers"]] == [s["last_step"] for s in got["param_schedulers"]]
+    assert want["state_dict"]["teacher_steps"] > 20

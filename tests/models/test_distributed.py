@@ -1,0 +1,162 @@
+"""Two gloo ranks with half of the batch each give what one process with the whole batch gives."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from slotcon_plugin.models import SlotCon
+from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
+from slotcon_plugin.models.grouping import Grouping
+
+WORLD = 2
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def on_two_ranks(work, folder):
+    """``work(rank)`` on each rank, in processes of their own -> what they returned."""
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+    ranks = [
+        subprocess.Popen([sys.executable, __file__, work.__name__, str(folder)], env={**environment, "RANK": str(rank)})
+        for rank in range(WORLD)
+    ]
+    assert [rank.wait(timeout=300) for rank in ranks] == [0] * WORLD
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+
+def build() -> SlotCon:
+    torch.manual_seed(0)
+    model = SlotCon(
+        backbone={"type": "TorchvisionResNet", "depth": 18},
+        projector={"hidden_channels": 32, "out_channels": 16},
+        predictor={"hidden_channels": 32},
+        grouping={"num_prototypes": 8},
+    )
+    for p in model.teacher.parameters():
+        p.data.mul_(1.1)
+    return model.train()
+
+
+def batch():
+    generator = torch.Generator().manual_seed(1)
+    views = [torch.randn(8, 3, 64, 64, generator=generator) for _ in range(2)]
+    low = torch.rand(8, 2, 2, generator=generator) * 30
+    crop_boxes = torch.cat([low, low + 50 + torch.rand(8, 2, 2, generator=generator) * 40], dim=-1)
+    return views, crop_boxes, torch.rand(8, 2, generator=generator) < 0.5
+
+
+def loss_and_gradients(model, views, crop_boxes, flipped):
+    losses = model.loss(views, crop_boxes, flipped)
+    model.parse_losses(losses)[0].backward()
+    return {
+        "losses": torch.stack([losses["loss_group"], losses["loss_slot"]]).detach(),
+        "gradients": {name: p.grad for name, p in model.student.named_parameters()},
+        "center": model.center.value,
+        "statistics": {name: b for name, b in model.named_buffers() if "running" in name},
+    }
+
+
+def half_of_the_batch(rank):
+    views, crop_boxes, flipped = batch()
+    mine = slice(rank * 4, rank * 4 + 4)
+    return loss_and_gradients(build(), [v[mine] for v in views], crop_boxes[mine], flipped[mine])
+
+
+@pytest.mark.slow
+def test_two_ranks_are_one_process_with_both_halves(tmp_path):
+    ranks = on_two_ranks(half_of_the_batch, tmp_path)
+    want = loss_and_gradients(build(), *batch())
+    torch.testing.assert_close((ranks[0]["losses"] + ranks[1]["losses"]) / 2, want["losses"], rtol=1e-4, atol=1e-5)
+    for name, gradient in want["gradients"].items():
+        got = (ranks[0]["gradients"][name] + ranks[1]["gradients"][name]) / 2  # what DDP leaves on each rank
+        scale = gradient.abs().max().item()
+        torch.testing.assert_close(got, gradient, rtol=1e-2, atol=max(2e-3 * scale, 1e-5), msg=lambda m, n=name: f"{n}: {m}")
+    for rank in ranks:
+        torch.testing.assert_close(rank["center"], want["center"], rtol=1e-4, atol=1e-6)
+        for name, value in want["statistics"].items():
+            torch.testing.assert_close(rank["statistics"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def groupings(images: slice):
+    """Handmade groupings of four images, of which the last two have no prototype in common between the views."""
+    generator = torch.Generator().manual_seed(2)
+    slots = torch.randn(2, 4, 8, 16, generator=generator)
+    present = torch.zeros(2, 4, 8, dtype=torch.bool)
+    present[0, :, :4] = True
+    present[1, :2, 2:6] = True
+    present[1, 2:, 4:] = True
+    empty = torch.zeros(4, 1, 1, 1)
+    return [
+        Grouping(empty[images], empty[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images])
+        for i in range(2)
+    ]
+
+
+def contrast_of(images: slice):
+    model = build()
+    student, teacher = groupings(images)
+    loss, num_queries = model._contrast(student, teacher)
+    loss.backward()
+    return {
+        "loss": loss.detach(),
+        "queries": torch.tensor(num_queries),
+        "slots": student.slots.grad,
+        "predictor": {name: p.grad for name, p in model.student["predictor"].named_parameters()},
+    }
+
+
+def contrast_of_rank(rank):
+    return contrast_of(slice(rank * 2, rank * 2 + 2))
+
+
+@pytest.mark.slow
+def test_a_rank_without_queries_takes_part(tmp_path):
+    ranks = on_two_ranks(contrast_of_rank, tmp_path)
+    want = contrast_of(slice(0, 4))
+    assert [r["queries"].item() for r in ranks] == [4, 0]
+    torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, want["loss"])
+    got = torch.cat([r["slots"] for r in ranks]) / 2
+    torch.testing.assert_close(got, want["slots"], rtol=1e-3, atol=1e-6)
+    for name, gradient in want["predictor"].items():
+        got = (ranks[0]["predictor"][name] + ranks[1]["predictor"][name]) / 2
+        torch.testing.assert_close(got, gradient, rtol=1e-3, atol=1e-6)
+
+
+def synchronised_norm(rank):
+    layer = AnyDeviceSyncBatchNorm(3)
+    x = torch.arange(30.0).view(10, 3)[rank * 10 :]  # all rows on rank 0
+    x.requires_grad_()
+    out = layer(x)
+    (out**3).sum().backward()
+    return {"out": out.detach(), "grad": x.grad, "mean": layer.running_mean, "var": layer.running_var}
+
+
+@pytest.mark.slow
+def test_sync_batchnorm_with_an_empty_rank_equals_torchs(tmp_path):
+    ranks = on_two_ranks(synchronised_norm, tmp_path)
+    layer = torch.nn.BatchNorm1d(3).train()
+    x = torch.arange(30.0).view(10, 3).requires_grad_()
+    out = layer(x)
+    (out**3).sum().backward()
+    torch.testing.assert_close(ranks[0]["out"], out.detach(), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ranks[0]["grad"], x.grad, rtol=1e-3, atol=1e-4)
+    assert ranks[1]["out"].shape == (0, 3)
+    for rank in ranks:
+        torch.testing.assert_close(rank["mean"], layer.running_mean)
+        torch.testing.assert_close(rank["var"], layer.running_var)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo")
+    torch.save(globals()[sys.argv[1]](dist.get_rank()), f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    dist.destroy_process_group()
