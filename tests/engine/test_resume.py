@@ -61,7 +61,14 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
     config.write_text(CONFIG.format(repo=repo, photos=tmp_path / "photos", dtype=dtype))
 
     def command(work_dir, *more):
-        return [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / work_dir), *more]
+        return [
+            sys.executable,
+            str(repo / "tools/train.py"),
+            str(config),
+            "--work-dir",
+            str(tmp_path / work_dir),
+            *more,
+        ]
 
     whole = subprocess.Popen(command("whole"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

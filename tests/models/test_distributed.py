@@ -79,7 +79,9 @@ def test_two_ranks_are_one_process_with_both_halves(tmp_path):
     for name, gradient in want["gradients"].items():
         got = (ranks[0]["gradients"][name] + ranks[1]["gradients"][name]) / 2  # what DDP leaves on each rank
         scale = gradient.abs().max().item()
-        torch.testing.assert_close(got, gradient, rtol=1e-2, atol=max(2e-3 * scale, 1e-5), msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            got, gradient, rtol=1e-2, atol=max(2e-3 * scale, 1e-5), msg=lambda m, n=name: f"{n}: {m}"
+        )
     for rank in ranks:
         torch.testing.assert_close(rank["center"], want["center"], rtol=1e-4, atol=1e-6)
         for name, value in want["statistics"].items():
@@ -96,7 +98,9 @@ def groupings(images: slice):
     present[1, 2:, 4:] = True
     empty = torch.zeros(4, 1, 1, 1)
     return [
-        Grouping(empty[images], empty[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images])
+        Grouping(
+            empty[images], empty[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images]
+        )
         for i in range(2)
     ]
 
