@@ -1,5 +1,7 @@
 """The batch that a pretrainer gets."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.utils.data import default_collate
@@ -53,3 +55,11 @@ def test_wrong_input_is_told(batch):
 
 def test_nothing_of_it_is_saved_in_checkpoints():
     assert TwoViewPreprocessor().state_dict() == {}
+
+
+def test_nothing_is_read_back_from_the_device(batch, monkeypatch):
+    """The meta device has no values to read, so every wait for a result would raise there."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    out = TwoViewPreprocessor().to("meta")(batch, True)
+    assert [view.shape for view in out["views"]] == [(5, 3, 24, 24)] * 2
+    assert out["views"][0].device.type == "meta"

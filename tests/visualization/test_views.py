@@ -1,0 +1,63 @@
+"""The picture of two views shows what was sampled."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
+from slotcon_plugin.geometry import overlap_boxes
+from slotcon_plugin.visualization.views import views_row, views_sheet
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Smooth colour fields, on which a wrong place shows as a wrong colour."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        small = np.random.default_rng(number).integers(0, 255, (3, 4, 3)).astype(np.uint8)
+        Image.fromarray(small).resize((160, 120), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+    return folder
+
+
+def test_tiles_of_both_views_fit_together(photos):
+    dataset = TwoViewDataset(ImageFolder(photos), view_size=48, min_overlap=0.3)
+    for epoch in range(4):
+        row = np.asarray(views_row(dataset, SampleKey(0, epoch, 1), augment=False, height=48)).astype(int)
+        first, second, mixed = (row[-48:, row.shape[1] - (k * 48 + (k - 1) * 8) :][:, :48] for k in (3, 2, 1))
+        assert np.abs(first - second).mean() < 4
+        assert np.abs(first - second[:, ::-1]).mean() > 10
+        np.testing.assert_array_equal(mixed[:8, :8], first[:8, :8])
+        np.testing.assert_array_equal(mixed[:8, 8:16], second[:8, 8:16])
+
+
+def test_shared_region_is_outlined_in_each_view(photos):
+    dataset = TwoViewDataset(ImageFolder(photos), view_size=40, scale=(0.3, 0.5), min_overlap=0.3)
+    sample = dataset[0]
+    row = np.asarray(views_row(dataset, SampleKey(0, 0, 0), augment=False, height=40))
+    boxes = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0] * 40
+    for view, box in zip((5, 4), boxes):
+        picture = row[-40:, row.shape[1] - (view * 40 + (view - 1) * 8) :][:, :40]
+        yellow = (picture == (255, 215, 0)).all(-1)
+        ys, xs = yellow.nonzero()
+        seen = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
+        assert seen == pytest.approx(box.tolist(), abs=1)
+
+
+def test_a_row_for_each_sample(photos):
+    dataset = TwoViewDataset(ImageFolder(photos), view_size=32)
+    one = views_sheet(dataset, [SampleKey(0, 0, 0)], height=32)
+    three = views_sheet(dataset, [SampleKey(0, 0, index) for index in range(3)], height=32)
+    assert three.height > 2.5 * one.height
+
+
+def test_the_tool_writes_a_picture(photos, repo, tmp_path):
+    out = tmp_path / "views.png"
+    command = [sys.executable, "tools/visualize_views.py", str(photos), str(out), "--num", "2", "--view-size", "32"]
+    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Image.open(out).width > 6 * 32
+    assert [path.name for path in tmp_path.glob("views*")] == ["views.png"]
