@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from slotcon_plugin.demo_scenes.coco_categories import COCO_CATEGORIES
 from slotcon_plugin.demo_scenes.polygons import mask_to_polygons
 from slotcon_plugin.demo_scenes.render import CLASSES, OBJECTS, Scene
 
@@ -113,8 +114,12 @@ def write_coco(root: Path, split: str, scenes: Scenes) -> None:
                     "segmentation": [polygon.ravel().tolist() for polygon in mask_to_polygons(mask)],
                 }
             )
-    categories = [{"id": COCO_IDS[name][0], "name": COCO_IDS[name][1], "supercategory": name} for name in OBJECTS]
-    categories.sort(key=lambda category: category["id"])
+    # All of COCO's categories, as in its own files: detectron2's built-in data set wants them complete.
+    stands_for = {COCO_IDS[name][0]: name for name in OBJECTS}
+    categories = [
+        {"id": number, "name": name, "supercategory": stands_for.get(number, "none")}
+        for number, name in COCO_CATEGORIES.items()
+    ]
     path = root / "annotations" / f"instances_{split}2017.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     info = {"description": "demo scenes of slotcon_plugin; category names are stand-ins, see supercategory"}

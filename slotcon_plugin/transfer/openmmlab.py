@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,9 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     as_run = work_dir / "transfer_config.py"
-    cfg.dump(as_run)
+    partial = work_dir / f".{os.getpid()}.transfer_config.py"  # every process writes it; none may read half of it
+    partial.write_text(cfg.pretty_text, encoding="utf-8")
+    partial.replace(as_run)
     origin, meta = prepare_backbone(checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining)
     model.backbone.init_cfg = None
     if origin.file:

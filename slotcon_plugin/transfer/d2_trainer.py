@@ -1,0 +1,127 @@
+"""detectron2's default trainer with three things more: evaluation, accumulation, and a result file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.evaluation import DatasetEvaluator
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from slotcon_plugin.convert import ConversionError
+from slotcon_plugin.convert.names import DETECTRON2
+from slotcon_plugin.results import write_result
+from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.transfer.d2_evaluation import build_evaluator, tidy_metrics
+
+
+class AccumulatingTrainer(SimpleTrainer):
+    """A step on the loader's whole batch, in several passes of fewer images.
+
+    The loss of every pass is an average over its images, so the step is that of the whole batch, BatchNorm apart.
+    """
+
+    def __init__(self, model: nn.Module, data_loader: Any, optimizer: Any, passes: int) -> None:
+        super().__init__(model, data_loader, optimizer)
+        self.passes = passes
+
+    def run_step(self) -> None:
+        """One optimiser step."""
+        start = time.perf_counter()
+        data = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        total: dict[str, Tensor] = {}
+        size = len(data) // self.passes
+        for number in range(self.passes):
+            last = number == self.passes - 1
+            keep_local = not last and isinstance(self.model, DistributedDataParallel)
+            with self.model.no_sync() if keep_local else nullcontext():
+                losses = self.model(data[number * size : (number + 1) * size])
+                (sum(losses.values()) / self.passes).backward()
+            for name, value in losses.items():
+                total[name] = total.get(name, 0) + value.detach() / self.passes
+        self._write_metrics(total, data_time)
+        self.optimizer.step()
+
+
+class TransferTrainer(DefaultTrainer):
+    """Args: ``cfg``; ``passes``: forward and backward passes an optimiser step."""
+
+    def __init__(self, cfg: CfgNode, passes: int = 1) -> None:
+        super().__init__(cfg)
+        if passes > 1:
+            plain = self._trainer
+            self._trainer = AccumulatingTrainer(plain.model, plain.data_loader, plain.optimizer, passes)
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        """By what the data set says of itself."""
+        return build_evaluator(dataset_name, cfg.OUTPUT_DIR)
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """Of the last evaluation; empty on all processes but the first."""
+        return getattr(self, "_last_eval_results", None) or {}
+
+
+class Stopwatch(HookBase):
+    """Seconds of training and evaluation, those before a resume included."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.before = 0.0
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.started
+
+    def state_dict(self) -> dict[str, float]:
+        return {"seconds": self.seconds()}
+
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
+        self.before = state["seconds"]
+
+
+def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The ResNet of an FPN or C4 model under torchvision's names.
+
+    Raises:
+        ConversionError: the model has no ResNet where these have it.
+    """
+    if isinstance(model, DistributedDataParallel):
+        model = model.module
+    bottom_up = getattr(model.backbone, "bottom_up", model.backbone).state_dict()
+    if hasattr(model.roi_heads, "res5"):  # C4 keeps the last stage in the head; its extra norm is no part of the ResNet
+        res5 = model.roi_heads.res5.state_dict()
+        bottom_up |= {f"res5.{name}": value for name, value in res5.items() if name[0].isdigit()}
+    if not bottom_up:
+        raise ConversionError("the model has no backbone weights to compare")
+    return {DETECTRON2.to_canonical(name): value.cpu() for name, value in bottom_up.items()}
+
+
+def look_that_it_arrived(model: nn.Module, origin: Origin) -> None:
+    """:func:`~slotcon_plugin.transfer.backbone.check_arrived` for a detectron2 model."""
+    if origin.sha256 is not None:
+        check_arrived(backbone_weights(model), origin)
+
+
+def write(path: Path, recipe: CfgNode, config_file: str, origin: Origin, results: Mapping, seconds: float) -> Path:
+    """A result file. ``recipe``: the config as given, before it was fitted to this machine."""
+    return write_result(
+        path,
+        task=f"detectron2_{Path(config_file).stem}",
+        metrics=tidy_metrics(results),
+        pretraining=origin.pretraining,
+        config=recipe,
+        config_name=config_file,
+        backbone_sha256=origin.sha256,
+        seed=recipe.SEED,
+        wall_time_s=seconds,
+        iterations=recipe.SOLVER.MAX_ITER,
+    )

@@ -1,0 +1,57 @@
+"""Fine-tune a detector of detectron2 from a pretraining checkpoint.
+
+    python tools/train_d2.py --config-file configs/transfer/detectron2/mask_rcnn_r50_fpn_1x_coco.yaml \\
+        --backbone work_dirs/slotcon_coco/epoch_800.pth --num-gpus 8
+    python tools/train_d2.py --config-file ... --backbone CKPT --num-gpus 1 --images-per-gpu 4 \\
+        --data-root /data/coco OUTPUT_DIR runs/mine SEED 1
+    python tools/train_d2.py --config-file ... --num-gpus 8 --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
+
+The checkpoint (any that tools/convert_to_d2.py reads) is converted and proved on the way; without --backbone the
+config's MODEL.WEIGHTS counts, and if that is empty training starts from random weights. The result is left in
+OUTPUT_DIR/result.json. Without a GPU one process trains on the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="YAML", help="below configs/transfer/detectron2")
+    parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of this machine")
+    parser.add_argument("--num-machines", type=int, default=1)
+    parser.add_argument("--machine-rank", type=int, default=0, help="of this machine")
+    parser.add_argument("--dist-url", default="auto", help="tcp://HOST:PORT of machine 0 when there are several")
+    parser.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
+    parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: where detectron2 looks)")
+    parser.add_argument("--images-per-gpu", type=int, metavar="N", help="of one pass (default: the recipe's on 8 GPUs)")
+    parser.add_argument(
+        "--batch-mode",
+        choices=["accumulate", "scale-lr"],
+        default="accumulate",
+        help="when GPUs x images is not the recipe's total batch: accumulate gradients up to it (default), or "
+        "train with the smaller batch, learning rate and steps scaled",
+    )
+    parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and nothing else")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override the config")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = vars(parse_args())
+    try:
+        from slotcon_plugin.transfer.d2 import train
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error}; docs/install.md says how detectron2 is installed")
+    try:
+        train(args.pop("config_file"), args.pop("opts"), **args)
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
