@@ -34,6 +34,24 @@ def start_processes(cfg: Config) -> int:
     return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
 
 
+def use_photos(cfg: Config, path: str) -> None:
+    """Make a pretraining config read the photos of a folder (nested or flat) or of a list file.
+
+    Raises:
+        ValueError: there is neither a folder nor a list file at ``path``.
+    """
+    if Path(path).is_dir():
+        source = dict(type="ImageFolder", root=path)
+    elif Path(path).is_file() and not path.endswith(".json"):
+        source = dict(type="ListFile", path=path)
+    else:
+        raise ValueError(
+            f"{path} is neither a folder of photos nor a text file that lists them; for a COCO annotation file set "
+            "train_dataloader.dataset.source in the config, as configs/pretrain/slotcon_coco.py does"
+        )
+    cfg.train_dataloader.dataset.source = source
+
+
 def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
     """Run the pretraining that a config describes.
 

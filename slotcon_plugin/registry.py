@@ -15,7 +15,7 @@ def _child(kind: str, parent: Registry, *rooms: str) -> Registry:
 
 
 MODELS = _child("model", mmengine_registry.MODELS, "models", "data")
-DATASETS = _child("dataset", mmengine_registry.DATASETS, "data")
+DATASETS = _child("dataset", mmengine_registry.DATASETS, "data", "demo_scenes")
 DATA_SAMPLERS = _child("data sampler", mmengine_registry.DATA_SAMPLERS, "data")
 HOOKS = _child("hook", mmengine_registry.HOOKS, "engine", "evaluation", "visualization")
 LOOPS = _child("loop", mmengine_registry.LOOPS, "engine")

@@ -1,9 +1,9 @@
 """Pretrain on unlabelled photos (and, for transfer configs, fine-tune).
 
     python tools/train.py configs/pretrain/slotcon_demo.py
-    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --work-dir runs/mine \\
-        --cfg-options data_root=/data/photos train_cfg.max_epochs=100
-    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --work-dir runs/mine --resume
+    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --data-root /data/photos --work-dir runs/mine \\
+        --cfg-options train_cfg.max_epochs=100
+    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --data-root /data/photos --work-dir runs/mine --resume
 
 Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
 tools/convert_to_mmdet.py reads is converted and proved on the way, without one training starts from random weights:
@@ -39,11 +39,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="override the config"
     )
+    parser.add_argument(
+        "--data-root",
+        metavar="PATH",
+        help="pretraining: your photos (a folder, nested or flat, or a text file with a path a line); "
+        "transfer: the data set's folder, where it is not the config's",
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     transfer = parser.add_argument_group("transfer configs only")
     transfer.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
-    transfer.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it is not the config's")
     transfer.add_argument(
         "--batch-mode",
         choices=["accumulate", "scale-lr"],
@@ -76,12 +81,17 @@ def main() -> None:
         except ValueError as error:
             sys.exit(f"error: {error}")
         return
-    if args.backbone or args.data_root or args.pretraining:
-        sys.exit(f"{args.config} is a pretraining config: --backbone, --data-root, --pretraining are for transfer")
+    if args.backbone or args.pretraining:
+        sys.exit(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
 
-    from slotcon_plugin.apis import pretrain
+    from slotcon_plugin.apis import pretrain, use_photos
 
-    pretrain(cfg, resume=args.resume)
+    try:
+        if args.data_root:
+            use_photos(cfg, args.data_root)
+        pretrain(cfg, resume=args.resume)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

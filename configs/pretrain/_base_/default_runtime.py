@@ -14,8 +14,11 @@ default_hooks = dict(
     checkpoint=dict(
         type="CheckpointHook", by_epoch=False, interval=1000, max_keep_ckpts=3, backend_args=dict(backend="atomic")
     ),
+    teacher=dict(type="TeacherUpdateHook"),
+    exact_resume=dict(type="ExactResumeHook"),
+    slot_health=dict(type="SlotHealthHook", interval=50),
+    nan_guard=dict(type="NanGuardHook"),
 )
-custom_hooks = [dict(type="TeacherUpdateHook"), dict(type="ExactResumeHook")]
 
 env_cfg = dict(
     cudnn_benchmark=True,
