@@ -2,17 +2,20 @@
 
 import io
 import logging
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.logging import MMLogger
 from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
 from slotcon_plugin.data import BrokenPhotosError, EpochSampler, ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.data.dataset import resize_crop
-from slotcon_plugin.data.photo import EXIF_ORIENTATION, Photo
+from slotcon_plugin.data.photo import _UPRIGHT, EXIF_ORIENTATION, Orientation, Photo
 from slotcon_plugin.geometry import source_to_view
 
 POINTS = torch.tensor([[150.3, 120.7], [451.2, 300.4], [310.0, 180.9]])  # red, green, blue; upright source pixels
@@ -79,6 +82,30 @@ def test_points_of_the_photo_are_found_where_the_crop_boxes_say(tmp_path, name, 
     if size[0] > 1000 and name.endswith("jpg"):
         assert max(reductions) > 1
         assert len(reductions) > 1
+
+
+@pytest.fixture(scope="module")
+def strict_dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    Image.new("RGB", (8, 8)).save(folder / "photo.png")
+    return TwoViewDataset(ImageFolder(folder), view_size=32, min_overlap=0.5, min_overlap_pixels=1600)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(8, 3000), st.integers(8, 3000), st.sampled_from(list(_UPRIGHT.values())), st.integers(0, 2**32))
+def test_rounding_to_a_reduced_decode_keeps_the_guarantees(strict_dataset, width, height, turn, seed):
+    orientation = Orientation(width, height, *turn)
+    stored_size = (height, width) if orientation.transpose else (width, height)
+    photo = SimpleNamespace(orientation=orientation, stored_size=stored_size, reductions=(8, 4, 2, 1))
+    pair = strict_dataset.crops.draw(np.random.default_rng(seed), width, height)
+    reduction, placed = strict_dataset._place(photo, pair)
+    recorded = [orientation.to_upright(tuple(reduction * side for side in box)) for box in placed]
+    assert strict_dataset.crops.accepts(*recorded)
+    for drawn, box, pixels in zip(pair, recorded, placed):
+        assert all(0 <= low < high <= side // reduction for low, high, side in zip(pixels, pixels[2:], stored_size))
+        assert max(abs(a - b) for a, b in zip(drawn, box)) <= 1.5 * reduction * (reduction > 1)
+        if reduction > 1:
+            assert min(pixels[2] - pixels[0], pixels[3] - pixels[1]) >= 32
 
 
 def test_crops_are_resized_as_pillow_does_it():
