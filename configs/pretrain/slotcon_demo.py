@@ -1,9 +1,9 @@
 """SlotCon in minutes on a CPU, on demo scenes that are made when they are not there.
 
-    python tools/train.py configs/pretrain/slotcon_demo.py
+python tools/train.py configs/pretrain/slotcon_demo.py
 """
 
-_base_ = ["_base_/default_runtime.py", "_base_/slotcon_small.py"]
+_base_ = ["_base_/slotcon_small.py"]
 
 model = dict(grouping=dict(num_prototypes=32))
 data_root = "data/demo_scenes"

@@ -1,9 +1,9 @@
 """SlotCon on a few thousand photos of your own, with one small GPU or no GPU at all.
 
-    python tools/train.py configs/pretrain/slotcon_small.py --data-root my_photos/
+python tools/train.py configs/pretrain/slotcon_small.py --data-root my_photos/
 """
 
-_base_ = ["_base_/default_runtime.py", "_base_/slotcon_small.py"]
+_base_ = ["_base_/slotcon_small.py"]
 
 data_root = "data/photos"
 train_dataloader = dict(dataset=dict(source=dict(type="ImageFolder", root=data_root)))

@@ -5,7 +5,7 @@ _base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
 model = dict(
     backbone=dict(depth=18),
     decoder=dict(fpn_channels=64, channels=64),
-    queue_size=4096,
+    queue_size=16384,
     teacher_momentum=0.99,
 )
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
@@ -25,6 +25,6 @@ train_dataloader = dict(
         source=dict(type="ImageFolder", root="data/demo_scenes/images/train"),
     ),
 )
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=8)
 default_hooks = dict(logger=dict(interval=10))
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])

@@ -5,4 +5,14 @@ from slotcon_plugin.demo_scenes.make import contact_sheet, make_demo_scenes
 from slotcon_plugin.demo_scenes.render import CLASSES, GROUNDS, OBJECTS, Scene, render_scene
 from slotcon_plugin.demo_scenes.source import DemoScenes
 
-__all__ = ["CLASSES", "GROUNDS", "LAYOUTS", "OBJECTS", "DemoScenes", "Scene", "contact_sheet", "make_demo_scenes", "render_scene"]
+__all__ = [
+    "CLASSES",
+    "GROUNDS",
+    "LAYOUTS",
+    "OBJECTS",
+    "DemoScenes",
+    "Scene",
+    "contact_sheet",
+    "make_demo_scenes",
+    "render_scene",
+]

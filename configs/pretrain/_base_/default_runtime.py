@@ -27,5 +27,7 @@ env_cfg = dict(
 )
 log_processor = dict(window_size=50, by_epoch=True)
 log_level = "INFO"
-visualizer = dict(type="mmengine.Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")])
+visualizer = dict(
+    type="mmengine.Visualizer", vis_backends=[dict(type="LocalVisBackend"), dict(type="TensorboardVisBackend")]
+)
 randomness = dict(seed=0)

@@ -3,6 +3,8 @@
 What differs from the paper's recipe, and why, is in docs/small_data.md.
 """
 
+_base_ = ["default_runtime.py"]
+
 model = dict(
     type="SlotCon",
     data_preprocessor=dict(type="TwoViewPreprocessor"),
