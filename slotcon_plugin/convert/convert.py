@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin import __version__
+import slotcon_plugin
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
@@ -48,7 +48,7 @@ def convert(
     for name, value in (canonical.fpn or {}).items():
         tensors[row.fpn_names.to_target(name)] = value
     proof = prove(canonical, tensors, row, config)
-    meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": __version__}
+    meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": slotcon_plugin.__version__}
     write_atomically(out, lambda path: row.save(tensors, meta, path))
     return meta
 

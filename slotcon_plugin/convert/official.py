@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin import __version__
+import slotcon_plugin
 from slotcon_plugin.convert.canonical import canonicalise
 from slotcon_plugin.convert.convert import write_atomically
 from slotcon_plugin.convert.errors import ConversionError
@@ -83,7 +83,7 @@ def import_official(src: str | Path, out: str | Path, model_class: Callable[...,
         "epoch": content.get("epoch"),
         "depth": depth,
         **IMAGENET_INPUT,
-        "tool_version": __version__,
+        "tool_version": slotcon_plugin.__version__,
     }
     checkpoint = {"meta": {}, "state_dict": state_dict, META_KEY: meta}
     write_atomically(out, lambda path: torch.save(checkpoint, path))

@@ -199,3 +199,12 @@ def source_file(tmp_path_factory) -> Iterator[Callable[[str, int], SourceFile]]:
     yield make
     for source in made.values():
         source.path.unlink()
+
+
+@pytest.fixture(autouse=True)
+def _no_big_leavings(tmp_path) -> Iterator[None]:
+    """Converted files are up to 180 MB, and pytest keeps the folders of three runs."""
+    yield
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            path.unlink()

@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
+from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
+from slotcon_plugin.convert.canonical import build_canonical_fpn
 from slotcon_plugin.convert.read import FPN_KEYS
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
+from slotcon_plugin.models.decoders import FPNDecoder
 
-from .conftest import random_resnet
+from .conftest import IMAGE, random_resnet
 
 
 def vader_file(path, depth=18, width=16):
@@ -59,3 +61,31 @@ def test_an_incomplete_pyramid_is_named(tmp_path):
     torch.save({"state_dict": state_dict}, path)
     with pytest.raises(ConversionError, match=r"output\.2\.bias"):
         read_checkpoint(path, which="student")
+
+
+def test_vaders_own_pyramid_is_the_one_that_travels(tmp_path):
+    """Its real decoder's keys are found, and the canonical pyramid computes what the decoder's computes."""
+    decoder = FPNDecoder([64, 128, 256, 512], fpn_channels=16, channels=8)
+    path, state_dict = vader_file(tmp_path / "x.pth")
+    state_dict = {k: v for k, v in state_dict.items() if ".decoder." not in k}
+    state_dict |= {f"student.decoder.{k}": v for k, v in decoder.state_dict().items()}
+    torch.save({"state_dict": state_dict}, path)
+    canonical = read_checkpoint(path, which="student")
+    with torch.no_grad():
+        maps = build_canonical(canonical)(IMAGE)
+        levels = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
+        for got, want in zip(levels.values(), decoder.fpn(maps), strict=True):
+            assert (got - want).abs().max() <= 1e-5 * want.abs().max()
+
+
+def test_mmdets_neck_takes_the_pyramid_by_its_prefix(tmp_path):
+    necks = pytest.importorskip("mmdet.models.necks")
+    source, state_dict = vader_file(tmp_path / "x.pth")
+    convert(source, tmp_path / "out.pth", "mmdet", which="student")
+    init = {"type": "Pretrained", "checkpoint": str(tmp_path / "out.pth"), "prefix": "neck."}
+    neck = necks.FPN([64, 128, 256, 512], 16, num_outs=5, init_cfg=init)
+    neck.init_weights()
+    for level in range(4):
+        for ours, theirs in (("lateral", neck.lateral_convs), ("output", neck.fpn_convs)):
+            want = state_dict[f"student.decoder.fpn.{ours}.{level}.weight"]
+            assert torch.equal(theirs[level].conv.weight, want)

@@ -78,7 +78,6 @@ def test_target_sees_what_the_source_saw(name, depth, target, source_file, tmp_p
     assert read_metadata(out) == meta
     with torch.no_grad():
         assert_same_maps(load(out, depth)(IMAGE), stage_features(source.nets[source.default_branch]))
-    out.unlink()  # 100 MB each, and pytest keeps the folders of three runs
 
 
 @pytest.mark.parametrize("name", RECIPES)

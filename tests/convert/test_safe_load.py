@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -83,10 +84,16 @@ def test_classes_of_the_known_checkpoints_are_read(tmp_path):
         assert loaded["numpy"][2].tolist() == [0, 1, 2]
         assert loaded["model"]["w"].tolist() == [0, 1, 2]
         assert type(loaded["log"]).__name__ == "Discarded"
-    torch.save({"w": torch.zeros(1)}, tmp_path / "plain")
-    assert torch.load(tmp_path / "plain", weights_only=True)["w"].tolist() == [0]
-    with pytest.raises(pickle.UnpicklingError):  # the allow-list does not outlive the call
-        torch.load(tmp_path / "x", weights_only=True)
+
+
+def test_the_allow_list_neither_leaks_nor_takes_others_in(tmp_path):
+    torch.save({"x": Fraction(1, 2)}, tmp_path / "x")
+    with torch.serialization.safe_globals([Fraction]):
+        before = torch.serialization.get_safe_globals()
+        with pytest.raises(ConversionError, match=r"names fractions\.Fraction"):
+            load_file(tmp_path / "x")
+        assert torch.serialization.get_safe_globals() == before
+        assert torch.load(tmp_path / "x", weights_only=True)["x"] == Fraction(1, 2)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])
