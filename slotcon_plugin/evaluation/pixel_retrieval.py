@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from torch import Tensor
+from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
+from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
+from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models.losses import pixel_similarities
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
+from slotcon_plugin.registry import DATASETS, MODELS, SCOPE
+
+_BATCH_SIZE = 32
 
 
 @torch.no_grad()
@@ -20,7 +28,6 @@ def evaluate_pixel_retrieval(
     dataset: TwoViewDataset,
     num_pairs: int = 8,
     radius: float = 0.05,
-    batch_size: int = 32,
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, float]:
@@ -35,7 +42,6 @@ def evaluate_pixel_retrieval(
         dataset: held-out photos; crops, flips and colours are drawn from ``seed``, the same for every embedding.
         num_pairs: P, pixels looked up a photo.
         radius: how far off a place may be, as a share of the view's side.
-        batch_size: photos at a time.
         device: where ``embed`` wants its images.
         seed: of the views and of the pixels.
 
@@ -50,11 +56,10 @@ def evaluate_pixel_retrieval(
         ValueError: the dataset does not guarantee enough shared pixels.
     """
     preprocess = TwoViewPreprocessor().to(device)
-    keys = [(seed, 0, index) for index in range(len(dataset))]
     queries, matches, hits, chances = [], [], [], []
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for data in DataLoader(dataset, batch_size, sampler=keys):
+        for data in DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed)):
             batch = preprocess(data)
             first, second = (embed(view) for view in batch["views"])
             pairs = sample_pairs(batch["crop_boxes"], batch["flipped"], first.shape[-2:], num_pairs)
@@ -79,6 +84,68 @@ def evaluate_pixel_retrieval(
         "place_accuracy": torch.cat(hits).mean().item(),
         "place_chance": torch.cat(chances).mean().item(),
     }
+
+
+def compare_pixel_retrieval(
+    config: str | Path,
+    photos: str | Path,
+    checkpoints: Sequence[str | Path] = (),
+    num_pairs: int = 8,
+    device: str = "cpu",
+    seed: int = 0,
+) -> dict[str, dict[str, float]]:
+    """:func:`evaluate_pixel_retrieval` of a config's network with random weights, and of checkpoints of it.
+
+    The random network is given BatchNorm statistics of the same views, without which it would look worse than it is.
+
+    Args:
+        config: of the pretraining; its dataset says how views are made.
+        photos: folder of held-out photos.
+        checkpoints: of that pretraining; the teacher of each is judged.
+        num_pairs: pixels looked up a photo.
+        device: where the networks run.
+        seed: of the random weights, the views and the pixels.
+
+    Returns:
+        Name of the arm (``'random weights'``, then the checkpoints) -> its figures.
+
+    Raises:
+        ValueError: the pretrainer has no dense embedding.
+    """
+    cfg = Config.fromfile(config)
+    views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos)), "_scope_": SCOPE}
+    dataset: TwoViewDataset = DATASETS.build(views)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        untrained = MODELS.build({**cfg.model, "_scope_": SCOPE}).eval()
+    if not hasattr(untrained, "embed"):
+        raise ValueError(f"{config}: pixel retrieval needs a dense embedding (VADeR), not {type(untrained).__name__}")
+    untrained.to(device)
+    preprocess = TwoViewPreprocessor().to(device)
+    batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
+    update_bn((torch.cat(preprocess(batch)["views"]) for batch in batches), untrained)
+
+    def judge(model) -> dict[str, float]:
+        return evaluate_pixel_retrieval(model.embed, dataset, num_pairs, device=device, seed=seed)
+
+    figures = {"random weights": judge(untrained)}
+    return figures | {str(path): judge(load_pretrainer(config, path, device)) for path in checkpoints}
+
+
+def retrieval_table(figures: dict[str, dict[str, float]]) -> str:
+    """Figures of :func:`compare_pixel_retrieval` in percent, guessing first."""
+    kinds = ("pixel", "photo", "place")
+    chance = next(iter(figures.values()))
+    rows = [("guessing", [chance[f"{kind}_chance"] for kind in kinds])]
+    rows += [(name, [arm[f"{kind}_accuracy"] for kind in kinds]) for name, arm in figures.items()]
+    width = max(len(name) for name, _ in rows)
+    lines = ["  ".join([" " * width, *(f"{kind:>7}" for kind in kinds)])]
+    return "\n".join(lines + ["  ".join([f"{name:{width}}", *(f"{100 * v:7.2f}" for v in row)]) for name, row in rows])
+
+
+def _keys(dataset: TwoViewDataset, seed: int) -> list[SampleKey]:
+    """The same views of every photo for every network that is judged."""
+    return [SampleKey(seed, 0, index) for index in range(len(dataset))]
 
 
 def _within(points: Tensor, size: tuple[int, int], radius: float) -> Tensor:

@@ -64,7 +64,9 @@ def draw_matches(
     for (x, y), color in zip(starts + ends, colors * 2):
         draw.ellipse((x - _RING, y - _RING, x + _RING, y + _RING), fill=color, outline=_PAPER, width=2)
     for (x, y), value in zip(ends, similarity.tolist()):
-        draw.text((x + _RING + 2, y), f"{value:.2f}", _PAPER, font(12), "lm", stroke_width=2, stroke_fill=_INK)
+        side, anchor = (1, "lm") if x < sheet.width - 50 else (-1, "rm")
+        at = x + side * (_RING + 2), y
+        draw.text(at, f"{value:.2f}", _PAPER, font(12), anchor, stroke_width=2, stroke_fill=_INK)
     return sheet
 
 

@@ -1,0 +1,146 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from slotcon_plugin.data import TwoViewDataset
+from slotcon_plugin.evaluation.pixel_retrieval import (
+    _within,
+    compare_pixel_retrieval,
+    evaluate_pixel_retrieval,
+    retrieval_table,
+)
+from slotcon_plugin.registry import DATASETS, MODELS
+
+PHOTOS = 6
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Photos whose red says the column, green the row and blue the photo."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rows, columns = np.mgrid[0:96, 0:96] * 2.5 + 8
+    for i in range(PHOTOS):
+        pixels = np.stack([columns, rows, np.full_like(rows, 20 + 40 * i)], axis=-1).round().astype(np.uint8)
+        Image.fromarray(pixels).save(photos / f"{i}.png")
+    return photos
+
+
+def no_change_of_colours():
+    return dict(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0, solarise_prob=0.0)
+
+
+def make_dataset(folder):
+    return TwoViewDataset(
+        dict(type="ImageFolder", root=str(folder)),
+        view_size=64,
+        scale=(0.3, 1.0),
+        min_overlap_pixels=8,
+        overlap_grid=16,
+        photometric=[no_change_of_colours()] * 2,
+    )
+
+
+def colours(images):
+    """An embedding of unit length that tells all colours apart: three angles, on a map of stride 4."""
+    angle = torch.nn.functional.avg_pool2d(images, 4) * 0.6
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def test_colours_that_say_the_place_find_it(folder):
+    figures = evaluate_pixel_retrieval(colours, make_dataset(folder), num_pairs=4)
+    assert figures["pixel_accuracy"] > 0.9
+    assert figures["photo_accuracy"] == 1.0
+    assert figures["place_accuracy"] > 0.95
+    assert figures["pixel_chance"] == 1 / (4 * PHOTOS)
+    assert figures["photo_chance"] == 1 / PHOTOS
+
+
+def test_an_embedding_that_knows_the_photo_alone(folder):
+    def photo(images):
+        return colours(images)[:, [2, 5]]
+
+    figures = evaluate_pixel_retrieval(photo, make_dataset(folder), num_pairs=8)
+    assert figures["photo_accuracy"] == 1.0
+    assert figures["pixel_accuracy"] < 0.5
+    assert figures["place_accuracy"] < 0.3
+
+
+def test_an_embedding_that_knows_nothing_is_guessing(folder):
+    figures = evaluate_pixel_retrieval(lambda x: torch.ones(len(x), 2, 16, 16), make_dataset(folder), num_pairs=4)
+    assert figures["pixel_accuracy"] == pytest.approx(figures["pixel_chance"])
+    assert figures["photo_accuracy"] == pytest.approx(figures["photo_chance"])
+
+
+def test_the_seed_decides_all_and_the_callers_generator_is_left_alone(folder):
+    before = torch.get_rng_state()
+    figures = [evaluate_pixel_retrieval(colours, make_dataset(folder), num_pairs=2, seed=s) for s in (3, 3, 4)]
+    assert torch.equal(torch.get_rng_state(), before)
+    assert figures[0] == figures[1]
+    assert figures[0]["place_chance"] != figures[2]["place_chance"]
+
+
+def test_within_counts_pixels_by_distance():
+    points = torch.tensor([[[0.5, 0.5], [0.1, 0.9]]])
+    near = _within(points, (5, 5), radius=0.25).reshape(2, 5, 5)
+    for i, (x, y) in enumerate(points[0].tolist()):
+        expected = [[math.dist((x, y), ((c + 0.5) / 5, (r + 0.5) / 5)) <= 0.25 for c in range(5)] for r in range(5)]
+        assert near[i].tolist() == expected
+
+
+@pytest.fixture
+def config(tmp_path, folder):
+    dataset = dict(
+        type="TwoViewDataset", source=dict(type="ImageFolder", root=str(folder)), view_size=64, scale=(0.3, 1.0),
+        min_overlap_pixels=8, overlap_grid=16,
+    )  # fmt: skip
+    model = dict(
+        type="VADeR", backbone=dict(type="TorchvisionResNet", depth=18), decoder=dict(fpn_channels=8, channels=8),
+        num_pairs=8, queue_size=16, data_preprocessor=dict(type="TwoViewPreprocessor"),
+    )  # fmt: skip
+    path = tmp_path / "config.py"
+    path.write_text(f"default_scope = 'slotcon'\nmodel = {model}\ntrain_dataloader = dict(dataset={dataset})\n")
+    return path
+
+
+def test_random_weights_and_a_checkpoint_side_by_side(tmp_path, folder, config):
+    checkpoint = tmp_path / "iter_1.pth"
+    model = MODELS.build({**Config.fromfile(config).model, "_scope_": "slotcon"})
+    torch.save({"state_dict": model.state_dict()}, checkpoint)
+    figures = compare_pixel_retrieval(config, folder, [checkpoint], num_pairs=4)
+    assert list(figures) == ["random weights", str(checkpoint)]
+    dataset = DATASETS.build({**Config.fromfile(config).train_dataloader.dataset, "_scope_": "slotcon"})
+    expected = evaluate_pixel_retrieval(model.eval().embed, dataset, num_pairs=4)
+    assert figures[str(checkpoint)] == expected
+    assert {name for name in expected if figures["random weights"][name] == expected[name]} >= {
+        "pixel_chance",
+        "photo_chance",
+        "place_chance",
+    }
+
+
+def test_a_method_without_a_dense_embedding_is_refused(folder, config):
+    slotcon = dict(
+        type="SlotCon", backbone=dict(type="TorchvisionResNet", depth=18), projector=dict(hidden_channels=8),
+        predictor=dict(hidden_channels=8), grouping=dict(num_prototypes=4),
+    )  # fmt: skip
+    config.write_text(config.read_text() + f"\nmodel = {slotcon}\n")
+    with pytest.raises(ValueError, match="SlotCon"):
+        compare_pixel_retrieval(config, folder)
+
+
+def test_the_table_starts_with_guessing():
+    arm = dict.fromkeys(("pixel_accuracy", "photo_accuracy", "place_accuracy"), 0.5)
+    chance = dict(pixel_chance=0.001, photo_chance=0.01, place_chance=0.1)
+    table = retrieval_table({"random weights": {**arm, **chance}, "a.pth": {**arm, "pixel_accuracy": 1.0, **chance}})
+    lines = [line.split() for line in table.splitlines()]
+    assert lines == [
+        ["pixel", "photo", "place"],
+        ["guessing", "0.10", "1.00", "10.00"],
+        ["random", "weights", "50.00", "50.00", "50.00"],
+        ["a.pth", "100.00", "50.00", "50.00"],
+    ]

@@ -1,0 +1,46 @@
+"""How often a pixel finds the pixel of another view that shows the same place, on photos not trained on.
+
+    python tools/eval_pixel_retrieval.py configs/pretrain/vader_demo.py data/demo_scenes/images/val \\
+        work_dirs/vader_demo/iter_*.pth
+
+Two augmented views are made of each photo, as CONFIG's training does. In percent:
+  pixel   the nearest of all photos' matching pixels is the right one
+  photo   it is at least of the right photo
+  place   the best pixel of the other view of the same photo is within 5 % of the view's side of the right place
+The first rows are what guessing and random weights give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("photos", help="folder of photos")
+    parser.add_argument("checkpoints", nargs="*", help="checkpoints of that pretraining; the teacher is judged")
+    parser.add_argument("--num-pairs", type=int, default=8, help="pixels looked up a photo (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON, shares in [0, 1]")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval, retrieval_table
+
+    try:
+        figures = compare_pixel_retrieval(
+            args.config, args.photos, args.checkpoints, args.num_pairs, args.device, args.seed
+        )
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(figures, indent=1) if args.json else retrieval_table(figures))
+
+
+if __name__ == "__main__":
+    main()

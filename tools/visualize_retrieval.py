@@ -1,0 +1,58 @@
+"""Draw points of one photo and the pixels of another that a pretrained model finds most alike.
+
+    python tools/visualize_retrieval.py runs/vader/vader_demo.py runs/vader/iter_620.pth a.jpg b.jpg --out match.png
+    python tools/visualize_retrieval.py CONFIG CKPT a.jpg b.jpg --points 0.5,0.5 0.2,0.8 --out match.html
+
+CONFIG is the config of the pretraining (its copy in the work dir will do), CKPT a checkpoint of it. The number beside a
+match is its cosine similarity.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+
+def parse_point(text: str) -> tuple[float, float]:
+    """``0.5,0.25`` -> (0.5, 0.25)."""
+    try:
+        x, y = map(float, text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected x,y such as 0.5,0.25, got {text!r}") from None
+    return x, y
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+    parser.add_argument("first", help="photo that the points are in")
+    parser.add_argument("second", help="photo that is searched; the first one again shows repeated parts")
+    parser.add_argument("--out", default="retrieval.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    parser.add_argument(
+        "--points",
+        nargs="+",
+        type=parse_point,
+        metavar="X,Y",
+        help="points of the first photo, as shares of its width and height (default: nine, spread over it)",
+    )
+    parser.add_argument(
+        "--size", type=int, default=320, help="shorter side of what the model sees, in pixels (%(default)s)"
+    )
+    parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    from slotcon_plugin.visualization.retrieval import visualize_retrieval
+
+    try:
+        print(f"wrote {visualize_retrieval(**vars(args))}")
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
