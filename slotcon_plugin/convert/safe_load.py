@@ -125,12 +125,16 @@ def _load(path: Path) -> Any:
 
 
 def _torch_load(path: Path, mmap: bool) -> Any:
-    # torch allows _codecs.encode and bytearray by itself. What others have allowed in this process does not count
-    # here; the context gives it back to them.
-    with torch.serialization.safe_globals([]):
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals([(value, name) for name, value in _ALLOWED.items()])
+    # torch allows _codecs.encode and bytearray by itself. What others have allowed in this process must not count
+    # here, and is given back to them.
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals([(value, name) for name, value in _ALLOWED.items()])
+    try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:
