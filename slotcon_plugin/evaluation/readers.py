@@ -118,7 +118,7 @@ def _count_classes(data: LabelledSet) -> LabelledSet:
     highest = -1
     for index in range(len(data)):
         label = data.read(index).label
-        highest = max(highest, int(label[label != IGNORE].max(initial=-1)))
+        highest = int(np.max(label[label != IGNORE].astype(int), initial=highest))
     if highest < 0:
         raise ValueError(f"{data.name}: every pixel of every mask is 255 (ignored)")
     meaning = {k: k for k in range(highest + 1)}

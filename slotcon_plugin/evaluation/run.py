@@ -1,0 +1,198 @@
+"""What the tools call: from files to figures to result files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.convert import build_canonical, read_checkpoint
+from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT
+from slotcon_plugin.evaluation.features import calibrate_batch_norm
+from slotcon_plugin.evaluation.labelled_set import LabelledSet
+from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
+from slotcon_plugin.evaluation.readers import PHOTO_SUFFIXES
+from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
+from slotcon_plugin.registry import MODELS, SCOPE
+from slotcon_plugin.results import write_result
+
+
+def evaluate_unsupervised(
+    config: str | Path,
+    checkpoint: str | Path | None,
+    data: LabelledSet,
+    *,
+    short_side: int = 320,
+    batch_size: int = 8,
+    branch: str = "teacher",
+    seed: int = 0,
+    device: str = "cpu",
+    result_file: str | Path | None = None,
+) -> UnsupervisedSegmentation:
+    """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None)."""
+    start = time.perf_counter()
+    if checkpoint is None:
+        model = build_untrained(config, seed).to(device)
+    else:
+        model = load_pretrainer(config, checkpoint, device)
+    settings = {"branch": branch, "short_side": short_side, "batch_size": batch_size, "seed": seed}
+    result = segment_unsupervised(model, data, **settings)
+    if result_file is not None:
+        write_result(
+            result_file,
+            task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
+            metrics=result.metrics(),
+            pretraining=type(model).__name__.lower() if checkpoint else "random",
+            config=config,
+            backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
+            seed=seed,
+            wall_time_s=time.perf_counter() - start,
+            data=data.name,
+            num_images=len(data),
+            settings=settings,
+            iou={p: dict(zip(data.classes, _finite(score.iou))) for p, score in result.scores.items()},
+        )
+    return result
+
+
+def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = True) -> nn.Module:
+    """The pretrainer of a config as it is before its first step, in eval mode.
+
+    Args:
+        zero_init_residual: False overrules a backbone's own setting of that name, if it has one.
+    """
+    torch.manual_seed(seed)
+    model = Config.fromfile(config).model
+    if not zero_init_residual and "zero_init_residual" in model.backbone:
+        model.backbone.zero_init_residual = False
+    return MODELS.build({**model, "_scope_": SCOPE}).eval()
+
+
+def _backbone_sha256(backbone: nn.Module) -> str:
+    return backbone_sha256(backbone.state_dict())
+
+
+def _finite(values: Sequence[float]) -> list[float | None]:
+    return [None if value != value else round(float(value), 3) for value in values]
+
+
+def load_probe_arms(
+    checkpoint: str | Path,
+    config: str | Path | None = None,
+    *,
+    which: str | None = None,
+    random_seed: int = 0,
+    calibration_photos: Sequence[Path] = (),
+    input_size: tuple[int, int] = (240, 320),
+) -> dict[str, tuple[nn.Module, str | None]]:
+    """The backbone to be judged and the random ones it is judged against.
+
+    Args:
+        checkpoint: any file that `convert.read_checkpoint` knows; with `config`, a checkpoint of this project whose
+            backbone may be any (timm, mmdet, ...).
+        config: the config that trained it.
+        which: "teacher" or "student"; None takes what the method transfers.
+        random_seed: of the random backbones.
+        calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
+        input_size: (height, width) for the calibration.
+
+    Returns:
+        name of the arm -> (backbone, hash of its weights, None if random). A random ResNet has torchvision's default
+        initialisation: with the last BatchNorm of each block at zero, as pretraining starts, its residual branches
+        give nothing and it is a weaker baseline than it need be.
+
+    Raises:
+        ValueError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation.
+    """
+    if config is not None:
+        backbone = load_pretrainer(config, checkpoint).branch(which or "teacher")["backbone"]
+
+        def random_backbone() -> nn.Module:
+            return build_untrained(config, random_seed, zero_init_residual=False).branch("teacher")["backbone"]
+
+        digest = _backbone_sha256(backbone)
+    else:
+        canonical = read_checkpoint(checkpoint, which)
+        _check_input(canonical.meta, checkpoint)
+        backbone, digest = build_canonical(canonical), canonical.meta["backbone_sha256"]
+
+        def random_backbone() -> nn.Module:
+            torch.manual_seed(random_seed)
+            return CanonicalResNet(canonical.depth)
+
+    arms: dict[str, tuple[nn.Module, str | None]] = {"checkpoint": (backbone, digest)}
+    arms["random"] = (random_backbone(), None)
+    if calibration_photos:
+        calibrated = random_backbone()
+        calibrate_batch_norm(calibrated, calibration_photos, input_size)
+        arms["random_bn"] = (calibrated, None)
+    return arms
+
+
+def _check_input(meta: dict, checkpoint: str | Path) -> None:
+    for name in ("colour_order", "mean", "std"):
+        if meta[name] != IMAGENET_INPUT[name]:
+            raise ValueError(
+                f"{checkpoint}: probes feed RGB photos with {name} {IMAGENET_INPUT[name]}, "
+                f"this backbone was trained with {meta[name]}"
+            )
+
+
+def photos_in(folder: str | Path, limit: int) -> list[Path]:
+    """At most `limit` photos below a folder, spread evenly over the sorted list; ValueError if there is none."""
+    photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not photos:
+        raise ValueError(f"{folder}: no image in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
+    return photos[:: max(len(photos) // limit, 1)][:limit]
+
+
+def probe_arms(
+    arms: dict[str, tuple[nn.Module, str | None]],
+    train: LabelledSet,
+    test: LabelledSet,
+    *,
+    pretraining: str,
+    out_dir: str | Path | None = None,
+    **settings,
+) -> dict[str, dict[str, ProbeResult]]:
+    """Probe every arm with the same settings (see `probe_backbone`) and write a result file for each arm and probe.
+
+    Args:
+        arms: of `load_probe_arms`.
+        pretraining: name of the checkpoint's row in a table.
+        out_dir: gets `PROBE_ARM.json`; None writes nothing.
+
+    Returns:
+        arm -> probe ("linear", "knn") -> result.
+    """
+    results = {}
+    for arm, (backbone, digest) in arms.items():
+        results[arm] = probe_backbone(backbone, train, test, **settings)
+        if out_dir is None:
+            continue
+        for probe, result in results[arm].items():
+            (miou, miou_spread), (accuracy, accuracy_spread) = result.miou, result.pixel_accuracy
+            figures = {"mIoU": miou, "mIoU_spread": miou_spread}
+            figures |= {"pixel_accuracy": accuracy, "pixel_accuracy_spread": accuracy_spread}
+            write_result(
+                Path(out_dir) / f"{probe}_{arm}.json",
+                task=f"{probe}_probe_{test.name.replace('/', '_').split(' ')[0]}",
+                metrics=figures,
+                pretraining=pretraining if arm == "checkpoint" else arm,
+                config=Config({name: value for name, value in settings.items() if name != "device"}),
+                config_name="frozen_probe",
+                backbone_sha256=digest,
+                seed=settings.get("seeds", (0,))[0],
+                wall_time_s=result.wall_time_s,
+                train=train.name,
+                test=test.name,
+                num_images=[len(train), len(test)],
+                iou=[dict(zip(result.classes, _finite(score.iou))) for score in result.scores],
+            )
+    return results

@@ -1,0 +1,145 @@
+"""Unsupervised segmentation: do the prototypes, learned without labels, coincide with classes?
+
+Every pixel belongs to the prototype whose assignment logit (cosine, upsampled bilinearly) is the largest. One table of
+(prototype, class) counts over the whole set holds all that the matchings below need; labels choose nothing but the
+names of clusters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from slotcon_plugin.evaluation.features import labelled_batches, to_short_side
+from slotcon_plugin.evaluation.labelled_set import LabelledSet
+from slotcon_plugin.evaluation.metrics import (
+    SegmentationScores,
+    match_hungarian,
+    match_majority,
+    merge_clusters,
+    segmentation_scores,
+    spherical_kmeans,
+)
+from slotcon_plugin.evaluation.probe import add_counts
+
+PROTOCOLS = {
+    "hungarian": "prototypes matched one-to-one to classes; pixels of prototypes left over are wrong",
+    "kmeans": "prototypes first merged to as many clusters as there are classes (spherical k-means, no labels)",
+    "majority": "every prototype takes its most frequent class; compares only at equal numbers of prototypes",
+}
+
+
+@dataclass(frozen=True)
+class UnsupervisedSegmentation:
+    """Scores of one model on one set.
+
+    Attributes:
+        counts: (K, C) int64, pixels by prototype and true class.
+        classes: names of the C classes.
+        scores: protocol -> scores.
+    """
+
+    counts: np.ndarray
+    classes: tuple[str, ...]
+    scores: dict[str, SegmentationScores]
+
+    @property
+    def live_prototypes(self) -> int:
+        """Prototypes that own at least one labelled pixel."""
+        return int((self.counts.sum(1) > 0).sum())
+
+    def metrics(self) -> dict[str, float]:
+        """Flat figures for a result file or a log, percent."""
+        figures = {}
+        for protocol, score in self.scores.items():
+            figures[f"mIoU_{protocol}"] = score.miou
+            figures[f"pixel_accuracy_{protocol}"] = score.pixel_accuracy
+        return figures | {"live_prototypes": float(self.live_prototypes)}
+
+    def __str__(self) -> str:
+        lines = [f"{self.live_prototypes} of {len(self.counts)} prototypes own pixels; {len(self.classes)} classes"]
+        for protocol, (miou, accuracy, _, _) in self.scores.items():
+            lines.append(f"  {protocol:10} mIoU {miou:5.1f}   pixel accuracy {accuracy:5.1f}   {PROTOCOLS[protocol]}")
+        width = max(map(len, self.classes))
+        lines.append(f"  {'IoU':{width}} " + " ".join(f"{protocol:>10}" for protocol in self.scores))
+        for index, name in enumerate(self.classes):
+            values = [score.iou[index] for score in self.scores.values()]
+            if not np.isnan(values).all():
+                lines.append(f"  {name:{width}} " + " ".join(f"{value:10.1f}" for value in values))
+        return "\n".join(lines)
+
+
+def score_counts(
+    counts: np.ndarray, prototypes: np.ndarray, classes: tuple[str, ...], seed: int = 0
+) -> UnsupervisedSegmentation:
+    """All protocols from one table.
+
+    k-means sees only the prototypes that own a pixel: dead ones would take clusters of their own. With no more live
+    prototypes than classes it changes nothing.
+
+    Args:
+        counts: (K, C) pixels by prototype and class.
+        prototypes: (K, D).
+        classes: names of the C classes.
+        seed: of k-means.
+    """
+    live = np.flatnonzero(counts.sum(1))
+    clusters = spherical_kmeans(prototypes[live], min(len(classes), len(live)), seed)
+    merged = np.zeros((clusters.max() + 1, len(classes)), np.int64)
+    np.add.at(merged, clusters, counts[live])
+    tables = {
+        "hungarian": merge_clusters(counts, match_hungarian(counts)),
+        "kmeans": merge_clusters(merged, match_hungarian(merged)),
+        "majority": merge_clusters(counts, match_majority(counts)),
+    }
+    scores = {protocol: segmentation_scores(table) for protocol, table in tables.items()}
+    return UnsupervisedSegmentation(counts, classes, scores)
+
+
+@torch.no_grad()
+def segment_unsupervised(
+    model: nn.Module,
+    data: LabelledSet,
+    *,
+    branch: str = "teacher",
+    short_side: int = 320,
+    batch_size: int = 8,
+    seed: int = 0,
+) -> UnsupervisedSegmentation:
+    """Group every photo of a set and score the prototypes against its masks.
+
+    Args:
+        model: a pretrainer with prototypes (SlotCon); its mode (training or not) is left as found.
+        data: the labelled set.
+        branch: "teacher" or "student".
+        short_side: photos are resized to this short side in pixels; masks keep their size.
+        batch_size: photos at a time.
+        seed: of k-means.
+
+    Raises:
+        ValueError: the model has no prototypes; see also `LabelledSet.read` and `segmentation_scores`.
+    """
+    prototypes = prototypes_of(model, branch)
+    device = prototypes.device
+    counts = np.zeros((len(prototypes), len(data.classes)), np.int64)
+    training = model.training
+    model.eval()
+    try:
+        for images, masks in labelled_batches(data, to_short_side(short_side), batch_size):
+            add_counts(counts, model.group(images.to(device), branch).assignment_logits, masks)
+    finally:
+        model.train(training)
+    if not counts.sum():
+        raise ValueError(f"{data.name}: every pixel of every mask is ignored")
+    return score_counts(counts, prototypes.float().cpu().numpy(), data.classes, seed)
+
+
+def prototypes_of(model: nn.Module, branch: str) -> torch.Tensor:
+    """Prototypes (K, D) of a branch; ValueError for a method that has none."""
+    if not hasattr(model, "group"):
+        name = type(model).__name__
+        raise ValueError(f"{name} has no prototypes, so no unsupervised segmentation; see tools/eval_probe.py")
+    return model.branch(branch)["grouping"].prototypes.detach()

@@ -1,0 +1,90 @@
+#!/usr/bin/env python
+"""Linear and k-NN segmentation on the frozen features of a checkpoint, beside those of a random backbone."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
+from slotcon_plugin.evaluation.run import load_probe_arms, photos_in, probe_arms
+
+EPILOG = """
+Figures are mean intersection over union and pixel accuracy in percent, at the size of the masks. Only figures of the
+same settings and the same data compare; the random arms are run with them each time.
+
+examples:
+  python tools/eval_probe.py work_dirs/run/epoch_20.pth --data data/demo --test val
+  python tools/eval_probe.py moco_v2_200ep_pretrain.pth.tar --data data/camvid --test test --bn-calibrate data/photos
+  python tools/eval_probe.py CKPT --config work_dirs/run/my_timm_config.py --data data/camvid --out work_dirs/probe
+"""
+
+
+def main() -> None:
+    """Parse the command line, probe all arms, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("checkpoint", help="any checkpoint that this project reads")
+    parser.add_argument("--config", help="config that trained it; needed only for backbones other than plain ResNets")
+    parser.add_argument("--which", choices=["teacher", "student"], help="default: the branch that the method transfers")
+    parser.add_argument(
+        "--data", required=True, metavar="DIR", help="labelled set; see eval_unsupervised_seg.py --help"
+    )
+    parser.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS])
+    parser.add_argument("--train", default="train", help="split on which the heads are trained")
+    parser.add_argument("--test", default="val", help="split on which they are scored")
+    parser.add_argument("--limit", type=int, help="use only so many photos of each split, spread evenly")
+    parser.add_argument("--input-size", nargs=2, type=int, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--stages", nargs="+", type=int, default=(-2, -1), help="stage maps put side by side")
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1), help="one linear head each (default 0 1)")
+    parser.add_argument("--neighbours", type=int, default=20, help="k of the k-NN probe; 0 leaves it out")
+    parser.add_argument(
+        "--bn-calibrate", metavar="DIR", help="one more random arm: BN statistics set on photos of this folder"
+    )
+    parser.add_argument("--bn-photos", type=int, default=480, help="how many of them (default 480)")
+    parser.add_argument("--random-seed", type=int, default=0, help="of the random backbones")
+    parser.add_argument("--name", default="pretrained", help="the checkpoint's row in tables (default pretrained)")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write a result file for each arm and probe")
+    args = parser.parse_args()
+    try:
+        train, test = (
+            open_labelled_set(args.data, split, args.layout).subset(args.limit) for split in (args.train, args.test)
+        )
+        arms = load_probe_arms(
+            args.checkpoint,
+            args.config,
+            which=args.which,
+            random_seed=args.random_seed,
+            calibration_photos=photos_in(args.bn_calibrate, args.bn_photos) if args.bn_calibrate else (),
+            input_size=tuple(args.input_size),
+        )
+        results = probe_arms(
+            arms,
+            train,
+            test,
+            pretraining=args.name,
+            out_dir=args.out,
+            input_size=tuple(args.input_size),
+            stages=tuple(args.stages),
+            epochs=args.epochs,
+            learning_rate=args.lr,
+            batch_size=args.batch_size,
+            seeds=tuple(args.seeds),
+            neighbours=args.neighbours,
+            device=args.device,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"{train.name} ({len(train)} photos) -> {test.name} ({len(test)} photos)")
+    for arm, probes in results.items():
+        for probe, result in probes.items():
+            print(f"  {arm:10} {probe:6} {result}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+#!/usr/bin/env python
+"""Unsupervised segmentation: match the prototypes of a pretraining to the classes of a labelled set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
+from slotcon_plugin.evaluation.run import evaluate_unsupervised
+from slotcon_plugin.evaluation.unsupervised import PROTOCOLS
+
+EPILOG = (
+    """
+Every pixel goes to the prototype with the largest assignment of the teacher. Three figures come out of one pass:
+"""
+    + "\n".join(f"  {name:10} {meaning}" for name, meaning in PROTOCOLS.items())
+    + """
+
+DIR is recognised by its folders:
+  folder      images/SPLIT, annotations/SPLIT (index masks .png), optional classes.txt; 255 is ignored
+  cocostuff   images/val2017 or val2017, annotations/val2017 or stuffthingmaps/val2017; 27 coarse classes
+  voc, cityscapes, ade20k   as the frameworks expect them
+
+examples:
+  python tools/eval_unsupervised_seg.py work_dirs/run/slotcon_demo.py work_dirs/run/epoch_20.pth --data data/demo
+  python tools/eval_unsupervised_seg.py CONFIG --random-init --data data/demo      (what an untrained model gets)
+  python tools/eval_unsupervised_seg.py CONFIG CKPT --data data/coco --protocol picie --out result.json
+"""
+)
+
+
+def main() -> None:
+    """Parse the command line, evaluate, print and write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("checkpoint", nargs="?", help="its checkpoint")
+    parser.add_argument("--random-init", action="store_true", help="no checkpoint: the untrained model of the config")
+    parser.add_argument("--data", required=True, metavar="DIR", help="root folder of the labelled set")
+    parser.add_argument("--split", default="val")
+    parser.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS])
+    parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: 320 short side, centre crop")
+    parser.add_argument("--branch", default="teacher", choices=["teacher", "student"])
+    parser.add_argument("--short-side", type=int, default=320, help="of the photos in pixels (default 320)")
+    parser.add_argument("--limit", type=int, help="use only so many photos, spread evenly over the split")
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0, help="of k-means, and of the model with --random-init")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, metavar="JSON", help="write a result file")
+    args = parser.parse_args()
+    if (args.checkpoint is None) != args.random_init:
+        parser.error("expected either a checkpoint or --random-init")
+    try:
+        data = open_labelled_set(args.data, args.split, args.layout, args.protocol).subset(args.limit)
+        print(f"{data.name}: {len(data)} photos")
+        result = evaluate_unsupervised(
+            args.config,
+            args.checkpoint,
+            data,
+            short_side=args.short_side,
+            batch_size=args.batch_size,
+            branch=args.branch,
+            seed=args.seed,
+            device=args.device,
+            result_file=args.out,
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    print(result)
+
+
+if __name__ == "__main__":
+    main()
