@@ -47,8 +47,9 @@ def perceived(rgb: np.ndarray) -> np.ndarray:
 def prototype_colors(num_prototypes: int) -> np.ndarray:
     """Colours ``(K, 3)`` uint8, RGB. Colour k depends on k alone, not on K.
 
-    Each next colour is the one whose smallest distance to all earlier ones, for the reader who sees the least
-    difference, is the largest. Very dark, very light and grey ones, which look like parts of a photo, are left out.
+    Each next colour is the one that is farthest from the nearest earlier one. How far apart two colours are is the
+    smaller of how far most readers see them and twice how far dichromats do: a palette made for the latter alone
+    would be all blue and yellow. Very dark, very light and grey ones, which look like parts of a photo, are left out.
     """
     levels = np.linspace(0, 255, 18).round()
     candidates = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3).astype(np.uint8)
@@ -57,7 +58,8 @@ def prototype_colors(num_prototypes: int) -> np.ndarray:
     candidates, lab = candidates[usable], lab[:, usable]
 
     def distance(index: int) -> np.ndarray:
-        return np.linalg.norm(lab - lab[:, index : index + 1], axis=-1).min(axis=0)
+        seen = np.linalg.norm(lab - lab[:, index : index + 1], axis=-1)
+        return (seen * [[1], [2], [2]]).min(axis=0)
 
     chosen = [int(np.abs(candidates.astype(int) - _FIRST).sum(axis=1).argmin())]
     nearest = distance(chosen[0])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from slotcon_plugin.engine.json_lines import read_json_lines
@@ -185,6 +186,11 @@ def plot_runs(
         axes.set_xlabel("epoch" if by_epoch else "iteration", fontsize=8)
         if name == "grad_norm":
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter(NullFormatter())
+        elif name in TITLES and not name.startswith("loss"):
+            axes.set_ylim(bottom=0)  # so that a change looks as large as it is
     for axes in grid[len(figures) :]:
         axes.remove()
     if len(runs) > 1:

@@ -12,7 +12,7 @@ from slotcon_plugin.visualization.colors import prototype_colors
 # Prototypes upsampled at a time: all 2,048 of them at the size of a photo would take gigabytes.
 _CHUNK = 64
 _COLOR_SHARE = 0.55
-_DIMMED = 0.35
+_DIMMED = 0.45
 
 
 def pixel_owners(assignment_logits: Tensor, height: int, width: int) -> Tensor:

@@ -45,7 +45,7 @@ def test_spotlight_pixels():
     picture = spotlight(photo, mask, np.array([1, 2, 3], dtype=np.uint8), thickness=2)
     assert (picture[0, :3] == photo[0, :3]).all()
     assert (picture[0, 3:5] == [1, 2, 3]).all()
-    grey = round(0.35 * (0.299 * 10 + 0.587 * 200 + 0.114 * 60))
+    grey = round(0.45 * (0.299 * 10 + 0.587 * 200 + 0.114 * 60))
     assert (picture[0, 5:] == grey).all()
 
 

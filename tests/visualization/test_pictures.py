@@ -131,7 +131,7 @@ def test_the_segment_is_in_the_light(model, halves, tmp_path):
     assert (picture[:, 68:] == BLUE).all()
     edge = mask[0].argmax()
     assert (picture[:, edge - 1] == prototype_colors(4)[2]).all()
-    assert (picture[:, :50] == round(0.35 * float(np.array(RED) @ [0.299, 0.587, 0.114]))).all()
+    assert (picture[:, :50] == round(0.45 * float(np.array(RED) @ [0.299, 0.587, 0.114]))).all()
 
 
 def test_a_row_begins_with_the_prototypes_colour(model, halves, tmp_path):
