@@ -176,7 +176,7 @@ def _config_text(model: dict[str, Any], source: str) -> str:
     return (
         f"{_CONFIG_HEADER} from {source}: the model alone, for visualisation and evaluation.\n"
         '# To train on, put load_from = "..." and this model into a config of configs/pretrain/.\n\n'
-        'default_scope = "slotcon"\n'
+        'default_scope = "slotcon_plugin"\n'
         'custom_imports = dict(imports=["slotcon_plugin"], allow_failed_imports=False)\n\n'
         f"model = {pprint.pformat(model, sort_dicts=False, width=110)}\n"
     )

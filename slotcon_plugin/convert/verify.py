@@ -16,12 +16,7 @@ from slotcon_plugin.convert.writers.base import Target
 TOLERANCE = 1e-5
 """Largest accepted relative error of a stage's map, float32 on a CPU."""
 
-IMAGE_SHAPE = (
-    1,
-    3,
-    160,
-    224,
-)  # not square, so that swapped axes show; divisible by 32, as detectron2's FPN wants
+IMAGE_SHAPE = (1, 3, 96, 128)  # not square, so that swapped axes show; divisible by 32, as detectron2's FPN wants
 
 
 def prove(
