@@ -1,4 +1,4 @@
-"""Child registries of mmengine's, all under the scope ``slotcon``.
+"""Child registries of mmengine's, all under the scope ``slotcon_plugin``.
 
 Each registry knows where its modules live, so that ``custom_imports = dict(imports=['slotcon_plugin'])`` in a
 config is enough: a room is imported when something is first built from it.
@@ -7,7 +7,7 @@ config is enough: a room is imported when something is first built from it.
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
-SCOPE = "slotcon"
+SCOPE = "slotcon_plugin"  # the package's name: mmengine imports SCOPE.registry by itself
 
 
 def _child(kind: str, parent: Registry, *rooms: str) -> Registry:

@@ -20,7 +20,7 @@ def batch(folder):
 
 
 def test_views_without_augmentation_are_the_normalised_crops(batch):
-    out = MODELS.build(dict(type="slotcon.TwoViewPreprocessor", augment=False))(batch, True)
+    out = MODELS.build(dict(type="slotcon_plugin.TwoViewPreprocessor", augment=False))(batch, True)
     assert set(out) == {"views", "crop_boxes", "flipped", "sample_index"}
     for view in range(2):
         expected = (batch["views"][:, view] / 255 - MEAN[:, None, None]) / STD[:, None, None]

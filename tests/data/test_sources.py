@@ -13,7 +13,7 @@ from slotcon_plugin.registry import DATASETS
 
 
 def build(type, **options):
-    return DATASETS.build(dict(type=f"slotcon.{type}", **options))
+    return DATASETS.build(dict(type=f"slotcon_plugin.{type}", **options))
 
 
 def paths(source):
@@ -50,7 +50,7 @@ def test_coco_file_gives_its_images_in_its_order(folder):
 def test_several_sources_follow_each_other(folder):
     both = build(
         "ConcatSources",
-        sources=[dict(type="slotcon.ImageFolder", root=str(folder / name)) for name in ("dogs", "cats")],
+        sources=[dict(type="slotcon_plugin.ImageFolder", root=str(folder / name)) for name in ("dogs", "cats")],
     )
     assert len(both) == 12
     assert paths(both) == paths(build("ImageFolder", root=folder / "dogs")) + paths(

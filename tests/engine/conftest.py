@@ -92,7 +92,7 @@ class PoisonedSlotCon(SlotCon):
 def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None):
     return Config(
         dict(
-            default_scope="slotcon",
+            default_scope="slotcon_plugin",
             work_dir=str(work_dir),
             experiment_name=f"tiny-{work_dir}",
             model={

@@ -20,10 +20,10 @@ def build(model, **paramwise):
     return build_optim_wrapper(
         model,
         dict(
-            type="slotcon.MixedPrecisionOptimWrapper",
+            type="slotcon_plugin.MixedPrecisionOptimWrapper",
             dtype="float32",
-            constructor="slotcon.PartOptimWrapperConstructor",
-            optimizer=dict(type="slotcon.LARS", lr=1.0, weight_decay=1e-2),
+            constructor="slotcon_plugin.PartOptimWrapperConstructor",
+            optimizer=dict(type="slotcon_plugin.LARS", lr=1.0, weight_decay=1e-2),
             paramwise_cfg=paramwise or None,
         ),
     )
@@ -64,7 +64,7 @@ def test_without_parts_there_is_one_group_without_the_teacher(model):
 
 def test_the_optimisers_own_default_decay_stays(model):
     cfg = dict(
-        constructor="slotcon.PartOptimWrapperConstructor",
+        constructor="slotcon_plugin.PartOptimWrapperConstructor",
         optimizer=dict(type="AdamW", lr=1e-3),
         paramwise_cfg=dict(custom_keys={"student.backbone": dict(lr_mult=0.1)}),
     )

@@ -103,17 +103,17 @@ def config(tmp_path, folder):
         num_pairs=8, queue_size=16, data_preprocessor=dict(type="TwoViewPreprocessor"),
     )  # fmt: skip
     path = tmp_path / "config.py"
-    path.write_text(f"default_scope = 'slotcon'\nmodel = {model}\ntrain_dataloader = dict(dataset={dataset})\n")
+    path.write_text(f"default_scope = 'slotcon_plugin'\nmodel = {model}\ntrain_dataloader = dict(dataset={dataset})\n")
     return path
 
 
 def test_random_weights_and_a_checkpoint_side_by_side(tmp_path, folder, config):
     checkpoint = tmp_path / "iter_1.pth"
-    model = MODELS.build({**Config.fromfile(config).model, "_scope_": "slotcon"})
+    model = MODELS.build({**Config.fromfile(config).model, "_scope_": "slotcon_plugin"})
     torch.save({"state_dict": model.state_dict()}, checkpoint)
     figures = compare_pixel_retrieval(config, folder, [checkpoint], num_pairs=4)
     assert list(figures) == ["random weights", str(checkpoint)]
-    dataset = DATASETS.build({**Config.fromfile(config).train_dataloader.dataset, "_scope_": "slotcon"})
+    dataset = DATASETS.build({**Config.fromfile(config).train_dataloader.dataset, "_scope_": "slotcon_plugin"})
     expected = evaluate_pixel_retrieval(model.eval().embed, dataset, num_pairs=4)
     assert figures[str(checkpoint)] == expected
     assert {name for name in expected if figures["random weights"][name] == expected[name]} >= {

@@ -13,7 +13,7 @@ from slotcon_plugin.models.pixel_pairs import sample_pairs
 def make_vader(**options):
     torch.manual_seed(0)
     settings = dict(
-        backbone=dict(type="slotcon.TorchvisionResNet", depth=18, zero_init_residual=False),
+        backbone=dict(type="slotcon_plugin.TorchvisionResNet", depth=18, zero_init_residual=False),
         decoder=dict(fpn_channels=16, channels=32),
         num_pairs=6,
         queue_size=40,
@@ -179,7 +179,7 @@ def test_starts_from_a_checkpoint_of_another_method(tmp_path, vader):
             assert torch.equal(value, weights[name]), name
     for name, value in model.student["decoder"].state_dict().items():
         assert torch.equal(value, untouched[name]), name
-    other = make_vader(backbone=dict(type="slotcon.TorchvisionResNet", depth=34), backbone_checkpoint=str(path))
+    other = make_vader(backbone=dict(type="slotcon_plugin.TorchvisionResNet", depth=34), backbone_checkpoint=str(path))
     with pytest.raises(ValueError, match="ResNet-18"):
         other.init_weights()
 

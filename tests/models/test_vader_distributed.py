@@ -25,7 +25,7 @@ def work(rank, ranks, folder):
         dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=ranks)
     torch.manual_seed(0)
     model = VADeR(
-        backbone=dict(type="slotcon.TorchvisionResNet", depth=18, zero_init_residual=False),
+        backbone=dict(type="slotcon_plugin.TorchvisionResNet", depth=18, zero_init_residual=False),
         decoder=dict(fpn_channels=8, channels=8),
         num_pairs=(SIDE // 4) ** 2,
         queue_size=3 * BATCH * (SIDE // 4) ** 2,

@@ -46,7 +46,7 @@ def test_points_and_matches_are_drawn_where_they_are():
 @pytest.fixture
 def vader(monkeypatch):
     model = VADeR(
-        backbone=dict(type="slotcon.TorchvisionResNet", depth=18),
+        backbone=dict(type="slotcon_plugin.TorchvisionResNet", depth=18),
         decoder=dict(fpn_channels=8, channels=8),
         queue_size=4,
     ).eval()

@@ -1,6 +1,6 @@
 """How every pretraining runs: logging, checkpoints, exact resume. Nothing of a method is decided here."""
 
-default_scope = "slotcon"
+default_scope = "slotcon_plugin"
 custom_imports = dict(imports=["slotcon_plugin"], allow_failed_imports=False)
 
 train_cfg = dict(type="PretrainLoop", max_epochs=800)
