@@ -1,0 +1,224 @@
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import nn
+
+from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
+from slotcon_plugin.evaluation.features import MEAN, STD
+from slotcon_plugin.evaluation.metrics import confusion_counts
+from slotcon_plugin.evaluation.run import (
+    build_untrained,
+    evaluate_unsupervised,
+    load_probe_arms,
+    photos_in,
+    probe_arms,
+)
+from slotcon_plugin.evaluation.unsupervised import score_counts
+from slotcon_plugin.registry import HOOKS
+from slotcon_plugin.results import read_result
+
+MODEL = dict(
+    type="SlotCon",
+    data_preprocessor=dict(type="TwoViewPreprocessor"),
+    backbone=dict(type="TorchvisionResNet", depth=18, zero_init_residual=True),
+    projector=dict(type="MLPHead", hidden_channels=16, out_channels=8, num_layers=2),
+    predictor=dict(type="MLPHead", hidden_channels=16, num_layers=2),
+    grouping=dict(type="SemanticGrouping", num_prototypes=14),
+)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return make_demo_scenes(tmp_path_factory.mktemp("unsup") / "demo", {"train": 4, "val": 3}, (64, 48))
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = tmp_path_factory.mktemp("config") / "tiny.py"
+    Config(dict(default_scope="slotcon_plugin", model=MODEL)).dump(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(config):
+    model = build_untrained(config, seed=3)
+    path = config.with_name("iter_1.pth")
+    torch.save({"meta": {}, "state_dict": model.state_dict()}, path)
+    return path
+
+
+def test_protocols_by_hand():
+    # prototypes 0 and 1 point the same way; 4 is dead and points where nothing else does
+    prototypes = np.array([[1, 0, 0], [3, 0.2, 0], [0, 1, 0], [0, 0, 2], [-1, -1, -1]])
+    counts = np.array([[40, 5, 0], [30, 0, 0], [0, 20, 2], [1, 0, 10], [0, 0, 0]])
+    result = score_counts(counts, prototypes, ("a", "b", "c"))
+    assert result.live_prototypes == 4
+    hungarian, kmeans, majority = (result.scores[name] for name in ("hungarian", "kmeans", "majority"))
+    # prototype 1 is left over: its 30 pixels of class a are wrong
+    np.testing.assert_allclose(hungarian.iou, [100 * 40 / 76, 100 * 20 / 27, 100 * 10 / 13])
+    assert hungarian.pixel_accuracy == pytest.approx(100 * 70 / 108)
+    # merged {0, 1}: 70 right of class a
+    np.testing.assert_allclose(kmeans.iou, [100 * 70 / 76, 100 * 20 / 27, 100 * 10 / 13])
+    assert kmeans.pixel_accuracy == pytest.approx(100 * 100 / 108)
+    np.testing.assert_allclose(majority.iou, kmeans.iou)
+    figures = result.metrics()
+    assert figures["mIoU_kmeans"] == kmeans.miou
+    assert figures["live_prototypes"] == 4
+    assert "4 of 5 prototypes own pixels; 3 classes" in str(result)
+
+
+def test_fewer_prototypes_than_classes():
+    result = score_counts(np.array([[4, 0, 0], [0, 3, 3]]), np.eye(2), ("a", "b", "c"))
+    for name in ("hungarian", "kmeans", "majority"):
+        np.testing.assert_allclose(sorted(result.scores[name].iou), [0, 50, 100])
+        assert result.scores[name].pixel_accuracy == pytest.approx(70)
+
+
+def test_a_real_model_against_naive_code(config, demo):
+    model = build_untrained(config, seed=0).train()
+    data = open_labelled_set(demo, "val")
+    result = segment_unsupervised(model, data, short_side=48, batch_size=2)
+    assert model.training, "the mode is left as it was"
+
+    model.eval()
+    counts = np.zeros((14, 11), int)
+    parts = model.teacher
+    for index in range(3):
+        image, label = data.read(index)
+        pixels = (image / 255.0 - np.array(MEAN)) / np.array(STD)
+        with torch.no_grad():
+            z = parts["projector"](parts["backbone"](torch.tensor(pixels).permute(2, 0, 1)[None].float())[-1])
+        cosine = torch.stack([F.cosine_similarity(z, p.view(1, -1, 1, 1)) for p in parts["grouping"].prototypes], 1)
+        full = F.interpolate(cosine, label.shape, mode="bilinear", align_corners=False)[0]
+        counts += confusion_counts(full.argmax(0).numpy(), label, 14, 11)
+    assert np.abs(result.counts - counts).sum() <= 4, "up to ties in the last bit"
+    assert result.counts.sum() == 3 * 48 * 64
+
+
+class Painter(nn.Module):
+    """A model whose prototypes are exactly the classes of the demo scenes, in another order."""
+
+    def __init__(self, labels):
+        super().__init__()
+        self.labels = labels
+        self.grouping = nn.Module()
+        self.grouping.prototypes = nn.Parameter(torch.eye(11))
+
+    def branch(self, name):
+        return {"grouping": self.grouping}
+
+    def group(self, images, branch):
+        taken, self.labels = self.labels[: len(images)], self.labels[len(images) :]
+        logits = F.one_hot((torch.stack(taken) + 3) % 11, 11).permute(0, 3, 1, 2).float()
+        return SimpleNamespace(assignment_logits=logits)
+
+
+def test_a_perfect_grouping_scores_100(demo):
+    data = open_labelled_set(demo, "val")
+    labels = [torch.from_numpy(data.read(i).label).long() for i in range(3)]
+    result = segment_unsupervised(Painter(labels), data, batch_size=2)
+    for score in result.scores.values():
+        assert score.miou == score.pixel_accuracy == 100
+
+
+def test_a_method_without_prototypes_is_refused(demo):
+    with pytest.raises(ValueError, match=r"Identity has no prototypes.*eval_probe"):
+        segment_unsupervised(nn.Identity(), open_labelled_set(demo, "val"))
+
+
+def test_result_file(config, checkpoint, demo, tmp_path):
+    data = open_labelled_set(demo, "val")
+    result = evaluate_unsupervised(config, checkpoint, data, short_side=48, result_file=tmp_path / "r.json")
+    stored = read_result(tmp_path / "r.json")
+    assert stored["metrics"] == pytest.approx(result.metrics())
+    assert stored["pretraining"] == "slotcon"
+    assert stored["task"] == "unsupervised_seg_demo_val"
+    assert len(stored["backbone_sha256"]) == 64
+    iou = stored["iou"]["kmeans"]
+    assert list(iou) == list(data.classes)
+    assert np.nanmean([np.nan if v is None else v for v in iou.values()]) == pytest.approx(
+        result.scores["kmeans"].miou, abs=1e-2
+    )
+
+    evaluate_unsupervised(config, None, data, short_side=48, seed=3, result_file=tmp_path / "random.json")
+    random = read_result(tmp_path / "random.json")
+    assert random["backbone_sha256"] is None
+    assert random["pretraining"] == "random"
+    assert random["metrics"] == stored["metrics"], "the checkpoint was written from the same seed, untrained"
+
+
+def test_hook_reports_the_figures_of_the_library(config, demo):
+    model = build_untrained(config, seed=0)
+    hook = HOOKS.build(dict(type="UnsupervisedSegHook", data=str(demo), interval=2, limit=2, short_side=48))
+    assert isinstance(hook, UnsupervisedSegHook)
+    scalars = []
+    runner = SimpleNamespace(
+        model=model, epoch=0, iter=0, max_epochs=3, logger=logging.getLogger("hook-test"),
+        visualizer=SimpleNamespace(add_scalars=lambda values, step: scalars.append((step, values))),
+    )  # fmt: skip
+    runner._train_loop = runner
+    hook.is_last_train_epoch = lambda runner: runner.epoch + 1 == runner.max_epochs
+    hook.before_train(runner)
+    for epoch in range(3):
+        runner.epoch, runner.iter = epoch, 10 * (epoch + 1)
+        hook.after_train_epoch(runner)
+    assert [step for step, _ in scalars] == [0, 20, 30], "before, every second epoch, at the end"
+    expected = segment_unsupervised(model, open_labelled_set(demo, "val").subset(2), short_side=48).metrics()
+    assert scalars[0][1] == {f"unsupervised/{name}": value for name, value in expected.items()}
+
+
+def test_hook_finds_mistakes_before_training(demo):
+    with pytest.raises(ValueError, match="no such folder"):
+        UnsupervisedSegHook(data=str(demo / "nowhere"))
+    with pytest.raises(ValueError, match="at least 1 epoch, got 0"):
+        UnsupervisedSegHook(data=str(demo), interval=0)
+    with pytest.raises(ValueError, match="has no prototypes"):
+        UnsupervisedSegHook(data=str(demo)).before_train(SimpleNamespace(model=nn.Identity(), iter=0))
+
+
+def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
+    photos = photos_in(demo / "images", limit=4)
+    assert len(photos) == 4
+    arms = load_probe_arms(checkpoint, calibration_photos=photos, input_size=(32, 64))
+    assert list(arms) == ["checkpoint", "random", "random_bn"]
+    state = torch.load(checkpoint, weights_only=True)["state_dict"]
+    torch.testing.assert_close(
+        arms["checkpoint"][0].net.conv1.weight, state["teacher.backbone.conv1.weight"].contiguous()
+    )
+    a, b = arms["random"][0].net, arms["random_bn"][0].net
+    assert torch.equal(a.layer4[1].conv2.weight, b.layer4[1].conv2.weight), "differ in statistics alone"
+    assert not torch.equal(a.bn1.running_mean, b.bn1.running_mean)
+    assert (a.layer1[0].bn2.weight == 1).all(), "not the zero-initialised residuals that pretraining starts with"
+
+    sets = [open_labelled_set(demo, split) for split in ("train", "val")]
+    results = probe_arms(
+        arms, *sets, pretraining="tiny", out_dir=tmp_path, input_size=(32, 64), epochs=1, seeds=(5,), neighbours=2
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
+        f"{probe}_{arm}.json" for probe in ("linear", "knn") for arm in arms
+    )
+    stored = read_result(tmp_path / "linear_checkpoint.json")
+    assert stored["metrics"]["mIoU"] == results["checkpoint"]["linear"].miou[0]
+    assert (stored["pretraining"], stored["seed"]) == ("tiny", 5)
+    assert stored["backbone_sha256"] == arms["checkpoint"][1]
+    assert read_result(tmp_path / "knn_random_bn.json")["pretraining"] == "random_bn"
+    assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
+
+
+def test_probe_arms_by_config(config, checkpoint):
+    arms = load_probe_arms(checkpoint, config)
+    assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1], "one hash for one backbone"
+    assert (arms["random"][0].layer1[0].bn2.weight == 1).all()
+    assert (build_untrained(config, 0).teacher["backbone"].layer1[0].bn2.weight == 0).all()
+
+
+def test_photos_in_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match="no image in it"):
+        photos_in(tmp_path, 3)
