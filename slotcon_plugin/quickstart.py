@@ -1,0 +1,124 @@
+"""The main job from end to end, small: photos -> pretraining -> backbone -> proof that it learned -> pictures."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.convert import convert
+from slotcon_plugin.data import PHOTO_SUFFIXES, TwoViewDataset
+from slotcon_plugin.engine import find_resumable
+from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
+from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
+from slotcon_plugin.visualization.run import visualize_groups
+
+_IMAGES_SEEN = 12_000  # about four minutes on two cores
+_MAX_PHOTOS, _HELD_OUT, _BATCH = 2000, 48, 64
+
+
+def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
+    """Choose photos of a folder, spread evenly: a list file to train on and one of photos that are held out.
+
+    Raises:
+        ValueError: there are fewer photos than one batch and some to look at.
+    """
+    photos = sorted(p.resolve() for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    if len(photos) < _BATCH + 8:
+        raise ValueError(
+            f"{folder} has {len(photos)} photos ({', '.join(PHOTO_SUFFIXES)}); the quickstart needs {_BATCH + 8} at least"
+        )
+    chosen = np.linspace(0, len(photos) - 1, min(len(photos), _MAX_PHOTOS)).round().astype(int)
+    apart = max(len(chosen) // _HELD_OUT, 9)
+    lists = []
+    for name, indices in (("train", np.delete(chosen, np.s_[::apart])), ("held_out", chosen[::apart])):
+        lists.append(work_dir / f"{name}.txt")
+        lists[-1].write_text("".join(f"{photos[i]}\n" for i in indices), encoding="utf-8")
+    return lists[0], lists[1]
+
+
+def _judge_on_masks(config: str, checkpoint: Path, data_root: str) -> list[tuple[str, str, str]]:
+    """Linear segmentation on frozen features of demo scenes, pretrained and random backbone."""
+    train, val = (open_labelled_set(data_root, split).subset(limit) for split, limit in (("train", 160), ("val", 80)))
+    arms = load_probe_arms(checkpoint, config)
+    results = probe_arms(arms, train, val, pretraining="slotcon", neighbours=0, seeds=(0, 1))
+    return [
+        (arm, "linear segmentation of held-out scenes, mIoU", f"{results[arm]['linear'].miou[0]:.1f}") for arm in arms
+    ]
+
+
+def _judge_without_masks(config: str, checkpoint: Path, held_out: Path) -> list[tuple[str, str, str]]:
+    """Whether a place of a photo is found again in another augmented view of it, pretrained and random backbone."""
+    views = {**Config.fromfile(config).train_dataloader.dataset, "source": dict(type="ListFile", path=str(held_out))}
+    views.pop("type")
+    dataset = TwoViewDataset(**views)
+    rows = []
+    for arm, (backbone, _) in load_probe_arms(checkpoint, config).items():
+        figures = evaluate_pixel_retrieval(_last_map(backbone.eval()), dataset)
+        rows.append((arm, "places found again in another view, %", f"{100 * figures['pixel_accuracy']:.1f}"))
+    return rows
+
+
+def _last_map(backbone: nn.Module):
+    return lambda images: backbone(images)[-1]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """See ``tools/quickstart.sh --help``."""
+    parser = argparse.ArgumentParser(prog="bash tools/quickstart.sh", description=__doc__)
+    parser.add_argument("photos", nargs="?", help="folder of your photos (default: demo scenes, made on the spot)")
+    parser.add_argument("--work-dir", default="work_dirs/quickstart", help="(%(default)s)")
+    args = parser.parse_args(argv)
+    work_dir = Path(args.work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+
+    try:
+        if args.photos:
+            name = "slotcon_small"
+            train, held_out = take_photos(Path(args.photos), work_dir)
+            num_photos = len(train.read_text().splitlines())
+        else:
+            name, num_photos = "slotcon_demo", 1200
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    cfg = Config.fromfile(f"configs/pretrain/{name}.py")
+    if args.photos:
+        cfg.train_dataloader.dataset.source = dict(type="ListFile", path=str(train))
+    cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
+    cfg.work_dir, cfg.launcher = str(work_dir), "none"
+    print(f"== 1/4 pretraining for {cfg.train_cfg.max_epochs} epochs (`eta` in the log is the time that is left)")
+    pretrain(cfg)
+
+    config, checkpoint = str(work_dir / "config.py"), find_resumable(work_dir)
+    cfg.dump(config)
+    print("== 2/4 exporting the teacher's backbone")
+    backbone = work_dir / "backbone_torchvision.pth"
+    convert(checkpoint, backbone, "torchvision")
+    print("== 3/4 comparing frozen features with those of a random backbone")
+    torch.manual_seed(0)
+    rows = (
+        _judge_without_masks(config, checkpoint, held_out)
+        if args.photos
+        else _judge_on_masks(config, checkpoint, cfg.data_root)
+    )
+    print("== 4/4 drawing what the prototypes have found")
+    shown = held_out.read_text().splitlines()[:16] if args.photos else [f"{cfg.data_root}/images/val"]
+    picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, "teacher", "cpu")
+
+    print(f"\n{rows[0][1]}:")
+    for arm, _, figure in rows:
+        print(f"  {'pretrained' if arm == 'checkpoint' else arm:<12}{figure:>6}")
+    print(
+        f"\nbackbone   {backbone}\ngroupings  {picture}\ncheckpoint {checkpoint}\nTensorBoard: tensorboard --logdir {work_dir}"
+    )
+
+
+if __name__ == "__main__":
+    main()

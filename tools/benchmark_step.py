@@ -1,0 +1,35 @@
+"""Time a training step: images/s, peak memory, the share of each part, and how near it comes to the device's limit.
+
+    python tools/benchmark_step.py configs/pretrain/slotcon_coco.py --batch-size 8
+    python tools/benchmark_step.py configs/pretrain/slotcon_coco.py --batch-size 64 --device cuda
+    python tools/benchmark_step.py configs/pretrain/vader_coco.py --batch-size 8 --dtype float32
+
+Random views stand in for photos; tools/benchmark_pipeline.py times the photos' side.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from mmengine.config import Config, DictAction
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", help="a pretraining config")
+    parser.add_argument("--batch-size", type=int, default=8, help="images a step (%(default)s)")
+    parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=10, help="timed repetitions of each part (%(default)s)")
+    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    args = parser.parse_args()
+
+    from slotcon_plugin.engine.benchmark import benchmark_step
+
+    cfg = Config.fromfile(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    print(benchmark_step(cfg, args.batch_size, args.dtype, args.device, args.repeats))
+
+
+if __name__ == "__main__":
+    main()
