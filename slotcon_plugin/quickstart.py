@@ -11,9 +11,10 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.apis import pretrain
 from slotcon_plugin.convert import convert
-from slotcon_plugin.data import PHOTO_SUFFIXES, TwoViewDataset
+from slotcon_plugin.data import TwoViewDataset
+from slotcon_plugin.data.sources import PHOTO_SUFFIXES
 from slotcon_plugin.engine import find_resumable
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
@@ -33,7 +34,8 @@ def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
     photos = sorted(p.resolve() for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
     if len(photos) < _BATCH + 8:
         raise ValueError(
-            f"{folder} has {len(photos)} photos ({', '.join(PHOTO_SUFFIXES)}); the quickstart needs {_BATCH + 8} at least"
+            f"{folder} has {len(photos)} photos ({', '.join(PHOTO_SUFFIXES)}); "
+            f"the quickstart needs {_BATCH + 8} at least"
         )
     chosen = np.linspace(0, len(photos) - 1, min(len(photos), _MAX_PHOTOS)).round().astype(int)
     apart = max(len(chosen) // _HELD_OUT, 9)
@@ -115,9 +117,8 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\n{rows[0][1]}:")
     for arm, _, figure in rows:
         print(f"  {'pretrained' if arm == 'checkpoint' else arm:<12}{figure:>6}")
-    print(
-        f"\nbackbone   {backbone}\ngroupings  {picture}\ncheckpoint {checkpoint}\nTensorBoard: tensorboard --logdir {work_dir}"
-    )
+    print(f"\nbackbone   {backbone}\ngroupings  {picture}\ncheckpoint {checkpoint}")
+    print(f"TensorBoard: tensorboard --logdir {work_dir}")
 
 
 if __name__ == "__main__":

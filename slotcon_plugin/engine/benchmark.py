@@ -56,8 +56,8 @@ class StepFigures:
         return (
             f"{self.images_per_s:.2f} images/s, {self.step_s * 1e3:.1f} ms a step of {self.batch_size} "
             f"(spread {self.step_spread_s * 1e3:.1f} ms), peak memory {self.peak_gib:.2f} GiB\n"
-            f"{self.gflop_per_image:.1f} GFLOP an image: {self.tflops:.3g} TFLOP/s, {self.tflops / self.matmul_tflops:.0%} "
-            f"of what a large matrix product reaches here ({self.matmul_tflops:.3g} TFLOP/s)\n{shares}"
+            f"{self.gflop_per_image:.1f} GFLOP an image: {self.tflops:.3g} TFLOP/s, "
+            f"{self.tflops / self.matmul_tflops:.0%} of what a large matrix product reaches here ({self.matmul_tflops:.3g} TFLOP/s)\n{shares}"
         )
 
 
@@ -73,6 +73,12 @@ def _median_time(work: Callable[[], object], repeats: int, device: torch.device)
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
     return statistics.median(times[1:]), max(times[1:]) - min(times[1:])
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
@@ -144,11 +150,7 @@ def benchmark_step(cfg: Config, batch_size: int, dtype: str, device: str, repeat
         sum(out.float().mean() for out in outputs).backward()
 
     step_s, spread = _median_time(step, repeats, where)
-    peak = (
-        torch.cuda.max_memory_allocated()
-        if where.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
+    peak = _peak_bytes(where)
     backbone_s, _ = _median_time(lambda: through(None), repeats, where)
     heads_s = _median_time(lambda: through(projector), repeats, where)[0] - backbone_s if projector else 0.0
     forward_and_backward()
