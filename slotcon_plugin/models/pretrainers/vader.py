@@ -111,17 +111,17 @@ class VADeR(BasePretrainer):
 
         similarities = pixel_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(sample_index))
         loss = pixel_contrast_loss(similarities, self.temperature)
-        self._watch(queries, keys, similarities)
+        figures = self._watch(queries, keys, similarities)
         self.queue.enqueue(keys.flatten(0, 1), sample_index.repeat_interleave(self.num_pairs))
-        return {"loss_pixel": loss, **self.monitor}
+        return {"loss_pixel": loss, **figures}
 
     @torch.no_grad()
-    def _watch(self, queries: Tensor, keys: Tensor, similarities: PixelSimilarities) -> None:
+    def _watch(self, queries: Tensor, keys: Tensor, similarities: PixelSimilarities) -> dict[str, Tensor]:
         positive, negative = similarities
         among_batch = pixel_similarities(queries, keys, keys.flatten(0, 1)).negative.flatten(0, 1)  # (B*P, B*P)
         own = torch.arange(len(among_batch), device=among_batch.device)
         counted = negative.isfinite()
-        self.monitor = {
+        figures = {
             # share of queries whose nearest key of the batch, their own image's included, is their own
             "pixel_accuracy": (among_batch.argmax(dim=1) == own).float().mean(),
             # share of queries that are closer to their own key than to every negative
@@ -129,4 +129,7 @@ class VADeR(BasePretrainer):
             "positive_similarity": positive.mean(),
             "negative_similarity": negative.where(counted, 0.0).sum() / counted.sum().clamp(min=1),
             "queue_fill": self.queue.fill,
+            "features": keys.flatten(0, 1),  # (B*P, D)
         }
+        self.monitor = {**figures, "features": keys.flatten(0, 1)}
+        return figures

@@ -1,0 +1,64 @@
+"""The demo's recipe through the real runner, and its resume bit for bit with the queue."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from PIL import Image
+
+from slotcon_plugin.apis import load_pretrainer, pretrain
+
+
+@pytest.fixture
+def config(tmp_path, repo):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)).save(photos / f"{i}.png")
+
+    def build(name):
+        cfg = Config.fromfile(repo / "configs/pretrain/vader_demo.py")
+        cfg.train_dataloader.dataset.source = dict(type="ImageFolder", root=str(photos))
+        cfg.merge_from_dict(
+            {
+                "work_dir": str(tmp_path / name),
+                "experiment_name": f"{tmp_path.name}-{name}",
+                "train_cfg.max_epochs": 3,
+                "train_dataloader.batch_size": 4,
+                "train_dataloader.num_workers": 0,
+                "train_dataloader.persistent_workers": False,
+                "train_dataloader.dataset.view_size": 64,
+                "train_dataloader.dataset.overlap_grid": 16,
+                "model.decoder.fpn_channels": 8,
+                "model.decoder.channels": 8,
+                "model.queue_size": 300,
+                "default_hooks.checkpoint.interval": 1,
+                "default_hooks.checkpoint.max_keep_ckpts": 10,
+                "visualizer.vis_backends": [dict(type="LocalVisBackend")],
+            }
+        )
+        return cfg
+
+    return build
+
+
+@pytest.mark.slow
+def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, config):
+    pretrain(config("straight"))
+    (tmp_path / "resumed").mkdir()
+    shutil.copy(tmp_path / "straight/iter_3.pth", tmp_path / "resumed")
+    pretrain(config("resumed"), resume=True)
+    ends = [
+        torch.load(tmp_path / name / "iter_6.pth", weights_only=False)["state_dict"] for name in ("straight", "resumed")
+    ]
+    assert ends[0].keys() == ends[1].keys()
+    for key, value in ends[0].items():
+        assert torch.equal(value, ends[1][key]), key
+    # six batches of four photos with 32 pixels have gone round a queue of 300 twice and a bit
+    assert ends[0]["queue.position"].item() == 6 * 4 * 32 % 300
+    assert ends[0]["queue.image_ids"].unique().tolist() == list(range(8))
+    model = load_pretrainer(config("straight"), tmp_path / "straight/iter_6.pth")
+    assert torch.equal(model.queue.keys, ends[0]["queue.keys"])
