@@ -37,7 +37,8 @@ SITUATIONS = (
     Situation(
         "prototypes_collapsed",
         ("usage_entropy", "used_prototypes", "num_prototypes"),
-        lambda f: math.exp(f["usage_entropy"]) < 2,
+        # exp(entropy): as if so many prototypes were used equally often
+        lambda f: math.exp(f["usage_entropy"]) < max(min(3, f["num_prototypes"] / 2), f["num_prototypes"] / 16),
         lambda f: (
             f"The grouping has collapsed: {f['used_prototypes']} of {f['num_prototypes']} prototypes own nearly every "
             "position of every photo, so photos are no longer divided into parts. The centering of the teacher's "
@@ -86,7 +87,7 @@ SITUATIONS = (
     Situation(
         "teacher_sharp",
         ("teacher_entropy", "num_prototypes"),
-        lambda f: f["teacher_entropy"] < 0.02 * math.log(f["num_prototypes"]),
+        lambda f: f["teacher_entropy"] < 0.05 * math.log(f["num_prototypes"]),
         lambda f: (
             f"The teacher is certain of every position (entropy {f['teacher_entropy']:.3f} of at most "
             f"{math.log(f['num_prototypes']):.2f}). Its mistakes become targets, and the groupings stop changing: this "

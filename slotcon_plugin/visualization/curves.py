@@ -21,7 +21,11 @@ TITLES = {
     "loss": "loss",
     "loss_group": "grouping loss (weighted)",
     "loss_slot": "slot contrast loss (weighted)",
-    "loss_contrast": "pixel contrast loss",
+    "loss_pixel": "pixel contrast loss",
+    "pixel_accuracy": "share of pixels nearest to their own key in the batch",
+    "contrast_accuracy": "share of pixels nearer to their own key than to all negatives",
+    "positive_similarity": "cosine similarity of matching pixels",
+    "negative_similarity": "mean cosine similarity of other pixels",
     "teacher_entropy": "teacher entropy (nats); dashed: ln K",
     "live_prototypes": "live prototypes in a batch; dashed: K",
     "live_prototypes_epoch": "live prototypes in an epoch; dashed: K",
@@ -39,6 +43,7 @@ _LIMITS = {
     "live_prototypes": float,
     "live_prototypes_epoch": float,
 }
+_FROM_ZERO = {*_LIMITS, "num_queries", "effective_rank", "center_norm", "data_time_share", "pixel_accuracy"}
 _NOT_SHOWN = {"iter", "epoch", "step", "num_prototypes", "used_prototypes", "time", "data_time", "memory"}
 # Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -189,7 +194,7 @@ def plot_runs(
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-        elif name in TITLES and not name.startswith("loss"):
+        elif name in _FROM_ZERO:
             axes.set_ylim(bottom=0)  # so that a change looks as large as it is
     for axes in grid[len(figures) :]:
         axes.remove()
