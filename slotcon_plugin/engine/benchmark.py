@@ -57,7 +57,8 @@ class StepFigures:
             f"{self.images_per_s:.2f} images/s, {self.step_s * 1e3:.1f} ms a step of {self.batch_size} "
             f"(spread {self.step_spread_s * 1e3:.1f} ms), peak memory {self.peak_gib:.2f} GiB\n"
             f"{self.gflop_per_image:.1f} GFLOP an image: {self.tflops:.3g} TFLOP/s, "
-            f"{self.tflops / self.matmul_tflops:.0%} of what a large matrix product reaches here ({self.matmul_tflops:.3g} TFLOP/s)\n{shares}"
+            f"{self.tflops / self.matmul_tflops:.0%} of what a large matrix product reaches here "
+            f"({self.matmul_tflops:.3g} TFLOP/s)\n{shares}"
         )
 
 
