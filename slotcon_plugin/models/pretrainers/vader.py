@@ -129,7 +129,6 @@ class VADeR(BasePretrainer):
             "positive_similarity": positive.mean(),
             "negative_similarity": negative.where(counted, 0.0).sum() / counted.sum().clamp(min=1),
             "queue_fill": self.queue.fill,
-            "features": keys.flatten(0, 1),  # (B*P, D)
         }
         self.monitor = {**figures, "features": keys.flatten(0, 1)}
         return figures
