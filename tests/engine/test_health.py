@@ -112,6 +112,25 @@ def test_a_situation_is_told_once_until_it_has_been_over(name):
     assert [len(alarms.judge(sick)) for _ in range(patience)] == [0] * (patience - 1) + [1]
 
 
+@pytest.mark.parametrize(
+    ("num_prototypes", "in_use", "collapsed"),
+    [
+        (256, 15, True),
+        (256, 17, False),
+        (64, 3.9, True),
+        (64, 4.1, False),
+        (24, 2.9, True),
+        (24, 3.1, False),
+        (4, 2.1, 0),
+    ],
+)
+def test_from_how_many_prototypes_in_use_on_it_is_a_collapse(num_prototypes, in_use, collapsed):
+    figures = {"num_prototypes": num_prototypes, "usage_entropy": math.log(in_use), "used_prototypes": 2}
+    alarms = Alarms()
+    told = [s.name for _ in range(5) for s, _ in alarms.judge({"epoch": 2, **figures})]
+    assert told == ["prototypes_collapsed"] * collapsed
+
+
 def test_health_is_silent_and_so_is_what_cannot_be_judged():
     alarms = Alarms()
     assert not any(alarms.judge(HEALTHY) for _ in range(50))

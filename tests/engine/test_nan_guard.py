@@ -77,9 +77,12 @@ def test_the_run_stops_with_the_evidence_and_the_state_before(tiny, tmp_path):
         assert str(tmp_path / name) in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_skipped_batch_leaves_no_trace(tiny, tmp_path, dtype):
-    runner = tiny(hooks=guard(action="skip"), model=poisoned(3), optim_wrapper=dict(dtype=dtype))
+PRECISIONS = [dict(dtype="float32"), dict(dtype="bfloat16"), dict(dtype="float16", init_scale=8.0)]
+
+
+@pytest.mark.parametrize("wrapper", PRECISIONS, ids=lambda wrapper: wrapper["dtype"])
+def test_a_skipped_batch_leaves_no_trace(tiny, tmp_path, wrapper):
+    runner = tiny(hooks=guard(action="skip"), model=poisoned(3), optim_wrapper=wrapper)
     before = snapshots(runner)
     rates = []
     runner.register_hook(RateRecorder(rates), priority="LOWEST")
