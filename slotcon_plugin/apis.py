@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -84,12 +85,18 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         device: where to put it.
 
     Raises:
-        ValueError: the checkpoint is not one of this config.
+        ValueError: there is no such file, it is no checkpoint, or not one of this config.
     """
     allow_checkpoint_classes()
+    for what, path in (("config", config), ("checkpoint", checkpoint)):
+        if not isinstance(path, Config) and not Path(path).is_file():
+            raise ValueError(f"the {what} {path} does not exist")
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     model = MODELS.build({**cfg.model, "_scope_": SCOPE})
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise ValueError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
     try:
         model.load_state_dict(state.get("state_dict", state))
     except RuntimeError as error:

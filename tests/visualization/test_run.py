@@ -1,0 +1,51 @@
+import pytest
+
+from slotcon_plugin.visualization.run import visualize_groups, visualize_prototypes
+
+GROUPS = dict(limit=4, size=64, branch="teacher", device="cpu")
+PROTOTYPES = dict(limit=4, prototypes=None, most_used=2, nearest=2, size=64, device="cpu")
+
+
+@pytest.fixture
+def loaded(model, monkeypatch):
+    monkeypatch.setattr("slotcon_plugin.visualization.run.load_pretrainer", lambda *_: model)
+
+
+@pytest.fixture
+def photos(halves, tmp_path):
+    (tmp_path / "photos").mkdir()
+    for i in range(3):
+        halves(tmp_path / "photos" / f"{i}.png", (200, 30, 30), (30, 30, 200))
+    return [str(tmp_path / "photos")]
+
+
+@pytest.mark.usefixtures("loaded")
+def test_a_page_shows_each_photo_and_each_prototype(photos, tmp_path):
+    page = visualize_groups("config", "c.pth", photos, str(tmp_path / "g.html"), **GROUPS).read_text()
+    assert page.count("<figure>") == 3
+    assert "2.png" in page
+    page = visualize_prototypes("config", "c.pth", photos, str(tmp_path / "p.html"), **PROTOTYPES).read_text()
+    assert page.count("<figure>") == 2
+    assert "prototype 0" in page
+    assert "prototype 2" in page
+    assert "in 3 photos" in page
+
+
+@pytest.mark.usefixtures("loaded")
+def test_an_unknown_prototype_is_refused(photos, tmp_path):
+    with pytest.raises(ValueError, match=r"prototypes 0 to 3, not \[4, -1\]"):
+        visualize_prototypes(
+            "config", "c.pth", photos, str(tmp_path / "p.png"), **{**PROTOTYPES, "prototypes": [1, 4, -1]}
+        )
+
+
+def test_missing_and_broken_files_are_named(photos, tmp_path, repo):
+    out = str(tmp_path / "g.png")
+    config = str(repo / "configs/pretrain/slotcon_demo.py")
+    with pytest.raises(ValueError, match=r"config .*nowhere\.py does not exist"):
+        visualize_groups(str(tmp_path / "nowhere.py"), "c.pth", photos, out, **GROUPS)
+    with pytest.raises(ValueError, match=r"checkpoint .*c\.pth does not exist"):
+        visualize_groups(config, str(tmp_path / "c.pth"), photos, out, **GROUPS)
+    (tmp_path / "c.pth").write_bytes(b"PK\x03\x04 cut")
+    with pytest.raises(ValueError, match=r"c\.pth is no whole checkpoint"):
+        visualize_groups(config, str(tmp_path / "c.pth"), photos, out, **GROUPS)
