@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
 from torch import Tensor
-from torch.utils.data import default_collate
 from torchvision import transforms
 
 from slotcon_plugin.data import dataset as dataset_module
@@ -124,29 +123,31 @@ def _time_ours(
     timings: Timings,
 ) -> None:
     stages: dict[str, float] = defaultdict(float)
+    colour = total = 0.0
+    on_gpu = preprocessor.device.type != "cpu"
+    clock = time.perf_counter if on_gpu else time.process_time
     with (
         _timed(dataset.source, "read", "read the file", stages),
         _timed(Photo, "__init__", "decode", stages),
         _timed(Photo, "decode", "decode", stages),
         _timed(dataset_module, "resize_crop", "crop and resize", stages),
+        _timed(torch.utils.data, "default_collate", "collate", stages),
     ):
-        start = time.process_time()
-        samples = [dataset[key] for key in keys]
-        stages["draw, flip, assemble"] = time.process_time() - start - sum(stages.values())
-    start = time.process_time()
-    batches = [default_collate(samples[i : i + batch_size]) for i in range(0, len(samples), batch_size)]
-    stages["collate"] = time.process_time() - start
+        # Batch after batch, as a loader does: what is done with is freed and its memory used again.
+        for first in range(0, len(keys), batch_size):
+            start = time.process_time()
+            batch = torch.utils.data.default_collate([dataset[key] for key in keys[first : first + batch_size]])
+            total += time.process_time() - start
+            start = clock()
+            preprocessor(batch, True)
+            if on_gpu:
+                torch.cuda.synchronize()
+            colour += clock() - start
+    stages["draw, flip, assemble"] = total - sum(stages.values())
     for name, seconds in stages.items():
         timings.stages[name].append(seconds / len(keys))
-    timings.worker.append(sum(stages.values()) / len(keys))
-    on_gpu = preprocessor.device.type != "cpu"
-    clock = time.perf_counter if on_gpu else time.process_time
-    start = clock()
-    for batch in batches:
-        preprocessor(batch, True)
-    if on_gpu:
-        torch.cuda.synchronize()
-    timings.photometric.append((clock() - start) / len(keys))
+    timings.worker.append(total / len(keys))
+    timings.photometric.append(colour / len(keys))
 
 
 @contextmanager

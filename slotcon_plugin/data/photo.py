@@ -87,7 +87,7 @@ class Photo:
                     self.reductions = (8, 4, 2, 1)
                 else:
                     self._image = self._open()
-                if b"Exif\x00\x00" in data[:65536]:
+                if data.find(b"Exif\x00\x00", 0, 65536) >= 0:
                     tag = self._open().getexif().get(EXIF_ORIENTATION, 1)
             else:
                 self._image = self._open()
