@@ -79,7 +79,7 @@ def main() -> None:
             device=args.device,
         )
     except ValueError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{train.name} ({len(train)} photos) -> {test.name} ({len(test)} photos)")
     for arm, probes in results.items():
         for probe, result in probes.items():

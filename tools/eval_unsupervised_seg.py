@@ -67,7 +67,7 @@ def main() -> None:
             result_file=args.out,
         )
     except ValueError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: {error}\n")
     print(result)
 
 

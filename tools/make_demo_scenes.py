@@ -54,7 +54,7 @@ def main() -> None:
         number = dict(args.splits) if args.splits else args.num_images
         out = make_demo_scenes(args.out, number, tuple(args.size), args.seed, args.layout)
     except ValueError as error:
-        parser.error(str(error))
+        parser.exit(2, f"{parser.prog}: {error}\n")
     print(f"{out}: {args.layout} layout, {sum(1 for path in Path(out).rglob('*') if path.is_file())} files")
     if args.sheet:
         cv2.imwrite(args.sheet, contact_sheet(args.seed, size=tuple(args.size))[..., ::-1])
