@@ -54,7 +54,14 @@ def prepare_backbone(
     if not Path(checkpoint).is_file():
         raise ConversionError(f"backbone {checkpoint} does not exist")
     meta = convert(checkpoint, out, target, config=str(config))
-    return Origin(name or meta["kind"], meta["backbone_sha256"], out), meta
+    return Origin(name or _pretraining(meta), meta["backbone_sha256"], out), meta
+
+
+def _pretraining(meta: Mapping[str, Any]) -> str:
+    """The method's name for tables; of this project's two, VADeR is the one with a pyramid."""
+    meta = meta.get("origin", meta)  # a converted file tells what it was made from
+    kind = meta["kind"]
+    return ("vader" if meta["fpn"] else "slotcon") if kind == "slotcon_plugin" else kind
 
 
 def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:

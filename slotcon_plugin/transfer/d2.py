@@ -21,7 +21,12 @@ from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 rec
 from slotcon_plugin.transfer.backbone import Origin, prepare_backbone
 from slotcon_plugin.transfer.batch import BatchPlan, plan_batch
 from slotcon_plugin.transfer.d2_data import check_data, relocate
-from slotcon_plugin.transfer.d2_trainer import Stopwatch, TransferTrainer, look_that_it_arrived, write
+from slotcon_plugin.transfer.d2_trainer import (
+    Stopwatch,
+    TransferTrainer,
+    look_that_it_arrived,
+    write,
+)
 
 ORIGIN_FILE = "backbone.json"
 

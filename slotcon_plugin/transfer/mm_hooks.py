@@ -83,9 +83,9 @@ class TransferRun(Hook):
         return self.seconds_before + time.monotonic() - self.started
 
     def _write(self, runner: Runner, name: str, **extra: Any) -> None:
-        metrics = tidy_metrics(self.metrics)
-        if not is_main_process() or not metrics:
+        if not is_main_process() or runner.cfg.get("val_evaluator") is None:
             return
+        metrics = tidy_metrics(self.metrics) or nothing_detected(runner.cfg.val_evaluator)
         path = write_result(
             Path(runner.work_dir) / name,
             task=self.task,
@@ -98,6 +98,13 @@ class TransferRun(Hook):
             **extra,
         )
         print_log(f"Result: {', '.join(f'{k} {v:g}' for k, v in metrics.items())} -> {path}", "current")
+
+
+def nothing_detected(evaluator: dict[str, Any]) -> dict[str, float]:
+    """AP of a detector that found nothing at all: mmdet's CocoMetric then returns no figure, which is an AP of 0."""
+    asked = evaluator.get("metric", [])
+    names = {"bbox": "AP_box", "segm": "AP_mask"}
+    return {names[kind]: 0.0 for kind in ([asked] if isinstance(asked, str) else asked) if kind in names}
 
 
 def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:

@@ -80,6 +80,7 @@ def evaluate(cfg: Config, checkpoint: str, data_root: str | None = None) -> dict
     if start_processes(cfg) > 1 and not torch.cuda.is_available():
         _replace_sync_bn(cfg.model)
     cfg.load_from = checkpoint
+    cfg.model.pop("pretrained", None)
     cfg.model.backbone.init_cfg = None
     runner = Runner.from_cfg(cfg)
     runner.register_hook(TransferRun(task_name(cfg), recipe, RANDOM, 0))
@@ -109,9 +110,8 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
         ConversionError: no such file, wrong kind, failed proof, or another input convention than the config's.
     """
     model = cfg.model
-    named = (model.backbone.get("init_cfg") or {}).get("checkpoint") or model.get("pretrained")
-    model.pretrained = None  # mmseg's older spelling of init_cfg, which would win
-    checkpoint = checkpoint or named
+    older_spelling = model.pop("pretrained", None)  # mmseg's, which would win over init_cfg
+    checkpoint = checkpoint or (model.backbone.get("init_cfg") or {}).get("checkpoint") or older_spelling
     work_dir = Path(cfg.work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
     as_run = work_dir / "transfer_config.py"

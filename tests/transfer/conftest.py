@@ -1,0 +1,44 @@
+"""Scenes and backbones that the transfer tests share; made once a session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from slotcon_plugin.convert.canonical import CanonicalResNet
+from slotcon_plugin.demo_scenes import make_demo_scenes
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory) -> Callable[[str], Path]:
+    """layout -> folder with 4 training and 2 validation scenes of 160x120."""
+    root = tmp_path_factory.mktemp("scenes")
+
+    def make(layout: str) -> Path:
+        counts = {"train": 4, "val": 2} | ({"test": 2} if layout == "camvid" else {})
+        return make_demo_scenes(root / layout, counts, (160, 120), layout=layout)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained(tmp_path_factory) -> Callable[[int], Path]:
+    """depth -> a SlotCon checkpoint of this project (teacher and student differ, BN statistics are not the default)."""
+    root = tmp_path_factory.mktemp("pretrained")
+
+    def make(depth: int) -> Path:
+        path = root / f"r{depth}.pth"
+        if not path.exists():
+            state = {"teacher.grouping.prototypes": torch.zeros(4, 8)}
+            for seed, branch in enumerate(("teacher", "student")):
+                torch.manual_seed(seed)
+                for name, value in CanonicalResNet(depth).net.state_dict().items():
+                    noise = 1 + 0.1 * torch.rand(value.shape) if "running" in name else 1
+                    state[f"{branch}.backbone.{name}"] = value * noise
+            torch.save({"state_dict": state, "meta": {}}, path)
+        return path
+
+    return make

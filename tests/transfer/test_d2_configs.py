@@ -1,0 +1,191 @@
+"""detectron2: the recipe against the model zoo's, and every config run on demo scenes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+import torch
+from detectron2 import model_zoo
+from detectron2.config import CfgNode, get_cfg
+
+from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.results import read_result
+from slotcon_plugin.transfer import d2
+from slotcon_plugin.transfer.d2_trainer import backbone_weights
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer" / "detectron2"
+LAYOUT = {
+    "mask_rcnn_r50_fpn_1x_coco": "coco",
+    "mask_rcnn_r50_c4_1x_coco": "coco",
+    "mask_rcnn_r50_fpn_cityscapes": "cityscapes",
+}
+TINY = {
+    "SOLVER.MAX_ITER": "2",
+    "SOLVER.STEPS": "(1,)",
+    "SOLVER.IMS_PER_BATCH": "2",
+    "TEST.PRECISE_BN.NUM_ITER": "1",
+    "TEST.EVAL_PERIOD": "0",
+    "SEED": "3",
+    "INPUT.MIN_SIZE_TRAIN": "(64,)",
+    "INPUT.MIN_SIZE_TEST": "64",
+    "DATALOADER.NUM_WORKERS": "0",
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": "8",
+    "MODEL.RPN.POST_NMS_TOPK_TRAIN": "20",
+    "MODEL.RPN.POST_NMS_TOPK_TEST": "10",
+}
+
+SYNC_BN = {"MODEL.RESNETS.NORM": "SyncBN"}
+ALL = {
+    **SYNC_BN,
+    "MODEL.WEIGHTS": "",
+    "MODEL.BACKBONE.FREEZE_AT": 0,
+    "MODEL.RESNETS.STRIDE_IN_1X1": False,
+    "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53],
+    "MODEL.PIXEL_STD": [58.395, 57.12, 57.375],
+    "INPUT.FORMAT": "RGB",
+    "TEST.PRECISE_BN.ENABLED": True,
+}
+FPN = {
+    **ALL,
+    "MODEL.FPN.NORM": "SyncBN",
+    "MODEL.ROI_BOX_HEAD.NORM": "SyncBN",
+    "MODEL.ROI_MASK_HEAD.NORM": "SyncBN",
+    "MODEL.ROI_BOX_HEAD.NUM_CONV": 4,
+    "MODEL.ROI_BOX_HEAD.NUM_FC": 1,
+}
+# our config -> (the model zoo's, all that differs and its value here)
+RECIPES = {
+    "mask_rcnn_r50_fpn_1x_coco": ("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", FPN),
+    "mask_rcnn_r50_fpn_2x_coco": (
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml",
+        {**FPN, "SOLVER.MAX_ITER": 180000, "SOLVER.STEPS": (120000, 160000)},
+    ),
+    "mask_rcnn_r50_c4_1x_coco": (
+        "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml",
+        {**ALL, "MODEL.ROI_HEADS.NAME": "Res5ROIHeadsExtraNorm"},
+    ),
+    "mask_rcnn_r50_fpn_cityscapes": ("Cityscapes/mask_rcnn_R_50_FPN.yaml", FPN),
+}
+
+
+def flat(node: CfgNode, prefix: str = "") -> dict:
+    items = {}
+    for key, value in node.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {prefix + key: value}
+    return items
+
+
+def load(name: str) -> CfgNode:
+    cfg = get_cfg()
+    cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
+    return cfg
+
+
+def test_every_config_has_its_recipe():
+    assert {p.stem for p in CONFIGS.glob("mask*.yaml")} == set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_differs_from_the_model_zoo_in_this_and_nothing_else(name):
+    base_name, expected = RECIPES[name]
+    base, ours = flat(model_zoo.get_config(base_name)), flat(load(name))
+    assert {key: ours[key] for key in ours if ours[key] != base[key]} == expected
+    assert set(ours) == set(base)
+
+
+def test_1x_has_the_papers_schedule():
+    solver = load("mask_rcnn_r50_fpn_1x_coco").SOLVER
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER, solver.STEPS) == (16, 0.02, 90000, (60000, 80000))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUT)
+def test_config_trains_from_a_pretraining_checkpoint(name, tmp_path, scenes, pretrained):
+    checkpoint = pretrained(50)
+    opts = [word for pair in TINY.items() for word in pair] + ["OUTPUT_DIR", str(tmp_path)]
+    d2.train(str(CONFIGS / f"{name}.yaml"), opts, backbone=str(checkpoint), data_root=str(scenes(LAYOUT[name])))
+
+    teacher = read_checkpoint(checkpoint)
+    result = read_result(tmp_path / "result.json")
+    assert result["backbone_sha256"] == teacher.meta["backbone_sha256"]
+    assert (result["pretraining"], result["seed"], result["iterations"]) == ("slotcon", 3, 2)
+    assert result["task"] == f"detectron2_{name}"
+    assert {"AP_mask", "AP50_mask"} <= set(result["metrics"])
+    assert all(0 <= value <= 100 for value in result["metrics"].values())
+
+    model = d2.TransferTrainer.build_model(d2_config(name))
+    model.load_state_dict(torch.load(tmp_path / "model_final.pth", weights_only=True)["model"])
+    for key, value in backbone_weights(model).items():
+        if key.endswith("conv1.weight"):
+            assert not torch.equal(value, teacher.state_dict[key]), f"{key} is frozen"
+
+
+def d2_config(name: str) -> CfgNode:
+    cfg = load(name)
+    cfg.MODEL.DEVICE = "cpu"
+    return cfg
+
+
+def test_c4_head_ends_with_a_norm_of_its_own():
+    head = d2.TransferTrainer.build_model(d2_config("mask_rcnn_r50_c4_1x_coco")).roi_heads.res5
+    assert list(dict(head.named_children())) == ["0", "1", "2", "norm"]
+    assert head.norm.num_features == 2048
+
+
+def test_an_accumulated_step_is_the_step_of_the_whole_batch():
+    """Without BatchNorm, two passes of two samples move the weights as one pass of four does."""
+    from detectron2.utils.events import EventStorage
+
+    from slotcon_plugin.transfer.d2_trainer import AccumulatingTrainer
+
+    class Model(torch.nn.Linear):
+        def forward(self, batch):
+            return {"loss": super().forward(torch.stack(batch)).square().mean()}
+
+    data = list(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
+    weights = []
+    for passes in (1, 2, 4):
+        torch.manual_seed(1)
+        model = Model(3, 2)
+        trainer = AccumulatingTrainer(model, [data], torch.optim.SGD(model.parameters(), 0.1), passes)
+        trainer.iter = 0
+        with EventStorage():
+            trainer.run_step()
+        weights.append(model.weight.detach())
+    torch.testing.assert_close(weights[1], weights[0])
+    torch.testing.assert_close(weights[2], weights[0])
+
+
+def test_metrics_have_one_naming():
+    from math import nan
+
+    from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
+
+    boxes = {"AP": 41.0, "AP50": 61.25, "APs": nan, "AP-car": 50.0}
+    masks = {"AP": nan, "AP50": nan, "APl": nan}  # nothing was detected
+    tidy = tidy_metrics({"bbox": boxes, "segm": masks})
+    assert tidy == {"AP_box": 41.0, "AP50_box": 61.25, "AP_mask": 0.0, "AP50_mask": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data_root": "nowhere"}, "nowhere/annotations/instances_train2017.json does not exist. Expected: "),
+        ({"opts": ["MODEL.ROI_HEADS.NUM_CLASSES", "20"]}, "NUM_CLASSES is 20, coco_2017_train has 80 classes"),
+        ({"opts": ["MODEL.PIXEL_STD", "[1.0,1.0,1.0]"]}, r"std: the weights want \[58.395"),
+        ({"opts": ["INPUT.FORMAT", "BGR"]}, "colour_order: the weights want RGB, the config has BGR"),
+        ({"backbone": "nowhere.pth"}, "backbone nowhere.pth does not exist"),
+        ({"backbone": None, "pretraining": "slotcon"}, "no backbone is given"),
+        ({"opts": ["MODEL.RESNETS.DEPTH", "101"]}, "wants ResNet-101, the checkpoint is ResNet-50"),
+        ({"images_per_gpu": 3}, "no multiple of 1 process x 3 images"),
+    ],
+)
+def test_errors_say_what_to_do(arguments, message, tmp_path, scenes, pretrained):
+    given = {"backbone": str(pretrained(50)), "data_root": str(scenes("coco")), **arguments}
+    opts = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", *given.pop("opts", [])]
+    with pytest.raises(ValueError, match=message):
+        d2.train(str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), opts, **given)

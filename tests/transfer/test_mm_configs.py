@@ -1,0 +1,85 @@
+"""Every mm transfer config in its real framework: converted backbone in, two steps, evaluation, result file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.results import read_result
+from slotcon_plugin.transfer import openmmlab
+
+from .shrink import shrink
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
+LAYOUT = {
+    "mmseg/fcn_r50_voc12aug": "voc",
+    "mmseg/fcn_r50_cityscapes": "cityscapes",
+    "mmseg/fcn_r50_ade20k": "ade20k",
+    "mmseg/fpn_r50_ade20k": "ade20k",
+    "mmseg/fcn_r18_camvid": "camvid",
+    "mmdet/mask_rcnn_r50_fpn_1x_coco": "coco",
+    "mmdet/mask_rcnn_r18_fpn_coco_small": "coco",
+}
+SAME_BUT_LONGER = {"mmdet/mask_rcnn_r50_fpn_2x_coco": "mmdet/mask_rcnn_r50_fpn_1x_coco"}
+
+
+def load(name: str, work_dir: Path) -> Config:
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    cfg.work_dir, cfg.launcher = str(work_dir), "none"
+    return cfg
+
+
+def test_every_config_is_run_here():
+    found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("mm*/*.py")}
+    assert found == {*LAYOUT, *SAME_BUT_LONGER}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYOUT)
+def test_config_trains_from_a_pretraining_checkpoint(name, tmp_path, scenes, pretrained):
+    cfg = shrink(load(name, tmp_path))
+    checkpoint = pretrained(cfg.model.backbone.depth)
+    runner = openmmlab.train(cfg, backbone=str(checkpoint), data_root=str(scenes(LAYOUT[name])))
+
+    teacher = read_checkpoint(checkpoint)
+    result = read_result(tmp_path / "result.json")
+    assert result["backbone_sha256"] == teacher.meta["backbone_sha256"]
+    assert result["pretraining"] == "slotcon"
+    assert result["task"] == name.replace("/", "_")
+    assert result["config"] == f"configs/transfer/{name}.py"
+    assert result["iterations"] == runner.iter == 2
+    wanted = {"mIoU", "mAcc", "aAcc"} if name.startswith("mmseg") else {"AP_box", "AP_mask"}
+    assert wanted <= set(result["metrics"])
+    assert all(0 <= value <= 100 for value in result["metrics"].values())
+
+    # Training started at these weights (the hook compared them) and moved all of them: nothing is frozen.
+    trained = runner.model.backbone.state_dict()
+    for key, before in teacher.state_dict.items():
+        if key.endswith("num_batches_tracked"):
+            continue
+        assert trained[key].shape == before.shape
+        if key.endswith("conv1.weight") or "running_mean" in key:
+            assert not torch.equal(trained[key], before), f"{key} did not move"
+
+    metrics = openmmlab.evaluate(
+        shrink(load(name, tmp_path)), str(tmp_path / "iter_2.pth"), data_root=str(scenes(LAYOUT[name]))
+    )
+    tested = read_result(tmp_path / "test_result.json")
+    assert tested["metrics"] == result["metrics"]
+    assert (tested["pretraining"], tested["backbone_sha256"]) == ("slotcon", result["backbone_sha256"])
+    assert tested["config_sha256"] == result["config_sha256"]
+    assert isinstance(metrics, dict)
+
+
+@pytest.mark.parametrize(("longer", "same"), SAME_BUT_LONGER.items())
+def test_2x_is_1x_with_every_count_doubled(longer, same, tmp_path):
+    one, two = load(same, tmp_path).to_dict(), load(longer, tmp_path).to_dict()
+    assert two["train_cfg"]["max_iters"] == 2 * one["train_cfg"]["max_iters"]
+    assert two["param_scheduler"][1]["milestones"] == [2 * m for m in one["param_scheduler"][1]["milestones"]]
+    assert two["param_scheduler"][0] == one["param_scheduler"][0]
+    for key in set(one) - {"train_cfg", "param_scheduler"}:
+        assert two[key] == one[key]

@@ -1,0 +1,228 @@
+"""What surrounds a run in mm: batch, data checks, input convention, metrics, errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from slotcon_plugin.transfer import openmmlab
+from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
+from slotcon_plugin.transfer.mm_hooks import nothing_detected, tidy_metrics
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
+
+
+def load(name: str) -> Config:
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
+# config -> (crop, batch, steps, lr, weight decay, milestones or poly power, head channels, dilation)
+RECIPES = {
+    "mmseg/fcn_r50_voc12aug": ((513, 513), 16, 30000, 0.003, 1e-4, [21000, 27000], 256, 6),
+    "mmseg/fcn_r50_cityscapes": ((769, 769), 16, 90000, 0.01, 1e-4, [63000, 81000], 256, 6),
+    "mmseg/fcn_r50_ade20k": ((512, 512), 16, 80000, 0.01, 5e-4, 0.9, 512, 1),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_segmentation_recipes_are_the_papers(name):
+    cfg = load(name)
+    crop, batch, steps, lr, decay, schedule, channels, dilation = RECIPES[name]
+    assert cfg.model.data_preprocessor.size == crop
+    assert [t.crop_size for d in list(datasets_of(cfg))[:1] for t in d.pipeline if t.type == "RandomCrop"] == [crop]
+    assert cfg.auto_scale_lr.base_batch_size == batch
+    assert cfg.train_cfg.max_iters == steps
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.momentum, optimizer.weight_decay) == ("SGD", lr, 0.9, decay)
+    (scheduler,) = cfg.param_scheduler
+    assert scheduler.get("milestones", scheduler.get("power")) == schedule
+    head = cfg.model.decode_head
+    assert (head.channels, head.get("num_convs", 2), head.get("dilation", 1)) == (channels, 2, dilation)
+    if name.endswith("ade20k"):
+        assert (scheduler.eta_min, cfg.model.auxiliary_head.loss_decode.loss_weight) == (1e-4, 0.4)
+        assert cfg.model.backbone.strides == (1, 2, 1, 1)
+    else:
+        assert cfg.model.auxiliary_head is None
+        assert head.align_corners
+        assert not head.concat_input
+        assert cfg.model.backbone.strides == (1, 2, 2, 1)
+    slide = {"mode": "slide", "crop_size": (769, 769), "stride": (513, 513)}
+    assert dict(cfg.model.test_cfg) == (slide if "cityscapes" in name else {"mode": "whole"})
+
+
+def test_detection_recipe_is_the_papers():
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    model = cfg.model
+    parts = (model.backbone, model.neck, model.roi_head.bbox_head, model.roi_head.mask_head)
+    assert [part.norm_cfg.type for part in parts] == ["SyncBN"] * 4
+    assert (model.backbone.frozen_stages, model.backbone.norm_eval) == (-1, False)
+    assert model.roi_head.bbox_head.type == "Shared4Conv1FCBBoxHead"
+    assert cfg.optim_wrapper.optimizer.lr == 0.02
+    assert (cfg.train_cfg.max_iters, cfg.auto_scale_lr.base_batch_size) == (90000, 16)
+    assert cfg.param_scheduler[1].milestones == [60000, 80000]
+    resize = next(step for step in cfg.train_dataloader.dataset.pipeline if step.type == "RandomChoiceResize")
+    assert [short for _, short in resize.scales] == [640, 672, 704, 736, 768, 800]
+
+
+@pytest.mark.parametrize("path", CONFIGS.glob("mm*/*.py"), ids=lambda p: p.stem)
+def test_every_config_feeds_the_network_what_the_pretraining_saw(path):
+    cfg = Config.fromfile(path)
+    assert openmmlab.input_convention(cfg.model) == {
+        "colour_order": "RGB",
+        "mean": [123.675, 116.28, 103.53],
+        "std": [58.395, 57.12, 57.375],
+        "stem": "7x7",
+        "stride_in_1x1": False,
+    }
+    assert cfg.auto_scale_lr.base_batch_size
+
+
+def test_accumulation_stretches_what_mmengine_counts_in_passes():
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    openmmlab.fit_batch(cfg, processes=1, mode="accumulate")  # 1 x 2 images of 16
+    assert cfg.optim_wrapper.accumulative_counts == 8
+    assert cfg.optim_wrapper.optimizer.lr == 0.02
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (8 * 90000, 8 * 10000)
+    assert cfg.param_scheduler[0].end == 8 * 1000
+    assert cfg.param_scheduler[1].milestones == [8 * 60000, 8 * 80000]
+    assert cfg.default_hooks.checkpoint.interval == 8 * 10000
+
+
+def test_scaled_lr_sees_as_many_images():
+    cfg = load("mmseg/fcn_r50_ade20k")
+    openmmlab.fit_batch(cfg, processes=2, mode="scale-lr")  # 2 x 4 of 16
+    assert "accumulative_counts" not in cfg.optim_wrapper
+    assert cfg.optim_wrapper.optimizer.lr == 0.005
+    assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].end) == (160000, 160000)
+
+
+def test_the_recipes_own_hardware_changes_nothing():
+    cfg, same = load("mmdet/mask_rcnn_r50_fpn_1x_coco"), load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    openmmlab.fit_batch(cfg, processes=8, mode="accumulate")
+    assert cfg.to_dict() == same.to_dict()
+
+
+def test_metrics_have_one_naming():
+    found = {"coco/bbox_mAP": 0.41, "coco/bbox_mAP_50": 0.612, "coco/segm_mAP_s": -1.0, "coco/segm_mAP": 0.37}
+    assert tidy_metrics(found) == {"AP_box": 41.0, "AP50_box": 61.2, "AP_mask": 37.0}
+    assert tidy_metrics({"mIoU": 22.5, "aAcc": 65.0, "mAcc": float("nan"), "time": 1.0}) == {"mIoU": 22.5, "aAcc": 65.0}
+    assert nothing_detected({"type": "CocoMetric", "metric": ["bbox", "segm"]}) == {"AP_box": 0.0, "AP_mask": 0.0}
+
+
+def test_weights_that_did_not_arrive_are_noticed(pretrained):
+    from slotcon_plugin.convert import read_checkpoint
+
+    teacher = read_checkpoint(pretrained(18))
+    origin = Origin("slotcon", teacher.meta["backbone_sha256"], Path("backbone.pth"))
+    check_arrived(teacher.state_dict, origin)
+    changed = {**teacher.state_dict, "layer4.1.bn2.weight": teacher.state_dict["layer4.1.bn2.weight"] + 1e-3}
+    with pytest.raises(ValueError, match=r"does not hold the weights of backbone\.pth"):
+        check_arrived(changed, origin)
+
+
+def test_relocated_data_sets_are_complete(scenes):
+    for name, layout in (("mmdet/mask_rcnn_r50_fpn_1x_coco", "coco"), ("mmseg/fcn_r50_voc12aug", "voc")):
+        cfg = load(name)
+        relocate(cfg, scenes(layout))
+        check_data(cfg)
+    assert len(list(datasets_of(cfg))) == 4  # train, aug, val, test
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    relocate(cfg, "elsewhere")
+    assert cfg.val_evaluator.ann_file == "elsewhere/annotations/instances_val2017.json"
+
+
+def broken(name: str, root: Path, change) -> Config:
+    cfg = load(name)
+    relocate(cfg, root)
+    change(cfg)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "change", "message"),
+    [
+        ("mmseg/fcn_r50_ade20k", "camvid", lambda c: None,
+         r"images/training does not exist. Expected below .*training,validation"),
+        ("mmseg/fcn_r50_ade20k", "ade20k", lambda c: c.model.decode_head.update(num_classes=10),
+         r"model.decode_head.num_classes is 10, ADE20KDataset has 150 classes"),
+        ("mmdet/mask_rcnn_r50_fpn_1x_coco", "coco", lambda c: c.model.roi_head.mask_head.update(num_classes=3),
+         r"model.roi_head.mask_head.num_classes is 3, CocoDataset has 80 classes"),
+        ("mmseg/fcn_r18_camvid", "plain", lambda c: None, r"images/test does not exist"),
+    ],
+)  # fmt: skip
+def test_data_errors_name_the_path_and_the_layout(name, layout, change, message, scenes):
+    with pytest.raises(ValueError, match=message):
+        check_data(broken(name, scenes(layout), change))
+
+
+def test_masks_with_foreign_indices_are_named(scenes):
+    cfg = load("mmseg/fcn_r18_camvid")
+    relocate(cfg, scenes("camvid"))
+    few = ["a", "b", "c"]
+    for dataset in datasets_of(cfg):
+        dataset.metainfo.classes = few
+    cfg.model.decode_head.num_classes = 3
+    with pytest.raises(ValueError, match=r"scene_\d+.png has index \d+, the config has 3 classes .* ignores .11."):
+        check_data(cfg)
+
+
+def test_categories_unknown_to_the_config_are_named(scenes, tmp_path):
+    for part in ("train2017", "val2017"):
+        (tmp_path / part).mkdir()
+    source = json.loads((scenes("coco") / "annotations/instances_val2017.json").read_text())
+    source["categories"].append({"id": 999, "name": "unicorn"})
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"annotations/instances_{split}2017.json").write_text(json.dumps(source))
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    relocate(cfg, tmp_path)
+    with pytest.raises(ValueError, match=r"categories \['unicorn'\] that are not among the config's 80 classes"):
+        check_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.data_preprocessor.update(mean=[0.485, 0.456, 0.406]), "mean: the weights want"),
+        (lambda m: m.data_preprocessor.update(bgr_to_rgb=False), "the weights want RGB, the config has BGR"),
+        (lambda m: m.backbone.update(depth=50), "wants depth=50, the checkpoint is ResNet-18"),
+    ],
+)
+def test_unfit_configs_stop_before_training(change, message, tmp_path, pretrained):
+    cfg = load("mmseg/fcn_r18_camvid")
+    cfg.work_dir = str(tmp_path)
+    change(cfg.model)
+    with pytest.raises(ValueError, match=message):
+        openmmlab.use_backbone(cfg, str(pretrained(18)), None)
+
+
+def test_deep_stem_is_noticed(tmp_path, pretrained):
+    """DenseCL#3: mmseg's default ResNetV1c has another stem; weights of a plain ResNet would load without it."""
+    cfg = load("mmseg/fcn_r18_camvid")
+    cfg.work_dir = str(tmp_path)
+    cfg.model.backbone.type = "ResNetV1c"
+    with pytest.raises(ValueError, match="stem"):
+        openmmlab.use_backbone(cfg, str(pretrained(18)), None)
+    assert not (tmp_path / "backbone.pth").exists()
+
+
+def test_a_pyramid_carries_over_where_it_fits(tmp_path):
+    from slotcon_plugin.transfer.openmmlab import _use_pyramid
+
+    file = tmp_path / "backbone.pth"
+    torch.save({"state_dict": {"neck.lateral_convs.0.conv.weight": torch.zeros(256, 64, 1, 1)}}, file)
+    neck = {"type": "FPN", "out_channels": 256}
+    _use_pyramid({"neck": neck}, {"fpn": True}, file)
+    assert neck["init_cfg"] == {"type": "Pretrained", "checkpoint": str(file), "prefix": "neck."}
+    for differs in ({"out_channels": 128}, {"norm_cfg": {"type": "BN"}}):
+        unfit = {"type": "FPN", "out_channels": 256, **differs}
+        _use_pyramid({"neck": unfit}, {"fpn": True}, file)
+        assert "init_cfg" not in unfit
