@@ -44,14 +44,22 @@ def inner_point(mask: np.ndarray) -> tuple[int, int]:
     return int(xs[best]) * step + step // 2, int(ys[best]) * step + step // 2
 
 
-def numbered_overlay(grouped: GroupedPhoto) -> Image.Image:
-    """The overlay of a photo, larger segments with the number of their prototype."""
-    picture = Image.fromarray(overlay(grouped.photo, grouped.owners, grouped.num_prototypes))
+def numbered_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
+    """The overlay of a photo at a height in pixels, larger segments with the number of their prototype."""
+    picture = fit_height(Image.fromarray(overlay(grouped.photo, grouped.owners, grouped.num_prototypes)), height)
+    scale = height / len(grouped.photo)
     draw = ImageDraw.Draw(picture)
-    shares = grouped.shares()
-    for prototype in np.flatnonzero(shares >= _NUMBERED_SHARE).tolist():
-        point = inner_point(grouped.owners == prototype)
-        draw.text(point, str(prototype), fill=_PAPER, font=font(), anchor="mm", stroke_width=2, stroke_fill=_INK)
+    for prototype in np.flatnonzero(grouped.shares() >= _NUMBERED_SHARE).tolist():
+        x, y = inner_point(grouped.owners == prototype)
+        draw.text(
+            (x * scale, y * scale),
+            str(prototype),
+            fill=_PAPER,
+            font=font(),
+            anchor="mm",
+            stroke_width=2,
+            stroke_fill=_INK,
+        )
     return picture
 
 
@@ -115,10 +123,10 @@ def caption(text: str, width: int) -> Image.Image:
 
 def photo_beside_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
     """One photo, its grouping to the right."""
-    return beside([fit_height(p, height) for p in (Image.fromarray(grouped.photo), numbered_overlay(grouped))], gap=2)
+    return beside([fit_height(Image.fromarray(grouped.photo), height), numbered_overlay(grouped, height)], gap=2)
 
 
-def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240, max_width: int = 1400) -> Image.Image:
+def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240, max_width: int = 1500) -> Image.Image:
     """Photos and their groupings in rows, a legend of the largest prototypes of all of them at the end.
 
     Args:
