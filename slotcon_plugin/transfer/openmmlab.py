@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible
 from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
 from slotcon_plugin.transfer.batch import plan_batch
 from slotcon_plugin.transfer.mm_data import check_data, relocate
@@ -64,6 +65,8 @@ def train(
     if processes > 1 and not torch.cuda.is_available():
         print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
         _replace_sync_bn(cfg.model)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     runner = Runner.from_cfg(cfg)
     runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"]))
     runner.train()

@@ -83,3 +83,32 @@ def test_2x_is_1x_with_every_count_doubled(longer, same, tmp_path):
     assert two["param_scheduler"][0] == one["param_scheduler"][0]
     for key in set(one) - {"train_cfg", "param_scheduler"}:
         assert two[key] == one[key]
+
+
+@pytest.mark.slow
+def test_a_resumed_run_keeps_the_origin_of_its_backbone(tmp_path, scenes, pretrained):
+    first = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
+    first.randomness = {"seed": 7}
+    openmmlab.train(first, backbone=str(pretrained(18)), data_root=str(scenes("camvid")), pretraining="mine")
+    before = read_result(tmp_path / "result.json")
+
+    longer = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
+    longer.train_cfg.max_iters = 3
+    runner = openmmlab.train(longer, data_root=str(scenes("camvid")), resume=True)
+    after = read_result(tmp_path / "result.json")
+    assert runner.iter == after["iterations"] == 3
+    for field in ("pretraining", "backbone_sha256", "seed"):
+        assert after[field] == before[field]
+    assert (after["pretraining"], after["seed"]) == ("mine", 7)
+    assert after["wall_time_s"] > before["wall_time_s"]
+
+
+@pytest.mark.slow
+def test_random_initialisation_and_accumulation(tmp_path, scenes):
+    cfg = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
+    cfg.auto_scale_lr.base_batch_size = 4  # two passes of two images a step
+    runner = openmmlab.train(cfg, data_root=str(scenes("camvid")))
+    result = read_result(tmp_path / "result.json")
+    assert (result["pretraining"], result["backbone_sha256"]) == ("random", None)
+    assert runner.iter == 4  # passes; two optimiser steps
+    assert runner.optim_wrapper._accumulative_counts == 2

@@ -1,7 +1,9 @@
-# A small segmenter on CamVid (11 classes, index 11 = ignore): FCN on ResNet-18, stride 16; for one GPU or a CPU.
+# A small segmenter on CamVid (11 classes, index 11 = ignore): FCN on ResNet-18, stride 16, photos at half size, bfloat16;
+# for one GPU or a CPU. Its figures compare backbones with one another, not with the literature.
 # Layout: images/{train,val,test}/*.jpg and annotations/{train,val,test}/*.png below data_root.
 _base_ = ["mmseg::_base_/models/fcn_r50-d8.py", "mmseg::_base_/default_runtime.py"]
 
+custom_imports = dict(imports=["slotcon_plugin"])
 data_root = "data/camvid"
 classes = [
     "sky", "building", "pole", "road", "pavement", "tree", "sign_symbol", "fence", "car", "pedestrian", "bicyclist",
@@ -11,17 +13,23 @@ palette = [
     [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192],
 ]  # fmt: skip
 ignore = 11
-crop_size = (240, 320)
+crop_size = (192, 256)
+scale = (320, 240)
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations"),
-    dict(type="RandomResize", scale=(480, 360), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type="RandomResize", scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, ignore_index=ignore),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackSegInputs"),
 ]
-test_pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=scale, keep_ratio=True),
+    dict(type="LoadAnnotations"),  # after Resize: figures are those of full-size masks
+    dict(type="PackSegInputs"),
+]
 dataset = dict(
     type="BaseSegDataset",
     data_root=data_root,
@@ -67,7 +75,9 @@ model = dict(
 
 auto_scale_lr = dict(base_batch_size=8)
 optim_wrapper = dict(
-    type="OptimWrapper", optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4), clip_grad=None
+    type="slotcon_plugin.MixedPrecisionOptimWrapper",
+    dtype="bfloat16",
+    optimizer=dict(type="SGD", lr=0.01, momentum=0.9, weight_decay=1e-4),
 )
 param_scheduler = [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=1000, by_epoch=False)]
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000, val_interval=1000)
