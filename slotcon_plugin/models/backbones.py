@@ -21,6 +21,8 @@ _BLOCKS = {
     101: (resnet.Bottleneck, (3, 4, 23, 3)),
     152: (resnet.Bottleneck, (3, 8, 36, 3)),
 }
+
+
 @MODELS.register_module()
 class TorchvisionResNet(resnet.ResNet):
     """torchvision's ResNet without its classifier; parameter names are torchvision's.
