@@ -16,6 +16,7 @@ same settings and the same data compare; the random arms are run with them each 
 examples:
   python tools/eval_probe.py work_dirs/run/epoch_20.pth --data data/demo --test val
   python tools/eval_probe.py moco_v2_200ep_pretrain.pth.tar --data data/camvid --test test --bn-calibrate data/photos
+  python tools/eval_probe.py CKPT --config configs/pretrain/vader_demo.py --decoder --stages -1 --data data/camvid
   python tools/eval_probe.py CKPT --config work_dirs/run/my_timm_config.py --data data/camvid --out work_dirs/probe
 """
 
@@ -28,6 +29,11 @@ def main() -> None:
     parser.add_argument("checkpoint", help="any checkpoint that this project reads")
     parser.add_argument("--config", help="config that trained it; needed only for backbones other than plain ResNets")
     parser.add_argument("--which", choices=["teacher", "student"], help="default: the branch that the method transfers")
+    parser.add_argument(
+        "--decoder",
+        action="store_true",
+        help="append the decoder's map to the stage maps: probe it with --stages -1 (VADeR; needs --config)",
+    )
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="labelled set; see eval_unsupervised_seg.py --help"
     )
@@ -59,6 +65,7 @@ def main() -> None:
             args.checkpoint,
             args.config,
             which=args.which,
+            decoder=args.decoder,
             random_seed=args.random_seed,
             calibration_photos=photos_in(args.bn_calibrate, args.bn_photos) if args.bn_calibrate else (),
             input_size=tuple(args.input_size),

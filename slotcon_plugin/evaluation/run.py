@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT
+from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
@@ -87,6 +89,7 @@ def load_probe_arms(
     config: str | Path | None = None,
     *,
     which: str | None = None,
+    decoder: bool = False,
     random_seed: int = 0,
     calibration_photos: Sequence[Path] = (),
     input_size: tuple[int, int] = (240, 320),
@@ -98,6 +101,7 @@ def load_probe_arms(
             backbone may be any (timm, mmdet, ...).
         config: the config that trained it.
         which: "teacher" or "student"; None takes what the method transfers.
+        decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
         random_seed: of the random backbones.
         calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
         input_size: (height, width) for the calibration.
@@ -108,15 +112,20 @@ def load_probe_arms(
         give nothing and it is a weaker baseline than it need be.
 
     Raises:
-        ValueError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation.
+        ValueError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation, or a
+            decoder is asked for and there is none.
     """
+    if decoder and config is None:
+        raise ValueError("--decoder needs --config: only this project's own checkpoints carry a decoder")
     if config is not None:
-        backbone = load_pretrainer(config, checkpoint).branch(which or "teacher")["backbone"]
+        part = WithDecoderMap if decoder else itemgetter("backbone")
+        trained = load_pretrainer(config, checkpoint).branch(which or "teacher")
+        backbone = part(trained)
 
         def random_backbone() -> nn.Module:
-            return build_untrained(config, random_seed, zero_init_residual=False).branch("teacher")["backbone"]
+            return part(build_untrained(config, random_seed, zero_init_residual=False).branch("teacher"))
 
-        digest = _backbone_sha256(backbone)
+        digest = _backbone_sha256(trained["backbone"])
     else:
         canonical = read_checkpoint(checkpoint, which)
         _check_input(canonical.meta, checkpoint)

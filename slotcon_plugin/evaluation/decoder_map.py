@@ -1,0 +1,27 @@
+"""A pretrainer's decoder, seen as a backbone with one more stage, so that every probe can read it."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class WithDecoderMap(nn.Module):
+    """Backbone and decoder of one branch: the backbone's stage maps, and the decoder's map as the last one.
+
+    Args:
+        branch: ``model.branch('teacher')`` or ``'student'``.
+
+    Raises:
+        ValueError: the branch has no decoder.
+    """
+
+    def __init__(self, branch: nn.ModuleDict) -> None:
+        super().__init__()
+        if "decoder" not in branch:
+            raise ValueError(f"this pretrainer has no decoder (VADeR has one); its parts are {sorted(branch)}")
+        self.backbone, self.decoder = branch["backbone"], branch["decoder"]
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` normalised images -> stage maps, then ``(B, D, h, w)``."""
+        maps = tuple(self.backbone(images))
+        return *maps, self.decoder(maps)
