@@ -83,7 +83,7 @@ def check_data(cfg: Config) -> None:
                     f"class count mismatch: {name}.num_classes is {count}, {dataset.type} has {len(classes)} classes "
                     f"({', '.join(classes[:3])}, ...)"
                 )
-    for dataset in _leaves(cfg.val_dataloader.dataset):
+    for dataset in _leaves(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
         if "seg_map_path" in dataset.get("data_prefix", {}):
             _check_masks(dataset, len(class_names(dataset)))
         elif str(dataset.get("ann_file", "")).endswith(".json"):

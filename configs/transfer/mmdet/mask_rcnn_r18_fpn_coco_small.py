@@ -1,4 +1,4 @@
-# A small detector for a few hundred photos in COCO layout: ResNet-18, short side 320, BatchNorm of one device.
+# A small detector for a few hundred photos in COCO layout: ResNet-18, short side 256, BatchNorm of one device.
 # What one GPU or a patient CPU can finish; its figures compare backbones with one another, not with the literature.
 _base_ = "mask_rcnn_r50_fpn_1x_coco.py"
 
@@ -13,20 +13,20 @@ model = dict(
         bbox_head=dict(in_channels=128, conv_out_channels=128, fc_out_channels=512, norm_cfg=norm),
         mask_head=dict(in_channels=128, conv_out_channels=128, num_convs=2, norm_cfg=norm),
     ),
-    train_cfg=dict(rpn_proposal=dict(nms_pre=1000, max_per_img=300), rcnn=dict(sampler=dict(num=128))),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+    train_cfg=dict(rpn_proposal=dict(nms_pre=500, max_per_img=200), rcnn=dict(sampler=dict(num=64))),
+    test_cfg=dict(rpn=dict(nms_pre=300, max_per_img=100)),
 )
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomChoiceResize", scales=[(533, side) for side in (256, 288, 320)], keep_ratio=True),
+    dict(type="RandomChoiceResize", scales=[(427, side) for side in (192, 224, 256)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="Resize", scale=(533, 320), keep_ratio=True),
+    dict(type="Resize", scale=(427, 256), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),
 ]
