@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import torch
@@ -12,6 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
 from slotcon_plugin.engine.batch import apply_batch_rules
 from slotcon_plugin.engine.cpu import keep_freed_memory
@@ -87,15 +88,14 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
     Raises:
         ValueError: there is no such file, it is no checkpoint, or not one of this config.
     """
-    allow_checkpoint_classes()
     for what, path in (("config", config), ("checkpoint", checkpoint)):
         if not isinstance(path, Config) and not Path(path).is_file():
             raise ValueError(f"the {what} {path} does not exist")
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
     model = MODELS.build({**cfg.model, "_scope_": SCOPE})
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        state = load_file(checkpoint)
+    except ConversionError as error:
         raise ValueError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
     try:
         model.load_state_dict(state.get("state_dict", state))
