@@ -18,7 +18,7 @@ FRAMEWORKS = {"mmcv", "mmdet", "mmseg", "detectron2"}
 SPEAKS_WITH_FRAMEWORKS = {"convert", "transfer"}
 
 # Rooms that put the others together: what the tools call.
-ON_TOP = {"apis", "quickstart"}
+ON_TOP = {"apis", "quickstart", "benchmark"}
 # room -> rooms of the project that it may import. 'models.losses' is a room of its own.
 MAY_IMPORT = {
     "geometry": set(),
