@@ -113,8 +113,9 @@ def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, 
     if hasattr(backbone, "out_channels") and hasattr(backbone, "strides"):
         return tuple(backbone.out_channels), tuple(backbone.strides)
     was_training = backbone.training
+    backbone.eval()  # mmdet's return None from here, so that calls cannot be chained
     with torch.no_grad():
-        maps = backbone.eval()(torch.zeros(1, 3, 64, 64))
+        maps = backbone(torch.zeros(1, 3, 64, 64))
     backbone.train(was_training)
     if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
         raise ValueError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")

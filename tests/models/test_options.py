@@ -1,0 +1,89 @@
+"""Options of a pretrainer change how it is computed, not what."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
+from torch import nn
+
+from slotcon_plugin.models import SlotCon
+from slotcon_plugin.registry import MODELS
+
+
+@MODELS.register_module(force=True)
+class TwoConvBackbone(nn.Sequential):
+    """Small enough to be compiled in a test."""
+
+    out_channels, strides = (8,), (8,)
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 5, 4, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, 2, 1))
+
+    def forward(self, images):
+        return (super().forward(images),)
+
+
+def build(**changes) -> SlotCon:
+    torch.manual_seed(0)
+    return SlotCon(
+        **{
+            "backbone": {"type": "TorchvisionResNet", "depth": 18},
+            "projector": {"hidden_channels": 32, "out_channels": 16},
+            "predictor": {"hidden_channels": 32},
+            "grouping": {"num_prototypes": 8},
+            **changes,
+        }
+    ).train()
+
+
+def losses_and_gradients(model: nn.Module, side: int = 64):
+    generator = torch.Generator().manual_seed(1)
+    views = [torch.randn(8, 3, side, side, generator=generator) for _ in range(2)]
+    crop_boxes = torch.tensor([[[0.0, 0, 100, 80], [20, 10, 90, 100]]]).repeat(8, 1, 1)
+    flipped = torch.tensor([[False, True]]).repeat(8, 1)
+    losses = model(views, crop_boxes, flipped, mode="loss")
+    model.parse_losses(losses)[0].backward()
+    gradients = {name: p.grad for name, p in model.student.named_parameters()}
+    return torch.stack([losses["loss_group"], losses["loss_slot"]]).detach(), gradients
+
+
+def assert_same(got, want):
+    torch.testing.assert_close(got[0], want[0], rtol=1e-3, atol=1e-4)
+    assert got[1].keys() == want[1].keys()
+    for name, gradient in want[1].items():
+        error = (got[1][name] - gradient).norm()
+        assert error <= 2e-2 * gradient.norm() + 1e-4, name
+
+
+def test_channels_last_computes_the_same():
+    fast = build(channels_last=True)
+    weight = fast.student["backbone"].layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert_same(losses_and_gradients(fast), losses_and_gradients(build(channels_last=False)))
+
+
+def test_gradient_checkpointing_computes_the_same():
+    """`activation_checkpointing=[...]` of an mmengine config calls this function."""
+    lean = build()
+    turn_on_activation_checkpointing(lean, ["student.backbone.layer1", "student.backbone.layer2"])
+    assert_same(losses_and_gradients(lean), losses_and_gradients(build()))
+
+
+@pytest.mark.slow
+def test_compiled_model_computes_the_same_and_keeps_its_keys():
+    small = {"type": "TwoConvBackbone"}
+    plain, fast = build(backbone=small), build(backbone=small, compile=True)
+    assert plain.state_dict().keys() == fast.state_dict().keys()
+    assert_same(losses_and_gradients(fast), losses_and_gradients(plain))
+    copy.deepcopy(plain).load_state_dict(fast.state_dict())
+
+
+@pytest.mark.parametrize("package", ["mmdet", "mmseg"])
+def test_backbones_of_other_packages_come_through_the_registry(package):
+    pytest.importorskip(package)
+    model = build(backbone={"type": f"{package}.ResNet", "depth": 18})
+    losses, gradients = losses_and_gradients(model)
+    assert torch.isfinite(losses).all()
+    assert type(model.student["backbone"]).__module__.startswith(package)
+    assert gradients["backbone.layer4.1.conv2.weight"].abs().sum() > 0
