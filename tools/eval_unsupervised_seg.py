@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only so many photos, spread evenly over the split")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of k-means, and of the model with --random-init")
+    parser.add_argument("--name", help="the checkpoint's row in tables (default: the method)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, metavar="JSON", help="write a result file")
     args = parser.parse_args()
@@ -65,6 +66,7 @@ def main() -> None:
             seed=args.seed,
             device=args.device,
             result_file=args.out,
+            pretraining=args.name,
         )
     except ValueError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")

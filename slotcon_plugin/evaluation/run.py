@@ -36,8 +36,12 @@ def evaluate_unsupervised(
     seed: int = 0,
     device: str = "cpu",
     result_file: str | Path | None = None,
+    pretraining: str | None = None,
 ) -> UnsupervisedSegmentation:
-    """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None)."""
+    """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
+
+    `pretraining` is the checkpoint's row in tables; by default the method's name.
+    """
     start = time.perf_counter()
     if checkpoint is None:
         model = build_untrained(config, seed).to(device)
@@ -50,7 +54,7 @@ def evaluate_unsupervised(
             result_file,
             task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
             metrics=result.metrics(),
-            pretraining=type(model).__name__.lower() if checkpoint else "random",
+            pretraining=(pretraining or type(model).__name__.lower()) if checkpoint else "random",
             config=config,
             backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
             seed=seed,

@@ -1,0 +1,206 @@
+"""A benchmark as a small config file: pretrainings, targets, tasks and seeds.
+
+    data = dict(coco=dict(path="data/coco", expects=["train2017", "annotations/instances_train2017.json"]))
+    pretraining = dict(
+        random=dict(),                                                            # no backbone is given
+        slotcon=dict(config="configs/pretrain/slotcon_coco.py", reads=["coco"], hours=900),
+        moco=dict(checkpoint="moco_v2_200ep_pretrain.pth.tar"),                    # any kind that the converters read
+    )
+    targets = ["detectron2"]                                                      # backbones to export
+    tasks = dict(
+        coco_1x=dict(tool="detectron2", config="configs/transfer/detectron2/....yaml", data="coco", hours=100,
+                     result="detectron2_mask_rcnn_r50_fpn_1x_coco", metrics=["AP_box", "AP_mask"]))
+    seeds = [0]
+    estimate = "hours of one A100, assumed"
+
+The fields are those of the classes below; ``_base_`` and overrides work as in every config of mmengine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+TOOLS = ("mm", "detectron2", "probe", "unsupervised")
+TARGETS = ("detectron2", "mmdet", "mmseg", "torchvision")
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: where it lies, what has to be in it, and how it is made if it can be.
+
+    ``{NAME}`` in ``options`` and ``args`` of a plan stands for the path of the data set NAME.
+
+    Attributes:
+        path: folder (or file).
+        expects: paths in it, without which it is not there.
+        demo_scenes: layout and further arguments of ``tools/make_demo_scenes.py``, which then makes it.
+    """
+
+    path: str
+    expects: tuple[str, ...] = ()
+    demo_scenes: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        """Paths that are not there; none for a data set that the plan makes itself."""
+        if self.demo_scenes:
+            return []
+        root = Path(self.path)
+        wanted = [root / part for part in self.expects] if root.exists() else [root]
+        return [str(path) for path in wanted if not path.exists()]
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """A row of the table. With ``config`` it is run here, with ``checkpoint`` taken from a file, with neither random.
+
+    Attributes:
+        options: overrides of the config, as ``KEY: VALUE``.
+        photos: data set whose photos take the place of the config's (``--data-root``).
+        reads: data sets that the config reads by itself, where it or ``options`` say.
+        per_seed: pretrain once for every seed of the plan, not once for all.
+        title: how tables call it; the name in the plan otherwise.
+        hours: estimate of one run, see ``Plan.estimate``.
+    """
+
+    config: str | None = None
+    checkpoint: str | None = None
+    options: Mapping[str, Any] | None = None
+    photos: str | None = None
+    reads: tuple[str, ...] = ()
+    per_seed: bool = False
+    title: str | None = None
+    hours: float = 0.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured for every pretraining: columns of the table, one for each of ``metrics``.
+
+    Attributes:
+        tool: one of ``TOOLS``.
+        data: data set given with ``--data-root`` or ``--data``.
+        result: ``task`` of its result files; may hold ``*``.
+        metrics: names in the result files.
+        config, options: transfer config and overrides (mm: ``KEY: VALUE``; detectron2 likewise).
+        args: further arguments of the tool.
+        published: column of the file of published figures that is comparable.
+        title: how tables call it.
+        hours: estimate of one run, see ``Plan.estimate``.
+        only: pretrainings that it is run on; all of them if empty.
+    """
+
+    tool: str
+    data: str
+    result: str
+    metrics: tuple[str, ...]
+    config: str | None = None
+    options: Mapping[str, Any] | None = None
+    args: tuple[str, ...] = ()
+    published: str | None = None
+    title: str | None = None
+    hours: float = 0.0
+    only: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """See the module. ``estimate`` says hours of what, and where the figures are from."""
+
+    name: str
+    file: str
+    data: Mapping[str, Data]
+    pretraining: Mapping[str, Pretraining]
+    tasks: Mapping[str, Task]
+    targets: tuple[str, ...]
+    seeds: tuple[int, ...]
+    estimate: str
+
+
+def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Plan:
+    """Read and check a plan.
+
+    Args:
+        path: config file.
+        overrides: ``{"coco": "/data/coco"}`` moves a data set; any other key overrides the config as usual
+            (``{"seeds": [0, 1]}``, ``{"tasks.probe.args": [...]}``).
+
+    Raises:
+        ValueError: the file, a key or a value is not what a plan knows.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"plan {path} does not exist; plans are in configs/benchmark/")
+    cfg = Config.fromfile(path)
+    moved = {
+        f"data.{key}.path" if key in cfg.get("data", {}) else key: value for key, value in (overrides or {}).items()
+    }
+    cfg.merge_from_dict(moved)
+    given = cfg.to_dict()
+    known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
+    if foreign := sorted(set(given) - known):
+        raise ValueError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
+    plan = Plan(
+        name=Path(path).stem,
+        file=str(path),
+        data={name: _entry(Data, f"{path}: data.{name}", entry) for name, entry in given.get("data", {}).items()},
+        pretraining={
+            name: _entry(Pretraining, f"{path}: pretraining.{name}", entry)
+            for name, entry in given.get("pretraining", {}).items()
+        },
+        tasks={name: _entry(Task, f"{path}: tasks.{name}", entry) for name, entry in given.get("tasks", {}).items()},
+        targets=tuple(given.get("targets", ())),
+        seeds=tuple(given.get("seeds", (0,))),
+        estimate=given.get("estimate", "no estimate given"),
+    )
+    _check(plan)
+    return plan
+
+
+def _entry(kind: type, where: str, entry: Any) -> Any:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where}: expected dict(...), got {entry!r}")
+    names = {field.name: field for field in fields(kind)}
+    if foreign := sorted(set(entry) - set(names)):
+        raise ValueError(f"{where} has no {foreign}; it knows {sorted(names)}")
+    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _check(plan: Plan) -> None:
+    def require(condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(f"{plan.file}: {message}")
+
+    require(bool(plan.pretraining), "pretraining is empty: there is nothing to compare")
+    require(bool(plan.seeds) and all(type(seed) is int for seed in plan.seeds), "seeds must be a list of integers")
+    for target in plan.targets:
+        require(target in TARGETS, f"targets: {target!r} is none of {', '.join(TARGETS)}")
+    for name, entry in plan.pretraining.items():
+        where = f"pretraining.{name}"
+        require(not (entry.config and entry.checkpoint), f"{where}: give config or checkpoint, not both")
+        random = not (entry.config or entry.checkpoint)
+        require(random == (name == RANDOM), f"{where}: without config and checkpoint it is '{RANDOM}', and only then")
+        for path in filter(None, (entry.config, entry.checkpoint if not entry.config else None)):
+            require(entry.checkpoint is not None or Path(path).is_file(), f"{where}: {path} does not exist")
+        for data in (*entry.reads, *filter(None, [entry.photos])):
+            require(data in plan.data, f"{where}: no data set {data!r} in data")
+    for name, task in plan.tasks.items():
+        where = f"tasks.{name}"
+        require(task.tool in TOOLS, f"{where}: tool {task.tool!r} is none of {', '.join(TOOLS)}")
+        require(task.data in plan.data, f"{where}: no data set {task.data!r} in data")
+        needs_config = task.tool in ("mm", "detectron2")
+        require(
+            needs_config == bool(task.config), f"{where}: config goes with the tools mm and detectron2, and only so"
+        )
+        require(not task.config or Path(task.config).is_file(), f"{where}: {task.config} does not exist")
+        require(not task.options or needs_config, f"{where}: options need a config; {task.tool} takes args")
+        for row in task.only:
+            require(row in plan.pretraining, f"{where}: only: no pretraining {row!r}")

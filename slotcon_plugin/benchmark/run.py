@@ -1,0 +1,178 @@
+"""Run what is missing of a plan, one step after the other; what was killed goes on at the next start."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slotcon_plugin.benchmark.plan import Plan
+from slotcon_plugin.benchmark.state import (
+    log_file,
+    mark_done,
+    mark_started,
+    request,
+    seconds_taken,
+    state,
+    why_not_done,
+)
+from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
+
+REPORT_EVERY_S = 60.0
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class StepError(RuntimeError):
+    """A step ended with an error; the message names its log."""
+
+
+def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: Callable[[str], None] = print) -> None:
+    """Run all steps that are not done.
+
+    Raises:
+        ValueError: a data set is missing; nothing has been started then.
+        StepError: a step failed; those before it stay done.
+    """
+    reasons = state(steps, work_dir)
+    todo = [step for step in steps if reasons[step.name]]
+    if gone := missing_data(plan, todo):
+        raise ValueError("missing before anything was started:\n  " + "\n  ".join(gone))
+    progress = Progress(steps, {name for name, reason in reasons.items() if reason is None})
+    say(f"{plan.name}: {len(steps)} steps, {len(steps) - len(todo)} done. {progress.left()}")
+    for step in todo:
+        say(f"[{steps.index(step) + 1}/{len(steps)}] {step.name} ({reasons[step.name]}); log: {log_file(step)}")
+
+        def report(seconds: float, step: Step = step) -> None:
+            say(f"    {step.name}: {clock(seconds)}. {progress.left(seconds)}")
+
+        start = time.monotonic()
+        ran = run_step(step, work_dir, gpus, report)
+        progress.finish(step)
+        took = clock(time.monotonic() - start) if ran else "was done already"
+        say(f"    {took}. {progress.left()}")
+
+
+def run_step(step: Step, work_dir: Path, gpus: int = 0, report: Callable[[float], None] | None = None) -> bool:
+    """Run one step to its end and record it. False if another process has done it meanwhile.
+
+    Raises:
+        ValueError: an input is not there, or the step left no output.
+        StepError: it failed.
+    """
+    with _lock(work_dir / ".locks" / step.name.replace("/", "__")) as lock:
+        if why_not_done(step, work_dir) is None and all(path.exists() for path in step.inputs):
+            return False
+        asked = request(step, work_dir)
+        resume = mark_started(step, asked)
+        start = time.monotonic()
+        with open(log_file(step), "a", encoding="utf-8") as log:
+            log.write(f"$ {step.shown(gpus)}\n")
+            log.flush()
+            _run(step.command(gpus, resume), log, lock, step, report)
+        if step.outputs[0].name == CHECKPOINT:
+            _name_last_checkpoint(step)
+        mark_done(step, asked, time.monotonic() - start)
+    return True
+
+
+def missing_data(plan: Plan, steps: list[Step]) -> list[str]:
+    """One line for each data set that these steps read and that is not there, and for each missing checkpoint."""
+    made = {path for step in steps for path in step.outputs}
+    lines = []
+    for name, data in plan.data.items():
+        if data.missing() and any(name in step.data for step in steps):
+            lines.append(f"data set {name}: no {', '.join(data.missing())} (elsewhere: --set {name}=DIR)")
+    for path in dict.fromkeys(path for step in steps for path in step.inputs):
+        if path not in made and not path.is_file() and path.name != CHECKPOINT:
+            lines.append(f"checkpoint {path}")
+    return lines
+
+
+class Progress:
+    """How much of a plan is left, by the plan's estimates, corrected by what finished steps have taken."""
+
+    def __init__(self, steps: list[Step], done: set[str]) -> None:
+        self.steps, self.done = steps, set(done)
+
+    def finish(self, step: Step) -> None:
+        self.done.add(step.name)
+
+    def left(self, running: float = 0.0) -> str:
+        """``62 % of the plan, about 1:20:00 left``; ``running``: seconds that the current step has run so far."""
+        total = sum(step.hours for step in self.steps)
+        finished = [step for step in self.steps if step.name in self.done]
+        done_hours = sum(step.hours for step in finished)
+        if not total:
+            return f"{len(finished)} of {len(self.steps)} steps done"
+        share = f"{100 * done_hours / total:.0f} % of the plan"
+        if len(finished) == len(self.steps):
+            return f"{share} done"
+        taken = sum(seconds_taken(step) for step in finished) / 3600
+        speed = taken / done_hours if done_hours and taken else 1.0  # before the first step has ended: the estimate's
+        seconds = max(3600 * speed * (total - done_hours) - running, 0)
+        return f"{share} done, about {clock(seconds)} left"
+
+
+def clock(seconds: float) -> str:
+    """4000 -> ``1:06:40``"""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[int]:
+    """Hold a lock that children inherit: a step starts anew when the last process of its former run is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"    waiting: a process of this step is still running (lock {path})", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield file.fileno()
+
+
+def _run(command: list[str], log, lock: int, step: Step, report: Callable[[float], None] | None) -> None:
+    start = time.monotonic()
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock,), preexec_fn=_end_with
+    )
+    try:
+        while True:
+            try:
+                status = process.wait(REPORT_EVERY_S)
+                break
+            except subprocess.TimeoutExpired:
+                if report:
+                    report(time.monotonic() - start)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    if status:
+        tail = log_file(step).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+        raise StepError(f"{step.name} failed with status {status}; {log_file(step)} ends:\n  " + "\n  ".join(tail))
+
+
+def _end_with() -> None:
+    """In the child, on Linux: be terminated when the parent dies, even by SIGKILL, which leaves it no time to tell."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _name_last_checkpoint(step: Step) -> None:
+    """Let ``checkpoint.pth`` be the checkpoint that mmengine wrote last."""
+    pointer = step.folder / "last_checkpoint"
+    if not pointer.is_file():
+        raise ValueError(f"{step.name} ended without an error but wrote no checkpoint; its log: {log_file(step)}")
+    last = Path(pointer.read_text(encoding="utf-8").strip()).name
+    temporary = step.folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
+    temporary.symlink_to(last)
+    temporary.replace(step.folder / CHECKPOINT)

@@ -1,0 +1,158 @@
+"""What is done: a record beside the outputs of each step, written when the step has ended.
+
+A step is done when its record has the fingerprint of today's plan, its inputs and outputs are the files of the record
+(sha256), and the steps it needs are done. Anything else is named with its reason and run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from mmengine.config import Config
+
+from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.results import describe_config
+
+RECORD = "step.json"
+STARTED = "started.json"
+
+
+def fingerprint(step: Step, work_dir: Path) -> str:
+    """sha256 of everything that a step is asked to do: its command and the contents of its configs.
+
+    The number of GPUs is no part of it (recipes keep their total batch), nor is where the work dir lies.
+    """
+    words = [text.replace(str(work_dir), "WORK") for text in step.command()[1:]]
+    return hashlib.sha256(json.dumps([words, [_content(path) for path in step.configs]]).encode()).hexdigest()
+
+
+@lru_cache
+def _content(config: str) -> str:
+    """A config with all it inherits, comments apart; of a framework that is not installed, the file as it is."""
+    path = Path(config)
+    if path.suffix in (".yaml", ".yml"):
+        text = path.read_text(encoding="utf-8")
+        base = yaml.safe_load(text).get("_BASE_")
+        return text + (_content(str(path.parent / base)) if base else "")
+    try:
+        return describe_config(Config.fromfile(path, import_custom_modules=False))[1]
+    except ModuleNotFoundError:
+        return path.read_text(encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Of a file's content; remembered as long as size and time of change stay."""
+    stat = path.stat()
+    return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _sha256(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: Any) -> str:  # Python 3.10
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def request(step: Step, work_dir: Path) -> dict[str, Any]:
+    """What the step would work on now. Raises ValueError if an input is not there."""
+    for path in step.inputs:
+        if not path.is_file():
+            raise ValueError(f"{step.name}: {path} does not exist")
+    return {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
+
+
+def mark_started(step: Step, asked: dict[str, Any]) -> bool:
+    """Prepare the folder; True if it holds an unfinished run of the very same step, which can be continued.
+
+    What another plan left in the folder is not deleted but set aside under another name.
+    """
+    marker = step.folder / STARTED
+    if read_json(marker) == asked:
+        return True
+    if step.folder.exists() and any(path.name != ".lock" for path in step.folder.iterdir()):
+        number = 1
+        while (aside := step.folder.with_name(f"{step.folder.name}.old{number}")).exists():
+            number += 1
+        step.folder.rename(aside)
+    write_json(marker, asked)
+    return False
+
+
+def mark_done(step: Step, asked: dict[str, Any], seconds: float) -> None:
+    """Write the record. Raises ValueError when the step ended without its outputs."""
+    for path in step.outputs:
+        if not path.exists():
+            raise ValueError(f"{step.name} ended without an error but left no {path}; its log: {log_file(step)}")
+    files = {*step.outputs, *step.folder.glob("*.json")} - {step.folder / RECORD, step.folder / STARTED}
+    made = {os.path.relpath(path, step.folder): sha256(path) for path in sorted(files) if path.is_file()}
+    record = {"step": step.name, **asked, "outputs": made, "seconds": round(seconds, 1)}
+    write_json(step.folder / RECORD, record)
+
+
+def why_not_done(step: Step, work_dir: Path) -> str | None:
+    """None if the step's own record holds (those it needs apart), else the reason in words."""
+    record = read_json(step.folder / RECORD)
+    if record is None:
+        return f"{RECORD} is damaged" if (step.folder / RECORD).exists() else "not run yet"
+    if missing := [str(path) for path in step.outputs if not path.exists()]:
+        return f"{missing[0]} is gone"
+    if record.get("fingerprint") != fingerprint(step, work_dir):
+        return "the plan or its config has changed since"
+    if any(not path.is_file() for path in step.inputs):
+        return "its checkpoint is gone"
+    if record.get("inputs") != [sha256(path) for path in step.inputs]:
+        return "its checkpoint has changed since"
+    for name, expected in record.get("outputs", {}).items():
+        path = step.folder / name
+        if not path.is_file() or sha256(path) != expected:
+            return f"{path} is not the file that the step left"
+    return None
+
+
+def state(steps: list[Step], work_dir: Path) -> dict[str, str | None]:
+    """Name of every step -> None if done, else why not; a step is not done before those that it needs."""
+    reasons: dict[str, str | None] = {}
+    for step in steps:
+        before = next((name for name in step.needs if reasons.get(name)), None)
+        reasons[step.name] = why_not_done(step, work_dir)
+        if before and reasons[step.name] is None:
+            reasons[step.name] = f"{before} is run again"
+    return reasons
+
+
+def seconds_taken(step: Step) -> float:
+    """Of a step that is done."""
+    return float((read_json(step.folder / RECORD) or {}).get("seconds", 0.0))
+
+
+def log_file(step: Step) -> Path:
+    return step.folder / "log.txt"
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Content of a JSON object, None if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)

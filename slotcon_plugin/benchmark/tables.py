@@ -1,0 +1,248 @@
+"""From result files to a table: rows are pretrainings, columns are metrics of tasks, every cell says where it is from.
+
+A cell is measured (mean and spread over the runs, each with its file), published (with its source) or says what is
+needed to fill it. Nothing is rounded before it is shown, and the same files give the same table.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.benchmark.plan import RANDOM, Plan
+from slotcon_plugin.benchmark.state import RECORD, STARTED, read_json, sha256
+from slotcon_plugin.benchmark.steps import applies, step_name
+from slotcon_plugin.results import read_result
+
+PUBLISHED = Path("docs/published.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result file that has been read."""
+
+    path: Path
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One metric of one task. ``title``: of the task; ``key``: the task in the plan."""
+
+    key: str
+    title: str
+    metric: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """``kind``: measured, published or missing.
+
+    Attributes:
+        values: of the single runs, in the order of ``sources``.
+        sources: (seed, result file) of measured ones.
+        text: source of a published figure; what a missing one needs.
+    """
+
+    kind: str
+    values: tuple[float, ...] = ()
+    sources: tuple[tuple[int, Path], ...] = ()
+    text: str = ""
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over the runs (n - 1); None for a single one."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+    @property
+    def figure(self) -> str:
+        """``22.5 ± 0.3``, ``41.0`` or an empty text."""
+        if not self.values:
+            return ""
+        return f"{self.mean:.1f}" + (f" ± {self.spread:.1f}" if self.spread is not None else "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """``rows``: (title, cells in the order of the columns)."""
+
+    name: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    problems: tuple[str, ...]
+
+
+def collect(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
+    """All result files below folders, and a line for each file that is ignored, with its reason.
+
+    A benchmark's work dir gives the files that its steps' records name, unchanged since; elsewhere every ``*.json``
+    counts.
+    """
+    runs, problems = [], []
+    for folder in map(Path, folders):
+        records = {path.parent: read_json(path) or {} for path in sorted(folder.rglob(RECORD))}
+        started = {path.parent for path in folder.rglob(STARTED)}
+        for path in sorted(folder.rglob("*.json")):
+            if path.name in (RECORD, STARTED) or _set_aside(path, folder):
+                continue
+            step = next((parent for parent in path.parents if parent in started), None)
+            if step:
+                known = records.get(step, {}).get("outputs", {})
+                expected = known.get(str(path.relative_to(step)))
+                if expected is None and not path.name.endswith("result.json"):
+                    continue  # a log of the run, or a result file of a step that has not ended
+                if expected is None or expected != sha256(path):
+                    why = "its step has not ended" if step not in records else "not the file that its step left"
+                    problems.append(f"ignored {path}: {why}")
+                    continue
+            elif started:
+                problems.append(f"ignored {path}: no step of this work dir left it")
+                continue
+            try:
+                runs.append(Run(path, read_result(path)))
+            except ValueError as error:
+                problems.append(f"ignored {path}: {error}")
+    return runs, problems
+
+
+def _set_aside(path: Path, folder: Path) -> bool:
+    return any(".old" in part for part in path.relative_to(folder).parts)
+
+
+def build_table(plan: Plan, runs: Sequence[Run], published: str | Path | None = PUBLISHED) -> Table:
+    """The table of a plan: its pretrainings, others found in the results, then published rows that compare.
+
+    Raises:
+        ValueError: runs of one cell have different configs: their mean would mean nothing.
+    """
+    columns = tuple(Column(key, t.title or key, metric) for key, t in plan.tasks.items() for metric in t.metrics)
+    problems: list[str] = []
+    names = list(plan.pretraining)
+    tasks = [task.result for task in plan.tasks.values()]
+    fits = {run.result["pretraining"] for run in runs if any(fnmatchcase(run.result["task"], t) for t in tasks)}
+    names += sorted(fits - set(names))
+    problems += [
+        f"not in the table: {run.path}: task {run.result['task']} is none of the plan's"
+        for run in runs
+        if not any(fnmatchcase(run.result["task"], task) for task in tasks)
+    ]
+    rows = []
+    for name in names:
+        entry = plan.pretraining.get(name)
+        title = (entry.title if entry else None) or name
+        rows.append((title, tuple(_own_cell(plan, runs, name, column) for column in columns)))
+    rows += _published_rows(plan, columns, published)
+    return Table(plan.name, columns, tuple(rows), tuple(problems))
+
+
+def _own_cell(plan: Plan, runs: Sequence[Run], name: str, column: Column) -> Cell:
+    task = plan.tasks[column.key]
+    found = {}
+    for run in runs:
+        result = run.result
+        if (
+            result["pretraining"] == name
+            and fnmatchcase(result["task"], task.result)
+            and column.metric in result["metrics"]
+        ):
+            # The random arms are measured again beside every checkpoint: the same run counts once.
+            same = (result["seed"], result["backbone_sha256"], result["metrics"][column.metric])
+            found.setdefault(same, run)
+    if not found:
+        return Cell("missing", text=_needs(plan, name, column.key))
+    chosen = sorted(found.values(), key=lambda run: (run.result["seed"], str(run.path)))
+    if len({run.result["config_sha256"] for run in chosen}) > 1:
+        files = ", ".join(str(run.path) for run in chosen)
+        raise ValueError(f"{name}, {column.title}: results of different configs cannot share a cell: {files}")
+    return Cell(
+        "measured",
+        tuple(run.result["metrics"][column.metric] for run in chosen),
+        tuple((run.result["seed"], run.path) for run in chosen),
+    )
+
+
+def _needs(plan: Plan, name: str, key: str) -> str:
+    task, entry = plan.tasks[key], plan.pretraining.get(name)
+    if entry is None:
+        return f"to run: {key} of {plan.file} on {name}"
+    if not applies(task, name, entry):
+        if task.only and name not in task.only:
+            return "not in the plan"
+        if name == RANDOM and task.tool == "probe":
+            return "to run: comes with the first checkpoint that is probed"
+        return "no prototypes to match"
+    seed = plan.seeds[0]
+    hours = task.hours + (entry.hours if entry.config else 0)
+    wanted = [task.data, *entry.reads, *((entry.photos,) if entry.photos else ())]
+    data = ", ".join(dict.fromkeys(wanted))
+    return f"to run: {step_name(plan, key, name, seed)}; about {hours:g} h; data: {data}"
+
+
+def _published_rows(
+    plan: Plan, columns: Sequence[Column], path: str | Path | None
+) -> list[tuple[str, tuple[Cell, ...]]]:
+    comparable = {task.published for task in plan.tasks.values()} - {None}
+    if path is None or not comparable:
+        return []
+    rows: dict[str, dict[str, dict[str, Any]]] = {}
+    for entry in read_published(path):
+        if entry["column"] in comparable:
+            rows.setdefault(entry["pretraining"], {})[entry["column"]] = entry
+    return [
+        (
+            name,
+            tuple(_published_cell(figures.get(plan.tasks[column.key].published), column.metric) for column in columns),
+        )
+        for name, figures in rows.items()
+    ]
+
+
+def _published_cell(entry: dict[str, Any] | None, metric: str) -> Cell:
+    if entry and metric in entry.get("metrics", {}):
+        return Cell("published", (entry["metrics"][metric],), text=entry["source"])
+    return Cell("missing", text="not available here" + (f": {entry['needs']}" if entry and "needs" in entry else ""))
+
+
+def read_published(path: str | Path) -> list[dict[str, Any]]:
+    """Entries of the file of published figures.
+
+    Raises:
+        ValueError: an entry has no pretraining, no column, or figures without a source.
+    """
+    entries = json.loads(Path(path).read_text(encoding="utf-8"))["figures"]
+    for entry in entries:
+        if not {"pretraining", "column"} <= set(entry) or ("metrics" in entry and not entry.get("source")):
+            raise ValueError(f"{path}: every entry has pretraining, column, and a source for its metrics, got {entry}")
+    return entries
+
+
+def write_tables(plan: Plan, folders: Iterable[str | Path], out: Path) -> list[Path]:
+    """``table.md``, ``table.csv`` and ``table.html`` of a plan in a folder."""
+    from slotcon_plugin.benchmark.page import html_page
+    from slotcon_plugin.benchmark.text import csv_text, markdown
+
+    runs, problems = collect(folders)
+    table = build_table(plan, runs, PUBLISHED if PUBLISHED.is_file() else None)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    notes = (*problems, *table.problems)
+    for name, text in (
+        ("table.md", markdown(table, out) + "".join(f"\n{note}  " for note in notes) + ("\n" if notes else "")),
+        ("table.csv", csv_text(table, out)),
+        ("table.html", html_page(table, out, notes)),
+    ):
+        path = out / name
+        temporary = path.with_name(f".{name}.tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+        written.append(path)
+    return written

@@ -1,0 +1,94 @@
+"""Run a whole benchmark: pretrain, convert, transfer, table. What is done stays done; after a stop just start again.
+
+    python tools/benchmark.py configs/benchmark/demo.py
+    python tools/benchmark.py configs/benchmark/small_real.py --dry-run \\
+        --set photos=my_photos/ coco=/data/coco_small masks=/data/camvid
+    python tools/benchmark.py configs/benchmark/coco_main.py --gpus 8 --set coco=/data/coco
+    python tools/benchmark.py configs/benchmark/coco_main.py --print-commands
+    python tools/benchmark.py configs/benchmark/coco_main.py --gpus 8 --slurm run.sh && bash run.sh --partition gpu
+
+Run it from the checkout's root. Leaves table.md, table.csv and table.html in the work dir. docs/benchmark_plans.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+
+def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("plan", help="config file below configs/benchmark")
+    parser.add_argument("--work-dir", type=Path, help="where everything goes (default: work_dirs/benchmark/PLAN)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        action=DictAction,
+        default={},
+        metavar="KEY=VALUE",
+        help="where a data set of the plan lies (coco=/data/coco), or any other override of the plan (seeds=[0,1])",
+    )
+    parser.add_argument("--gpus", type=int, help="GPUs of this machine a step (default: all; 0: the CPU)")
+    parser.add_argument("--step", metavar="NAME", help="run this one step and no other")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--dry-run", action="store_true", help="say what would run, for how long, and what is missing; start nothing"
+    )
+    what.add_argument("--print-commands", action="store_true", help="print a command line a step, for a scheduler")
+    what.add_argument("--slurm", type=Path, metavar="FILE", help="write a script that submits the steps to Slurm")
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    args = parse_args()
+    if not Path("tools/train.py").is_file():
+        sys.exit("error: run this from the checkout's root: steps are commands of tools/")
+    from slotcon_plugin.benchmark import load_plan, plan_steps
+    from slotcon_plugin.benchmark.describe import describe
+    from slotcon_plugin.benchmark.run import StepError, run_plan, run_step
+    from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
+    from slotcon_plugin.benchmark.tables import write_tables
+
+    try:
+        plan = load_plan(args.plan, args.set)
+        work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
+        steps = plan_steps(plan, work_dir)
+        gpus = _gpus() if args.gpus is None else args.gpus
+        base = ["python", "tools/benchmark.py", args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
+        if args.set:
+            base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
+        if args.dry_run:
+            print(describe(plan, steps, work_dir, gpus))
+        elif args.print_commands:
+            print("\n".join(step_commands(steps, base)))
+        elif args.slurm:
+            args.slurm.write_text(slurm_script(plan, steps, base, gpus), encoding="utf-8")
+            print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
+        elif args.step:
+            chosen = {step.name: step for step in steps}.get(args.step)
+            if chosen is None:
+                raise ValueError(f"no step {args.step!r}; the plan has: {', '.join(step.name for step in steps)}")
+            done = run_step(chosen, work_dir, gpus)
+            print(f"{chosen.name}: {'done' if done else 'was done already'}")
+        else:
+            run_plan(plan, steps, work_dir, gpus, say=lambda text: print(text, flush=True))
+            for path in write_tables(plan, [work_dir], work_dir):
+                print(path)
+    except (ValueError, StepError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped; the same command goes on")
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+if __name__ == "__main__":
+    main()
