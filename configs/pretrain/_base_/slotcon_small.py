@@ -8,7 +8,7 @@ _base_ = ["default_runtime.py"]
 model = dict(
     type="SlotCon",
     data_preprocessor=dict(type="TwoViewPreprocessor"),
-    backbone=dict(type="TorchvisionResNet", depth=18, stride=16, zero_init_residual=True),
+    backbone=dict(type="TorchvisionResNet", depth=18, stride=16, zero_init_residual=False),
     projector=dict(type="MLPHead", hidden_channels=1024, out_channels=128, num_layers=3, norm_last=True),
     predictor=dict(type="MLPHead", hidden_channels=1024, num_layers=3),
     grouping=dict(type="SemanticGrouping", num_prototypes=64, temperature=0.07),
