@@ -15,7 +15,6 @@ from slotcon_plugin.apis import pretrain
 from slotcon_plugin.convert import convert
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.data.sources import PHOTO_SUFFIXES
-from slotcon_plugin.engine import find_resumable
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
@@ -96,9 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
     print(f"== 1/4 pretraining for {cfg.train_cfg.max_epochs} epochs (`eta` in the log is the time that is left)")
-    pretrain(cfg)
+    runner = pretrain(cfg)
 
-    config, checkpoint = str(work_dir / "config.py"), find_resumable(work_dir)
+    # asked of the run, since an earlier one may have left checkpoints with higher numbers
+    config, checkpoint = str(work_dir / "config.py"), Path(runner.message_hub.get_info("last_ckpt"))
     cfg.dump(config)
     print("== 2/4 exporting the teacher's backbone")
     backbone = work_dir / "backbone_torchvision.pth"
