@@ -1,5 +1,6 @@
 """N steps, kill -9, resume, M steps: bit for bit what N + M steps give, with workers and in the middle of an epoch."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes
 
 CONFIG = """
@@ -50,15 +52,21 @@ def tensors(tree, prefix=""):
             yield from tensors(value, f"{prefix}/{i}")
 
 
+def write_config(folder, repo, dtype):
+    """A run of minutes made one of seconds, on photos of noise: six batches of four an epoch, two photos dropped."""
+    rng = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(26):
+        Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(folder / "photos" / f"{i}.jpg")
+    config = folder / "tiny.py"
+    config.write_text(CONFIG.format(repo=repo, photos=folder / "photos", dtype=dtype))
+    return config
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
-    rng = np.random.default_rng(0)
-    (tmp_path / "photos").mkdir()
-    for i in range(26):  # six batches an epoch, two photos dropped
-        Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.jpg")
-    config = tmp_path / "tiny.py"
-    config.write_text(CONFIG.format(repo=repo, photos=tmp_path / "photos", dtype=dtype))
+    config = write_config(tmp_path, repo, dtype)
 
     def command(work_dir, *more):
         return [
@@ -99,3 +107,20 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
     assert want["optimizer"]["loss_scaler"] == got["optimizer"]["loss_scaler"]
     assert [s["last_step"] for s in want["param_schedulers"]] == [s["last_step"] for s in got["param_schedulers"]]
     assert want["state_dict"]["teacher_steps"] > 20
+
+
+@pytest.mark.slow
+def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo):
+    config = write_config(tmp_path, repo, "bfloat16")
+    done = subprocess.run(
+        ["bash", str(repo / "tools/dist_train.sh"), str(config), "2"]
+        + f"--work-dir {tmp_path / 'run'} --cfg-options train_cfg.max_epochs=2".split(),
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHON": sys.executable},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Total batch 8 = 4 x 2 processes x 1 accumulated" in done.stdout + done.stderr
+    checkpoint = load_file(tmp_path / "run/iter_6.pth")  # 13 photos a process: three batches an epoch
+    assert checkpoint["state_dict"]["teacher_steps"] == 6
+    assert checkpoint["state_dict"]["center.value"].abs().max() > 0
