@@ -1,0 +1,173 @@
+"""What counts as done, and what happens to folders that hold something else."""
+
+import dataclasses
+import json
+import sys
+
+import pytest
+
+from slotcon_plugin.benchmark import run
+from slotcon_plugin.benchmark.plan import Data, Plan
+from slotcon_plugin.benchmark.state import fingerprint, mark_started, read_json, request, state, why_not_done
+from slotcon_plugin.benchmark.steps import Step
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """A step whose tool writes its second argument into result.json and counts its runs."""
+    tool = tmp_path / "tool.py"
+    tool.write_text(
+        "import sys, pathlib\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "if sys.argv[2] == 'fail': sys.exit('no such luck')\n"
+        "if sys.argv[2] != 'nothing': (folder / 'result.json').write_text(sys.argv[2])\n"
+        "count = folder / 'count'; count.write_text(count.read_text() + 'x' if count.exists() else 'x')\n"
+    )
+
+    def step(name="task/row", text="{}", needs=(), inputs=(), **more):
+        folder = tmp_path / "w" / name
+        return Step(
+            *(name, folder, str(tool), (str(folder), text), (folder / "result.json",)),
+            needs=needs,
+            inputs=inputs,
+            **more,
+        )
+
+    return step
+
+
+def runs(step):
+    return len((step.folder / "count").read_text())
+
+
+def test_a_step_is_run_once_and_again_when_its_command_its_input_or_its_output_changes(make, tmp_path):
+    work, checkpoint = tmp_path / "w", tmp_path / "in.pth"
+    checkpoint.write_bytes(b"one")
+    step = make(inputs=(checkpoint,))
+    assert why_not_done(step, work) == "not run yet"
+    assert run.run_step(step, work)
+    assert why_not_done(step, work) is None
+    assert not run.run_step(step, work)
+    assert runs(step) == 1
+
+    checkpoint.write_bytes(b"other")
+    assert why_not_done(step, work) == "its checkpoint has changed since"
+    assert run.run_step(step, work)
+    assert why_not_done(step, work) is None
+
+    (step.folder / "result.json").write_text("tampered with")
+    assert "is not the file that the step left" in why_not_done(step, work)
+    assert run.run_step(step, work)
+    assert (step.folder / "result.json").read_text() == "{}"
+
+    changed = make(text="[]", inputs=(checkpoint,))
+    assert "plan or its config has changed" in why_not_done(changed, work)
+    (step.folder / "step.json").write_text('{"step": ')
+    assert why_not_done(step, work) == "step.json is damaged"
+
+
+def test_config_contents_count_and_comments_do_not(make, tmp_path):
+    config = tmp_path / "c.py"
+    prints = []
+    for number, text in enumerate(["a = 1\n", "a = 1  # why\n", "a = 2\n"]):
+        config = tmp_path / f"c{number}" / "c.py"
+        config.parent.mkdir()
+        config.write_text(text)
+        step = dataclasses.replace(make(), configs=(str(config),))
+        prints.append(fingerprint(step, tmp_path / "w"))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_moving_the_work_dir_keeps_steps_done(make, tmp_path):
+    run.run_step(make(), tmp_path / "w")
+    (tmp_path / "w").rename(tmp_path / "moved")
+    old = make()
+    folder = tmp_path / "moved/task/row"
+    moved = dataclasses.replace(old, folder=folder, arguments=(str(folder), "{}"), outputs=(folder / "result.json",))
+    assert why_not_done(moved, tmp_path / "moved") is None
+
+
+def test_a_folder_of_another_plan_is_set_aside_and_not_resumed(make, tmp_path):
+    work = tmp_path / "w"
+    step = make()
+    assert not mark_started(step, request(step, work))
+    (step.folder / "iter_5.pth").write_bytes(b"half done")
+    assert mark_started(step, request(step, work)), "the same step goes on where it was"
+    changed = make(text="[]")
+    assert not mark_started(changed, request(changed, work)), "it would have resumed another run's checkpoint"
+    assert [path.name for path in step.folder.iterdir()] == ["started.json"]
+    assert (step.folder.with_name("row.old1") / "iter_5.pth").read_bytes() == b"half done"
+
+
+def test_steps_after_one_that_is_run_again_are_not_done(make, tmp_path):
+    work = tmp_path / "w"
+    first, second = make("a"), make("b", needs=("a",))
+    run.run_step(first, work)
+    run.run_step(second, work)
+    assert state([first, second], work) == {"a": None, "b": None}
+    (first.folder / "result.json").unlink()
+    assert state([first, second], work)["b"] == "a is run again"
+
+
+def test_failures_are_named_with_the_end_of_the_log_and_leave_no_record(make, tmp_path):
+    work = tmp_path / "w"
+    with pytest.raises(run.StepError, match=r"(?s)failed with status 1.*no such luck"):
+        run.run_step(make(text="fail"), work)
+    with pytest.raises(ValueError, match=r"left no .*result\.json"):
+        run.run_step(make(text="nothing"), work)
+    assert read_json(work / "task/row/step.json") is None
+    with pytest.raises(ValueError, match=r"gone\.pth does not exist"):
+        run.run_step(make(inputs=(tmp_path / "gone.pth",)), work)
+
+
+def test_nothing_starts_while_a_data_set_is_missing(make, tmp_path):
+    step = make(data=("coco",))
+    plan = Plan("p", "p.py", {"coco": Data(str(tmp_path / "coco"), ("train2017",))}, {}, {}, (), (0,), "")
+    with pytest.raises(ValueError, match=r"data set coco: no .*coco.*--set coco=DIR"):
+        run.run_plan(plan, [step], tmp_path / "w")
+    assert not step.folder.exists()
+
+
+def test_estimate_of_what_is_left_follows_what_finished_steps_took(make, tmp_path):
+    steps = [make(name, hours=hours) for name, hours in (("a", 1), ("b", 2), ("c", 1))]
+    progress = run.Progress(steps, set())
+    assert progress.left() == "0 % of the plan done, about 4:00:00 left"
+    steps[0].folder.mkdir(parents=True)
+    (steps[0].folder / "step.json").write_text(json.dumps({"seconds": 1800}))  # half of its estimate
+    progress.finish(steps[0])
+    assert progress.left() == "25 % of the plan done, about 1:30:00 left"
+    assert progress.left(running=600) == "25 % of the plan done, about 1:20:00 left"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_a_child_ends_with_the_process_that_started_it(tmp_path):
+    """SIGKILL leaves no time to clean up; the step must not go on alone."""
+    import os
+    import signal
+    import subprocess
+    import time
+
+    child = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = (
+        "import subprocess, sys; from slotcon_plugin.benchmark.run import _end_with\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], preexec_fn=_end_with).wait()"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path)
+    pid_file = tmp_path / "pid"
+    deadline = time.monotonic() + 60
+    while not (pid_file.exists() and pid_file.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pid = int(pid_file.read_text())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rsplit(")", 1)[1].split()[0] == "Z":
+                    return
+        except FileNotFoundError:
+            return
+        time.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("the child lives on")

@@ -1,0 +1,158 @@
+"""Plans are checked, and become commands of tools/ that those tools understand."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slotcon_plugin.benchmark import load_plan, plan_steps
+from slotcon_plugin.benchmark.describe import describe
+from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
+from slotcon_plugin.benchmark.steps import layers
+
+PLANS = sorted((Path(__file__).resolve().parents[2] / "configs/benchmark").glob("*.py"))
+
+
+def by_name(plan, work_dir):
+    return {step.name: step for step in plan_steps(plan, work_dir)}
+
+
+@pytest.mark.parametrize("path", PLANS, ids=lambda path: path.stem)
+def test_every_plan_gives_commands_whose_scripts_and_options_exist(path, in_repo, tmp_path):
+    plan = load_plan(path)
+    steps = plan_steps(plan, tmp_path)
+    helps = {}
+    for step in steps:
+        source = helps.setdefault(
+            step.tool, Path(step.tool).read_text() + Path("slotcon_plugin/convert/cli.py").read_text()
+        )
+        for word in step.command(1, resume=True)[2:]:
+            if word.startswith("--"):
+                assert f'"{word}"' in source, f"{step.tool} has no {word}"
+        assert step.hours > 0
+        assert all(name in {s.name for s in steps[: steps.index(step)]} for name in step.needs)
+    assert plan.estimate
+
+
+def test_pretraining_command(plan, tmp_path):
+    step = by_name(plan, tmp_path / "w")["pretrain/slotcon-seed1"]
+    folder = f"{tmp_path}/w/pretrain/slotcon-seed1"
+    assert step.command()[1:] == [
+        *("tools/train.py", "configs/pretrain/slotcon_demo.py", "--work-dir", folder),
+        *("--data-root", f"{tmp_path}/photos"),
+        *("--cfg-options", "model.grouping.num_prototypes=16", "randomness.seed=1"),
+    ]
+    assert step.command(8, resume=True)[:6] == [
+        *("bash", "tools/dist_train.sh", "configs/pretrain/slotcon_demo.py", "8", "--resume", "--work-dir")
+    ]
+
+
+def test_transfer_commands_start_from_the_pretraining_of_their_seed(plan, tmp_path):
+    steps = by_name(plan, tmp_path / "w")
+    d2 = steps["coco/slotcon-seed1"]
+    checkpoint = tmp_path / "w/pretrain/slotcon-seed1/checkpoint.pth"
+    assert d2.inputs == (checkpoint,)
+    assert d2.needs == ("pretrain/slotcon-seed1",)
+    assert d2.command(4)[1:] == [
+        *("tools/train_d2.py", "--num-gpus", "4"),
+        *("--config-file", "configs/transfer/detectron2/mask_rcnn_r50_fpn_1x_coco.yaml"),
+        *("--data-root", f"{tmp_path}/photos", "--backbone", str(checkpoint), "--pretraining", "slotcon"),
+        *("OUTPUT_DIR", f"{tmp_path}/w/coco/slotcon-seed1", "SEED", "1", "SOLVER.MAX_ITER", "5"),
+    ]
+    assert "--backbone" not in steps["camvid/random-seed0"].command()
+    assert steps["probe/moco-seed1"].inputs == (tmp_path / "moco.pth",)
+    assert steps["probe/moco-seed1"].command()[-2:] == ["--bn-calibrate", f"{tmp_path}/photos"]
+
+
+def test_which_steps_there_are(plan, tmp_path):
+    """Seeds x rows; the probe has no random step, camvid leaves moco out, moco is converted once."""
+    expected = set()
+    for seed in (0, 1):
+        expected |= {f"pretrain/slotcon-seed{seed}", f"convert/slotcon-detectron2-seed{seed}"}
+        expected |= {f"probe/{row}-seed{seed}" for row in ("slotcon", "moco")}
+        expected |= {f"coco/{row}-seed{seed}" for row in ("random", "slotcon", "moco")}
+        expected |= {f"camvid/{row}-seed{seed}" for row in ("random", "slotcon")}
+    assert set(by_name(plan, tmp_path)) == expected | {"convert/moco-detectron2-seed0"}
+
+
+def test_a_pretraining_for_all_seeds_is_run_once(plan_file, tmp_path):
+    plan = load_plan(plan_file, {"pretraining.slotcon.per_seed": False})
+    steps = by_name(plan, tmp_path)
+    assert [name for name in steps if name.startswith("pretrain/")] == ["pretrain/slotcon-seed0"]
+    assert steps["coco/slotcon-seed1"].needs == ("pretrain/slotcon-seed0",)
+
+
+def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
+    plan = load_plan(plan_file, {"masks": "/elsewhere", "seeds": [3]})
+    assert plan.data["masks"].path == "/elsewhere"
+    assert plan.seeds == (3,)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ({"pretraining.slotcon.chekpoint": "x"}, "pretraining.slotcon has no .'chekpoint'"),
+        ({"pretraining.slotcon.checkpoint": "x"}, "give config or checkpoint, not both"),
+        ({"pretraining.scratch": {}}, "without config and checkpoint it is 'random'"),
+        ({"pretraining.slotcon.config": "none.py"}, "none.py does not exist"),
+        ({"tasks.probe.tool": "probes"}, "tool 'probes' is none of"),
+        ({"tasks.probe.data": "mask"}, "no data set 'mask'"),
+        ({"tasks.probe.config": "configs/pretrain/slotcon_demo.py"}, "need a config, the others have none"),
+        ({"tasks.camvid.only": ["slotcom"]}, "no pretraining 'slotcom'"),
+        ({"targets": ["detectron"]}, "'detectron' is none of"),
+        ({"seeds": []}, "seeds must be"),
+        ({"cocoo": "/data"}, "a plan has no .'cocoo'"),
+    ],
+)
+def test_what_a_plan_does_not_know_is_named(plan_file, override, message):
+    with pytest.raises(ValueError, match=message):
+        load_plan(plan_file, override)
+
+
+def test_dry_run_sums_the_estimate_and_names_what_is_missing(plan, tmp_path):
+    text = describe(plan, plan_steps(plan, tmp_path / "w"), tmp_path / "w", gpus=2)
+    # 2 pretrainings of 2 h, 4 probes of .5, 6 COCO of 3, 4 CamVid of 1, 3 conversions of .01
+    assert "19 of 19 steps to run, 28.03 hours" in text
+    assert "hours of a test, made up" in text
+    assert f"data set photos: no {tmp_path}/photos" in text
+    assert f"checkpoint {tmp_path}/moco.pth" in text
+    assert "--num-gpus 2" in text
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "masks/images/val").mkdir(parents=True)
+    (tmp_path / "moco.pth").write_bytes(b"x")
+    assert "all there" in describe(plan, plan_steps(plan, tmp_path / "w"), tmp_path / "w", gpus=2)
+
+
+def test_slurm_script_submits_a_job_array_a_layer_and_runs_the_step_of_its_task(plan, tmp_path):
+    steps = plan_steps(plan, tmp_path / "w")
+    by_layer = layers(steps)
+    script = tmp_path / "run.sh"
+    script.write_text(slurm_script(plan, steps, ["echo", "ran"], gpus=8))
+    stub = tmp_path / "bin/sbatch"
+    stub.parent.mkdir()
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\necho "$(wc -l < {tmp_path}/calls);cluster"\n')
+    stub.chmod(0o755)
+    env = {**os.environ, "PATH": f"{stub.parent}:{os.environ['PATH']}"}
+    subprocess.run(["bash", str(script), "--partition", "gpu"], check=True, env=env, capture_output=True)
+    first, second = (tmp_path / "calls").read_text().splitlines()
+    count = len(by_layer[0])
+    assert first == f"--parsable --job-name=small --array=0-{count - 1} --partition gpu {script}"
+    assert second == (
+        f"--parsable --job-name=small --array={count}-{len(steps) - 1} --dependency=afterok:1 --partition gpu {script}"
+    )
+    in_order = [step.name for layer in by_layer for step in layer]
+    for index in (0, count, len(steps) - 1):
+        env["SLURM_ARRAY_TASK_ID"] = str(index)
+        done = subprocess.run(["bash", str(script)], check=True, env=env, capture_output=True, text=True)
+        assert done.stdout == f"ran --step {in_order[index]}\n"
+
+
+def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
+    steps = plan_steps(plan, tmp_path / "w")
+    lines = step_commands(steps, ["python", "tools/benchmark.py", "p.py"])
+    assert lines[0] == f"python tools/benchmark.py p.py --step {steps[0].name}"
+    tool = [sys.executable, "tools/benchmark.py", str(plan_file), "--print-commands", "--gpus", "0"]
+    printed = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.rsplit(" ", 1)[1] for line in printed] == [step.name for step in steps]

@@ -1,0 +1,204 @@
+"""Cells and where they are from; the same files give the same table; what does not belong is named and ignored."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from slotcon_plugin.benchmark.page import html_page
+from slotcon_plugin.benchmark.readme import fill_readme
+from slotcon_plugin.benchmark.state import write_json
+from slotcon_plugin.benchmark.tables import build_table, collect, read_published
+from slotcon_plugin.benchmark.text import csv_text, fill_markers, markdown
+
+COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
+SOURCE = "somebody's README"
+
+
+@pytest.fixture
+def published(tmp_path):
+    path = tmp_path / "published.json"
+    entry = {"pretraining": "theirs", "column": "coco_1x", "metrics": {"AP_box": 41.0}, "source": SOURCE}
+    path.write_text(json.dumps({"figures": [entry, {"pretraining": "elsewhere", "column": "other"}]}))
+    return path
+
+
+@pytest.fixture
+def table(plan, result, published, tmp_path):
+    for seed, miou in enumerate((20.0, 22.0, 27.0)):
+        result(f"s{seed}.json", "slotcon", "linear_probe_masks_val", seed=seed, sha=str(seed), mIoU=miou)
+    for step in ("slotcon", "moco"):  # the random arm is measured beside both: one run
+        result(f"{step}/random.json", "random", "linear_probe_masks_val", sha=None, mIoU=12.5)
+    result("coco.json", "slotcon", COCO, AP_box=30.04, AP_mask=28.0)
+    result("mine.json", "mine", COCO, AP_box=31.0, AP_mask=29.0)
+    result("foreign.json", "slotcon", "some_other_task", mIoU=99.0)
+    runs, problems = collect([tmp_path / "results"])
+    assert problems == []
+    return build_table(plan, runs, published)
+
+
+def test_every_cell_says_where_it_is_from(table):
+    assert [title for title, _ in table.rows] == ["random init", "slotcon", "moco", "mine", "theirs"]
+    cells = {
+        (title, f"{column.title} {column.metric}"): cell
+        for title, row in table.rows
+        for column, cell in zip(table.columns, row, strict=True)
+    }
+    assert len(cells) == 5 * 4
+    probe = cells["slotcon", "probe mIoU"]
+    assert (probe.kind, probe.values, probe.mean) == ("measured", (20.0, 22.0, 27.0), 23.0)
+    assert probe.spread == pytest.approx(13**0.5)  # ((-3)^2 + (-1)^2 + 4^2) / 2
+    assert probe.figure == "23.0 ± 3.6"
+    assert [(seed, path.name) for seed, path in probe.sources] == [(0, "s0.json"), (1, "s1.json"), (2, "s2.json")]
+    assert cells["random init", "probe mIoU"].values == (12.5,)
+    assert cells["mine", "COCO AP_mask"].figure == "29.0"
+    assert (cells["theirs", "COCO AP_box"].kind, cells["theirs", "COCO AP_box"].text) == ("published", SOURCE)
+    assert cells["theirs", "COCO AP_mask"].text == "not available here"
+    assert cells["slotcon", "camvid mIoU"].text == "to run: camvid/slotcon-seed0; about 3 h; data: masks, photos"
+    assert cells["moco", "camvid mIoU"].text == "not in the plan"
+    assert cells["mine", "probe mIoU"].text.startswith("to run: probe of ")
+    assert all(cell.values or cell.text for cell in cells.values()), "a cell is blank"
+    assert [problem.split(": ")[-1] for problem in table.problems] == ["task some_other_task is none of the plan's"]
+
+
+def test_markdown_links_each_figure_to_its_file(table, tmp_path):
+    lines = markdown(table, tmp_path).splitlines()
+    assert lines[0] == "| pretraining | probe: mIoU | COCO: AP_box | COCO: AP_mask | camvid: mIoU |"
+    assert "| 23.0 ± 3.6 ([1](results/s0.json) [2](results/s1.json) [3](results/s2.json)) |" in lines[3]
+    assert "| [30.0](results/coco.json) |" in lines[3]
+    assert "| 41.0 (published [1]) |" in lines[6]
+    assert f"Published figures: [1] {SOURCE}." in lines
+
+
+def test_csv_keeps_full_figures(table, tmp_path):
+    rows = list(csv.DictReader(io.StringIO(csv_text(table, tmp_path))))
+    assert len(rows) == 20
+    found = {(row["pretraining"], row["metric"]): row for row in rows if row["task"] != "camvid"}
+    assert found["slotcon", "AP_box"]["mean"] == "30.04"
+    assert found["slotcon", "mIoU"]["values"] == "20.0 22.0 27.0"
+    assert found["theirs", "AP_box"]["from"] == SOURCE
+
+
+def test_page_is_self_contained_with_a_bar_and_an_error_bar_in_proportion(table, tmp_path):
+    page = html_page(table, tmp_path, ["ignored <x>: why"])
+    assert "src=" not in page
+    assert "http" not in page
+    assert "ignored &lt;x&gt;: why" in page
+    assert 'href="results/s1.json" title="seed 1">22.0</a>' in page
+    chart = page.split("<svg")[1]
+    # 580 pixels stand for the longest bar with its error, 23 + sqrt 13
+    scale = 580 / (23 + 13**0.5)
+    assert f'class="measured" x="270" y="31" width="{23 * scale:.1f}"' in chart
+    assert f"M{270 + scale * (23 - 13**0.5):.1f} 39.0H850.0" in chart
+    assert page.count("<svg") == 3, "a chart for each column that has a figure"
+
+
+def test_the_same_files_give_the_same_table(plan, result, tmp_path, published, table):
+    again = build_table(plan, list(reversed(collect([tmp_path / "results"])[0])), published)
+    assert markdown(again, tmp_path) == markdown(table, tmp_path)
+    assert html_page(again, tmp_path) == html_page(table, tmp_path)
+
+
+def test_results_of_different_configs_do_not_share_a_cell(plan, result, tmp_path):
+    result("a.json", "slotcon", COCO, AP_box=1.0)
+    result("b.json", "slotcon", COCO, seed=1, config="configs/pretrain/slotcon_coco.py", AP_box=2.0)
+    with pytest.raises(ValueError, match=r"(?s)different configs.*a\.json.*b\.json"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+def test_corrupted_and_foreign_files_are_named_and_ignored(result, tmp_path):
+    good = result("good.json", "slotcon", COCO, AP_box=1.0)
+    folder = good.parent
+    (folder / "cut.json").write_text(good.read_text()[:80])
+    (folder / "theirs.json").write_text('{"AP": 3}')
+    (folder / "nan.json").write_text(good.read_text().replace('"AP_box": 1.0', '"AP_box": NaN'))
+    runs, problems = collect([folder])
+    assert [run.path for run in runs] == [good]
+    assert len(problems) == 3
+    for name, why in (("cut", "is not JSON"), ("theirs", "no result file of schema"), ("nan", "finite number")):
+        assert any(f"ignored {folder}/{name}.json" in line and why in line for line in problems)
+
+
+def test_in_a_work_dir_only_what_steps_left_counts(result, tmp_path):
+    from slotcon_plugin.benchmark.state import sha256
+
+    work = tmp_path / "results"
+    kept = result("probe/a/linear_checkpoint.json", "a", "t", m=1.0)
+    changed = result("probe/b/result.json", "b", "t", m=1.0)
+    running = result("probe/c/result.json", "c", "t", m=1.0)
+    stray = result("stray.json", "d", "t", m=1.0)
+    for path in (kept, changed, running):
+        write_json(path.parent / "started.json", {})
+    for path in (kept, changed):
+        write_json(path.parent / "step.json", {"outputs": {path.name: sha256(path)}})
+    changed.write_text(changed.read_text().replace("1.0", "9.0"))
+    (kept.parent / "log_of_the_framework.json").write_text("{}")
+    runs, problems = collect([work])
+    assert [run.path for run in runs] == [kept]
+    assert sorted(problems) == [
+        f"ignored {changed}: not the file that its step left",
+        f"ignored {running}: its step has not ended",
+        f"ignored {stray}: no step of this work dir left it",
+    ]
+
+
+def test_markers_are_filled_and_half_ones_named():
+    text = "a\n<!-- table:x begin -->\nold\n<!-- table:x end -->\nb\n"
+    filled = fill_markers(text, lambda name: f"table {name}")
+    assert filled == "a\n<!-- table:x begin -->\n\ntable x\n<!-- table:x end -->\nb\n"
+    assert fill_markers(filled, lambda name: f"table {name}") == filled
+    with pytest.raises(ValueError, match="table:x begin"):
+        fill_markers("<!-- table:x begin -->\n", str)
+
+
+def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, result):
+    root = tmp_path / "root"
+    (root / "configs/benchmark").mkdir(parents=True)
+    plan_file.rename(root / "configs/benchmark/small.py")
+    (root / "docs").mkdir()
+    (root / "docs/published.json").write_text('{"figures": []}')
+    file = result("../root/docs/results/small/coco.json", "slotcon", COCO, AP_box=30.0, AP_mask=28.0)
+    readme = root / "README.md"
+    readme.write_text("# x\n<!-- table:small begin -->\n<!-- table:small end -->\n")
+    assert fill_readme(readme, root, write=False) == (False, [])
+    assert fill_readme(readme, root)[0] is False
+    assert "[30.0](docs/results/small/coco.json)" in readme.read_text()
+    assert fill_readme(readme, root, write=False)[0] is True
+    readme.write_text(readme.read_text().replace("[30.0]", "[33.0]"))  # by hand
+    assert fill_readme(readme, root, write=False)[0] is False
+    fill_readme(readme, root)
+    file.unlink()
+    assert fill_readme(readme, root, write=False)[0] is False
+
+
+def test_tables_of_the_documents_are_what_the_result_files_give(repo):
+    for document in [repo / "README.md", *sorted((repo / "docs").glob("*.md"))]:
+        if "<!-- table:" in document.read_text().replace("`<!-- table:", ""):
+            command = [
+                sys.executable,
+                "tools/benchmark_table.py",
+                "--readme",
+                str(document.relative_to(repo)),
+                "--check",
+            ]
+            done = subprocess.run(command, cwd=repo, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+
+
+def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(repo, tmp_path):
+    entries = read_published(repo / "docs/published.json")
+    by_row = {(e["pretraining"], e["column"]): e for e in entries}
+    assert by_row["SlotCon, COCO, 800 epochs", "coco_mask_rcnn_r50_fpn_1x"]["metrics"] == {
+        "AP_box": 41.0,
+        "AP_mask": 37.0,
+    }
+    assert {e["column"] for e in entries if "metrics" in e} == {"coco_mask_rcnn_r50_fpn_1x"}
+    bare = tmp_path / "bare.json"
+    bare.write_text(json.dumps({"figures": [{"pretraining": "x", "column": "y", "metrics": {"AP": 1.0}}]}))
+    with pytest.raises(ValueError, match="a source for its metrics"):
+        read_published(bare)
+    assert Path(repo / "docs/benchmark_plans.md").is_file()
