@@ -112,9 +112,9 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
 @pytest.mark.slow
 def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo):
     config = write_config(tmp_path, repo, "bfloat16")
+    options = f"--work-dir {tmp_path / 'run'} --cfg-options train_cfg.max_epochs=2".split()
     done = subprocess.run(
-        ["bash", str(repo / "tools/dist_train.sh"), str(config), "2"]
-        + f"--work-dir {tmp_path / 'run'} --cfg-options train_cfg.max_epochs=2".split(),
+        ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", *options],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHON": sys.executable},
