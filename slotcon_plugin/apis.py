@@ -17,7 +17,7 @@ from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
 from slotcon_plugin.engine.batch import apply_batch_rules
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
-from slotcon_plugin.registry import MODELS, SCOPE
+from slotcon_plugin.registry import MODELS
 
 
 def start_processes(cfg: Config) -> int:
@@ -92,7 +92,7 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         if not isinstance(path, Config) and not Path(path).is_file():
             raise ValueError(f"the {what} {path} does not exist")
     cfg = config if isinstance(config, Config) else Config.fromfile(config)
-    model = MODELS.build({**cfg.model, "_scope_": SCOPE})
+    model = MODELS.build(cfg.model)
     try:
         state = load_file(checkpoint)
     except ConversionError as error:

@@ -4,14 +4,28 @@ Each registry knows where its modules live, so that ``custom_imports = dict(impo
 config is enough: a room is imported when something is first built from it.
 """
 
+from typing import Any
+
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
 SCOPE = "slotcon_plugin"  # the package's name: mmengine imports SCOPE.registry by itself
 
 
+class ProjectRegistry(Registry):
+    """A registry that looks in this project first, whatever mmengine's default scope is.
+
+    mmengine keeps one default scope a process. After something of mmseg has run, a plain registry of ours would look
+    for ``TorchvisionResNet`` in mmseg.
+    """
+
+    def build(self, cfg: dict, *args: Any, **kwargs: Any) -> Any:
+        """mmengine's ``build``; a ``_scope_`` in ``cfg`` or a prefix in ``type`` still leads elsewhere."""
+        return super().build({"_scope_": SCOPE, **cfg}, *args, **kwargs)
+
+
 def _child(kind: str, parent: Registry, *rooms: str) -> Registry:
-    return Registry(kind, parent=parent, scope=SCOPE, locations=[f"slotcon_plugin.{room}" for room in rooms])
+    return ProjectRegistry(kind, parent=parent, scope=SCOPE, locations=[f"slotcon_plugin.{room}" for room in rooms])
 
 
 MODELS = _child("model", mmengine_registry.MODELS, "models", "data")

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from slotcon_plugin.engine.batch import apply_batch_rules
-from slotcon_plugin.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS, SCOPE
+from slotcon_plugin.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
 CONFIGS = sorted(p.name for p in (Path(__file__).parent.parent / "configs/pretrain").glob("*.py"))
 
@@ -30,12 +30,12 @@ def test_config_trains_a_step(name, repo, tmp_path):
     apply_batch_rules(cfg, world_size=8)
     assert cfg.train_dataloader.batch_size > 0
     for hook in cfg.default_hooks.values():
-        assert HOOKS.build({**hook, "_scope_": SCOPE})
+        assert HOOKS.build(hook)
     assert DATASETS.get(cfg.train_dataloader.dataset.source.type)
-    model = MODELS.build({**cfg.model, "_scope_": SCOPE}).train()
+    model = MODELS.build(cfg.model).train()
     optimizer = OPTIMIZERS.build({**cfg.optim_wrapper.optimizer, "params": list(model.student.parameters())})
     wrapper = OPTIM_WRAPPERS.build(
-        dict(type="MixedPrecisionOptimWrapper", dtype=cfg.optim_wrapper.dtype, optimizer=optimizer, _scope_=SCOPE)
+        dict(type="MixedPrecisionOptimWrapper", dtype=cfg.optim_wrapper.dtype, optimizer=optimizer)
     )
     crop_boxes = torch.tensor([[[0.0, 0, 100, 80], [20, 10, 90, 100]]]).repeat(4, 1, 1)
     data = dict(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
-from slotcon_plugin.registry import MODELS, OPTIMIZERS, SCOPE
+from slotcon_plugin.registry import MODELS, OPTIMIZERS
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def benchmark_step(cfg: Config, batch_size: int, dtype: str, device: str, repeat
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True
-    model: BasePretrainer = MODELS.build({**cfg.model, "_scope_": SCOPE}).to(where).train()
+    model: BasePretrainer = MODELS.build(cfg.model).to(where).train()
     optimizer = OPTIMIZERS.build({**cfg.optim_wrapper.optimizer, "params": list(model.student.parameters())})
     batch = _views(cfg, batch_size, where)
     views, student, teacher = batch["views"], model.student, model.teacher

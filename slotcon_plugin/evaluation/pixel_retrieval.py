@@ -17,7 +17,7 @@ from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models.losses import pixel_similarities
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
-from slotcon_plugin.registry import DATASETS, MODELS, SCOPE
+from slotcon_plugin.registry import DATASETS, MODELS
 
 _BATCH_SIZE = 32
 
@@ -113,11 +113,11 @@ def compare_pixel_retrieval(
         ValueError: the pretrainer has no dense embedding.
     """
     cfg = Config.fromfile(config)
-    views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos)), "_scope_": SCOPE}
+    views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
     dataset: TwoViewDataset = DATASETS.build(views)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        untrained = MODELS.build({**cfg.model, "_scope_": SCOPE}).eval()
+        untrained = MODELS.build(cfg.model).eval()
     if not hasattr(untrained, "embed"):
         raise ValueError(f"{config}: pixel retrieval needs a dense embedding (VADeR), not {type(untrained).__name__}")
     untrained.to(device)

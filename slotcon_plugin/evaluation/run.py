@@ -21,7 +21,7 @@ from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.readers import PHOTO_SUFFIXES
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
-from slotcon_plugin.registry import MODELS, SCOPE
+from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import write_result
 
 
@@ -77,7 +77,7 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
     model = Config.fromfile(config).model
     if not zero_init_residual and "zero_init_residual" in model.backbone:
         model.backbone.zero_init_residual = False
-    return MODELS.build({**model, "_scope_": SCOPE}).eval()
+    return MODELS.build(model).eval()
 
 
 def _backbone_sha256(backbone: nn.Module) -> str:
