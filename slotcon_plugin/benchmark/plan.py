@@ -198,7 +198,8 @@ def _check(plan: Plan) -> None:
         require(task.data in plan.data, f"{where}: no data set {task.data!r} in data")
         needs_config = task.tool in ("mm", "detectron2")
         require(
-            needs_config == bool(task.config), f"{where}: the tools mm and detectron2 need a config, the others have none"
+            needs_config == bool(task.config),
+            f"{where}: mm and detectron2 need a config, the others have none",
         )
         require(not task.config or Path(task.config).is_file(), f"{where}: {task.config} does not exist")
         require(not task.options or needs_config, f"{where}: options need a config; {task.tool} takes args")

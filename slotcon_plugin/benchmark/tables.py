@@ -147,7 +147,7 @@ def build_table(plan: Plan, runs: Sequence[Run], published: str | Path | None = 
 def _own_cell(plan: Plan, runs: Sequence[Run], name: str, column: Column) -> Cell:
     task = plan.tasks[column.key]
     found = {}
-    for run in runs:
+    for run in sorted(runs, key=lambda run: str(run.path)):
         result = run.result
         if (
             result["pretraining"] == name
