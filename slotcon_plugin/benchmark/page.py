@@ -24,7 +24,7 @@ svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; } svg text { 
 th, td { border-bottom: 1px solid var(--line); padding: .4em .8em; text-align: left; vertical-align: top; }
 td.missing, p.note { color: var(--soft); font-size: .9em; } td.figure { font-variant-numeric: tabular-nums; }
 """
-_WIDTH, _LABEL, _FIGURE, _ROW = 1000, 270, 150, 26  # pixels of a chart: all, row titles, figures; height of a row
+_WIDTH, _LABEL, _FIGURE, _ROW = 1000, 320, 150, 26  # pixels of a chart: all, row titles, figures; height of a row
 
 
 def html_page(table: Table, base: str | Path, notes: Sequence[str] = ()) -> str:

@@ -89,10 +89,10 @@ def test_page_is_self_contained_with_a_bar_and_an_error_bar_in_proportion(table,
     assert "ignored &lt;x&gt;: why" in page
     assert 'href="results/s1.json" title="seed 1">22.0</a>' in page
     chart = page.split("<svg")[1]
-    # 580 pixels stand for the longest bar with its error, 23 + sqrt 13
-    scale = 580 / (23 + 13**0.5)
-    assert f'class="measured" x="270" y="31" width="{23 * scale:.1f}"' in chart
-    assert f"M{270 + scale * (23 - 13**0.5):.1f} 39.0H850.0" in chart
+    # 530 pixels stand for the longest bar with its error, 23 + sqrt 13
+    scale = 530 / (23 + 13**0.5)
+    assert f'class="measured" x="320" y="31" width="{23 * scale:.1f}"' in chart
+    assert f"M{320 + scale * (23 - 13**0.5):.1f} 39.0H850.0" in chart
     assert page.count("<svg") == 3, "a chart for each column that has a figure"
 
 
