@@ -20,7 +20,7 @@ from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.visualization.run import visualize_groups
 
-_IMAGES_SEEN = 9_000  # three to four minutes on two cores
+_IMAGES_SEEN = 13_000  # four to five minutes on two cores
 _MAX_PHOTOS, _HELD_OUT, _BATCH = 2000, 48, 64
 
 
