@@ -85,12 +85,14 @@ def main() -> None:
         sys.exit(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
 
     from slotcon_plugin.apis import pretrain, use_photos
+    from slotcon_plugin.data.dataset import BrokenPhotosError
+    from slotcon_plugin.engine import CollapseError, NonFiniteLossError
 
     try:
         if args.data_root:
             use_photos(cfg, args.data_root)
         pretrain(cfg, resume=args.resume)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, BrokenPhotosError, CollapseError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
 
 
