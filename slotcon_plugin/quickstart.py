@@ -21,7 +21,7 @@ from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.visualization.run import visualize_groups
 
 _IMAGES_SEEN = 13_000  # four to five minutes on two cores
-_MAX_PHOTOS, _HELD_OUT, _BATCH = 2000, 48, 64
+_MAX_PHOTOS, _HELD_OUT, _BATCH, _PLACES = 2000, 48, 64, 8
 
 
 def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
@@ -59,10 +59,12 @@ def _judge_without_masks(config: str, checkpoint: Path, held_out: Path) -> list[
     """Whether a place of a photo is found again in another augmented view of it, pretrained and random backbone."""
     views = {**Config.fromfile(config).train_dataloader.dataset, "source": dict(type="ListFile", path=str(held_out))}
     views.pop("type")
+    # places are looked up on the stride-16 map: views must share as many of its pixels as are looked up
+    views.update(min_overlap_pixels=_PLACES, overlap_grid=views["view_size"] // 16)
     dataset = TwoViewDataset(**views)
     rows = []
     for arm, (backbone, _) in load_probe_arms(checkpoint, config).items():
-        figures = evaluate_pixel_retrieval(_last_map(backbone.eval()), dataset)
+        figures = evaluate_pixel_retrieval(_last_map(backbone.eval()), dataset, num_pairs=_PLACES)
         rows.append((arm, "places found again in another view, %", f"{100 * figures['pixel_accuracy']:.1f}"))
     return rows
 
