@@ -12,7 +12,10 @@ def keep_freed_memory() -> bool:
     """Tell glibc to keep the memory of freed tensors for the next step instead of giving it back to the system.
 
     A step frees and asks for the same gigabytes over and over; handing them back costs a page fault for every 4 KiB,
-    about a third of a ResNet-50 step on two cores. Returns whether the C library took the settings.
+    about a fifth of a ResNet-50 step on two cores (docs/benchmarks.md).
+
+    Returns:
+        Whether the C library took the settings.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
