@@ -17,16 +17,21 @@ data = dict(
 pretraining = dict(
     random=dict(title="random init"),
     slotcon=dict(
-        config="configs/pretrain/slotcon_small.py", photos="photos", per_seed=True, title="SlotCon", hours=0.45
+        config="configs/pretrain/slotcon_small.py",
+        options={"train_cfg.max_epochs": 10},
+        photos="photos",
+        per_seed=True,
+        title="SlotCon",
+        hours=0.3,
     ),
     vader=dict(
         config="configs/pretrain/vader_demo.py",
-        # 20 epochs as SlotCon's; crops as small as its recipe's, since these are photos and no scenes
-        options={"train_cfg.max_epochs": 20, "train_dataloader.dataset.scale": (0.08, 1.0)},
+        # epochs as SlotCon's; crops as small as its recipe's, since these are photos and no scenes
+        options={"train_cfg.max_epochs": 10, "train_dataloader.dataset.scale": (0.08, 1.0)},
         photos="photos",
         per_seed=True,
         title="VADeR",
-        hours=0.45,
+        hours=0.2,
     ),
 )
 tasks = dict(
@@ -34,19 +39,21 @@ tasks = dict(
     segmentation=dict(
         tool="mm",
         config="configs/transfer/mmseg/fcn_r18_camvid.py",
+        options={"train_cfg.max_iters": 500, "param_scheduler.0.end": 500},
         data="masks",
         result="mmseg_fcn_r18_camvid",
         metrics=["mIoU"],
         title="CamVid FCN, fine-tuned",
-        hours=0.3,
+        hours=0.15,
     ),
     detection=dict(
         tool="mm",
         config="configs/transfer/mmdet/mask_rcnn_r18_fpn_coco_small.py",
+        options={"train_cfg.max_iters": 500, "param_scheduler.1.milestones": [400, 475]},
         data="coco",
         result="mmdet_mask_rcnn_r18_fpn_coco_small",
-        metrics=["AP_box", "AP_mask"],
+        metrics=["AP50_box", "AP50_mask", "AR100_box"],
         title="Mask R-CNN on few photos, fine-tuned",
-        hours=0.5,
+        hours=0.25,
     ),
 )

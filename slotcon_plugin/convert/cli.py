@@ -51,9 +51,11 @@ def summary(out: str, meta: dict) -> str:
         proved = f"every stage's map equals that of {proof['framework']}: largest relative error {worst:.1e}"
     else:
         proved = f"by the key map alone, not by features: {proof['reason']}"
+    left_out = f"        its FPN is left out: {meta['fpn_left_out']}\n" if "fpn_left_out" in meta else ""
     return (
         f"read    {meta['source_file']}: kind {meta['kind']}, {meta['branch']}, ResNet-{meta['depth']}"
         f"{' with FPN' if meta['fpn'] else ''}\n"
+        f"{left_out}"
         f"proved  {proved}\n"
         f"wrote   {out}\n"
         f"input   {meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255), stem {meta['stem']}, "

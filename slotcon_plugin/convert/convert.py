@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 import slotcon_plugin
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
+from slotcon_plugin.convert.writers.base import Target
 
 
 def convert(
@@ -29,7 +33,8 @@ def convert(
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
         which, kind: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
-        config: transfer config whose backbone the proof builds; None = the recipe's settings.
+        config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
+            does not fit the config's is left out whole, and the metadata say why.
 
     Returns:
         The metadata written with the weights, see :mod:`slotcon_plugin.convert.metadata`.
@@ -44,6 +49,9 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     canonical = read_checkpoint(src, which=which, kind=kind)
+    if config and canonical.fpn and (misfit := _misfit(canonical.fpn, row, config)):
+        meta = {**canonical.meta, "fpn": False, "fpn_left_out": misfit}
+        canonical = replace(canonical, fpn=None, meta=meta)
     tensors = {row.names.to_target(name): value for name, value in canonical.state_dict.items()}
     for name, value in (canonical.fpn or {}).items():
         tensors[row.fpn_names.to_target(name)] = value
@@ -51,6 +59,20 @@ def convert(
     meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": slotcon_plugin.__version__}
     write_atomically(out, lambda path: row.save(tensors, meta, path))
     return meta
+
+
+def _misfit(fpn: Mapping[str, Tensor], target: Target, config: str) -> str | None:
+    """Why a pyramid cannot go into the config's; None if it can.
+
+    Frameworks load what matches and skip the rest: under norm layers, convolutions without their biases.
+    """
+    theirs = target.config_fpn(config)
+    if theirs is None:
+        return "the config has none"
+    (width, norm), own = theirs, fpn["lateral.0.weight"].shape[0]
+    if width == own and not norm:
+        return None
+    return f"the checkpoint's has width {own} and no norm layers, the config's width {width}{' and norm layers' * norm}"
 
 
 def write_atomically(out: Path, save: Callable[[Path], None]) -> None:

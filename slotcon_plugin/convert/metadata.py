@@ -7,6 +7,7 @@ source_file        name of the checkpoint that was converted
 source_sha256      of its bytes
 kind, branch       row of :data:`slotcon_plugin.convert.sources.SOURCES`; ``student`` or ``teacher``
 depth, fpn         ResNet depth; whether a feature pyramid is in the file too
+fpn_left_out       why the checkpoint's pyramid is not, if it has one
 colour_order       ``RGB`` or ``BGR``
 mean, std          of each channel in that order, for pixels in 0..255
 stem               ``7x7``: one 7x7 convolution of stride 2 and a 3x3 max pooling

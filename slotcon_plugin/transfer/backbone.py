@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mmengine.logging import print_log
 from torch import Tensor
 
 from slotcon_plugin.convert import ConversionError, convert
@@ -54,6 +55,10 @@ def prepare_backbone(
     if not Path(checkpoint).is_file():
         raise ConversionError(f"backbone {checkpoint} does not exist")
     meta = convert(checkpoint, out, target, config=str(config))
+    if meta["fpn"]:
+        print_log("The checkpoint's FPN carries over", "current")
+    elif "fpn_left_out" in meta:
+        print_log(f"The checkpoint's FPN does not carry over: {meta['fpn_left_out']}", "current")
     return Origin(name or _pretraining(meta), meta["backbone_sha256"], out), meta
 
 
@@ -61,7 +66,8 @@ def _pretraining(meta: Mapping[str, Any]) -> str:
     """The method's name for tables; of this project's two, VADeR is the one with a pyramid."""
     meta = meta.get("origin", meta)  # a converted file tells what it was made from
     kind = meta["kind"]
-    return ("vader" if meta["fpn"] else "slotcon") if kind == "slotcon_plugin" else kind
+    pyramid = meta["fpn"] or "fpn_left_out" in meta
+    return ("vader" if pyramid else "slotcon") if kind == "slotcon_plugin" else kind
 
 
 def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:

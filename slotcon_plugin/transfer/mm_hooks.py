@@ -101,18 +101,20 @@ class TransferRun(Hook):
 
 
 def nothing_detected(evaluator: dict[str, Any]) -> dict[str, float]:
-    """AP of a detector that found nothing at all: mmdet's CocoMetric then returns no figure, which is an AP of 0."""
+    """Figures of a detector that found nothing at all: mmdet's CocoMetric then returns none, which is an AP of 0."""
     asked = evaluator.get("metric", [])
-    names = {"bbox": "AP_box", "segm": "AP_mask"}
-    return {names[kind]: 0.0 for kind in ([asked] if isinstance(asked, str) else asked) if kind in names}
+    names = {"bbox": ("AP_box", "AP50_box"), "segm": ("AP_mask", "AP50_mask"), "proposal": ("AR100_box",)}
+    kinds = [asked] if isinstance(asked, str) else asked
+    return {name: 0.0 for kind in kinds for name in names.get(kind, ())}
 
 
 def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     """Framework's metrics under one naming, in percent.
 
     ``coco/bbox_mAP`` 0.41 -> ``AP_box`` 41.0, ``coco/segm_mAP_50`` -> ``AP50_mask``, ``coco/bbox_mAP_s`` ->
-    ``APs_box``; mmseg's ``mIoU``, ``mAcc`` and ``aAcc`` are percentages already. What was not measured (-1: no object
-    of that size; NaN) and what is no metric (times) is left out.
+    ``APs_box``, ``coco/AR@100`` (boxes of any class, the metric ``proposal``) -> ``AR100_box``; mmseg's ``mIoU``,
+    ``mAcc`` and ``aAcc`` are percentages already. What was not measured (-1: no object of that size; NaN) and what is
+    no metric (times) is left out.
     """
     tidy = {}
     for name, value in metrics.items():
@@ -120,6 +122,8 @@ def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
             if value >= 0:
                 kind = {"bbox": "box", "segm": "mask"}[match[1]]
                 tidy[f"AP{match[2] or ''}_{kind}"] = round(100 * float(value), 4)
+        elif name.rpartition("/")[2] == "AR@100":
+            tidy["AR100_box"] = round(100 * float(value), 4)
         elif name in ("mIoU", "mAcc", "aAcc") and value == value:
             tidy[name] = round(float(value), 4)
     return tidy

@@ -126,7 +126,8 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     if origin.file:
         check_compatible(meta, **input_convention(model))
         model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file)}
-        _use_pyramid(model, meta, origin.file)
+        if meta["fpn"]:
+            model.neck.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file), "prefix": "neck."}
     return origin
 
 
@@ -141,24 +142,6 @@ def input_convention(model: dict[str, Any]) -> dict[str, Any]:
         "stem": "deep" if deep else "7x7",
         "stride_in_1x1": backbone.get("style", "pytorch") == "caffe",
     }
-
-
-def _use_pyramid(model: dict[str, Any], meta: dict[str, Any], file: Path) -> None:
-    """A checkpoint's FPN goes into the neck where the two have the same parameters; either way it is said."""
-    neck = model.get("neck") or {}
-    if not meta["fpn"] or neck.get("type") != "FPN":
-        return
-    shapes = {k: v.shape for k, v in torch.load(file, weights_only=True)["state_dict"].items() if k.startswith("neck.")}
-    width = shapes["neck.lateral_convs.0.conv.weight"][0]
-    if neck.get("norm_cfg") or neck["out_channels"] != width:
-        print_log(
-            f"The checkpoint's FPN (width {width}, no norm layers) does not carry over: the config's has width "
-            f"{neck['out_channels']}{' and norm layers' if neck.get('norm_cfg') else ''}",
-            "current",
-        )
-        return
-    neck["init_cfg"] = {"type": "Pretrained", "checkpoint": str(file), "prefix": "neck."}
-    print_log("The checkpoint's FPN carries over into the neck", "current")
 
 
 def fit_batch(cfg: Config, processes: int, mode: str) -> None:

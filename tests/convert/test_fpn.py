@@ -1,5 +1,7 @@
 """A feature pyramid travels with its backbone."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -89,3 +91,55 @@ def test_mmdets_neck_takes_the_pyramid_by_its_prefix(tmp_path):
         for ours, theirs in (("lateral", neck.lateral_convs), ("output", neck.fpn_convs)):
             want = state_dict[f"student.decoder.fpn.{ours}.{level}.weight"]
             assert torch.equal(theirs[level].conv.weight, want)
+
+
+COCO = "configs/transfer/{}/mask_rcnn_r50_fpn_1x_coco.{}"
+ADE20K = "configs/transfer/mmseg/fpn_r50_ade20k.py"
+FCN = "configs/transfer/mmseg/fcn_r50_cityscapes.py"
+
+
+@pytest.mark.parametrize(
+    ("target", "config", "left_out"),
+    [
+        ("mmseg", ADE20K, None),
+        ("detectron2", COCO.format("detectron2", "yaml"), "norm layers, the config's width 256 and norm layers"),
+        ("mmdet", COCO.format("mmdet", "py"), "norm layers, the config's width 256 and norm layers"),
+        ("mmseg", FCN, "the config has none"),
+    ],
+)
+def test_a_pyramid_goes_whole_or_not_at_all(target, config, left_out, tmp_path, monkeypatch):
+    """Under norm layers detectron2 would load the convolutions' weights and drop their biases."""
+    pytest.importorskip(target)
+    monkeypatch.chdir(Path(__file__).parents[2])
+    source, _ = vader_file(tmp_path / "x.pth", depth=50, width=256)
+    out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
+    meta = convert(source, out, target, which="student", config=config)
+    assert meta["fpn"] is (left_out is None)
+    assert (read_checkpoint(out).fpn is None) is (left_out is not None)
+    assert ("fpn_left_out" in meta) is (left_out is not None)
+    if left_out:
+        assert meta["fpn_left_out"].endswith(left_out)
+        assert read_checkpoint(out).meta["origin"]["fpn_left_out"] == meta["fpn_left_out"]
+
+
+def test_detectron2s_own_loader_fills_a_pyramid_without_norm(tmp_path):
+    modeling = pytest.importorskip("detectron2.modeling")
+    from detectron2.checkpoint import DetectionCheckpointer
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
+    cfg.merge_from_file(str(Path(__file__).parents[2] / COCO.format("detectron2", "yaml")))
+    small = {"RESNETS.DEPTH": 18, "RESNETS.RES2_OUT_CHANNELS": 64, "RESNETS.NORM": "BN", "FPN.OUT_CHANNELS": 16}
+    plain = {"FPN.NORM": "", "DEVICE": "cpu", "ROI_BOX_HEAD.NORM": "", "ROI_MASK_HEAD.NORM": ""}
+    cfg.merge_from_list([item for key, value in (small | plain).items() for item in (f"MODEL.{key}", value)])
+    (tmp_path / "config.yaml").write_text(cfg.dump())
+    source, state_dict = vader_file(tmp_path / "x.pth")
+    meta = convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "config.yaml"))
+    assert meta["fpn"]
+    model = modeling.build_model(cfg)
+    DetectionCheckpointer(model).load(str(tmp_path / "out.pkl"))
+    for level in range(4):
+        for ours, theirs in (("lateral", "fpn_lateral"), ("output", "fpn_output")):
+            layer = getattr(model.backbone, f"{theirs}{level + 2}")
+            assert torch.equal(layer.weight, state_dict[f"student.decoder.fpn.{ours}.{level}.weight"])
+            assert torch.equal(layer.bias, state_dict[f"student.decoder.fpn.{ours}.{level}.bias"])

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -114,7 +113,9 @@ def test_metrics_have_one_naming():
     found = {"coco/bbox_mAP": 0.41, "coco/bbox_mAP_50": 0.612, "coco/segm_mAP_s": -1.0, "coco/segm_mAP": 0.37}
     assert tidy_metrics(found) == {"AP_box": 41.0, "AP50_box": 61.2, "AP_mask": 37.0}
     assert tidy_metrics({"mIoU": 22.5, "aAcc": 65.0, "mAcc": float("nan"), "time": 1.0}) == {"mIoU": 22.5, "aAcc": 65.0}
-    assert nothing_detected({"type": "CocoMetric", "metric": ["bbox", "segm"]}) == {"AP_box": 0.0, "AP_mask": 0.0}
+    assert tidy_metrics({"coco/AR@100": 0.173, "coco/AR@300": 0.2, "coco/AR_s@1000": 0.1}) == {"AR100_box": 17.3}
+    nothing = nothing_detected({"type": "CocoMetric", "metric": ["segm", "proposal"]})
+    assert nothing == {"AP_mask": 0.0, "AP50_mask": 0.0, "AR100_box": 0.0}
 
 
 def test_weights_that_did_not_arrive_are_noticed(pretrained):
@@ -212,17 +213,3 @@ def test_deep_stem_is_noticed(tmp_path, pretrained):
     with pytest.raises(ValueError, match="stem"):
         openmmlab.use_backbone(cfg, str(pretrained(18)), None)
     assert not (tmp_path / "backbone.pth").exists()
-
-
-def test_a_pyramid_carries_over_where_it_fits(tmp_path):
-    from slotcon_plugin.transfer.openmmlab import _use_pyramid
-
-    file = tmp_path / "backbone.pth"
-    torch.save({"state_dict": {"neck.lateral_convs.0.conv.weight": torch.zeros(256, 64, 1, 1)}}, file)
-    neck = {"type": "FPN", "out_channels": 256}
-    _use_pyramid({"neck": neck}, {"fpn": True}, file)
-    assert neck["init_cfg"] == {"type": "Pretrained", "checkpoint": str(file), "prefix": "neck."}
-    for differs in ({"out_channels": 128}, {"norm_cfg": {"type": "BN"}}):
-        unfit = {"type": "FPN", "out_channels": 256, **differs}
-        _use_pyramid({"neck": unfit}, {"fpn": True}, file)
-        assert "init_cfg" not in unfit

@@ -39,6 +39,7 @@ class Target:
         build_backbone: (depth, config file or None) -> the backbone as the transfer config builds it, SyncBN as BN and
             strides and dilations as in the canonical model: neither changes a weight's meaning.
         build_fpn: (channels of the four stage maps, width) -> the framework's feature pyramid.
+        config_fpn: config file -> (width, whether it has norm layers) of its feature pyramid; None if it has none.
         save: (tensors under the file's names, metadata, path) -> None.
     """
 
@@ -49,6 +50,7 @@ class Target:
     fpn_names: KeyMap
     build_backbone: Callable[[int, str | None], Runnable]
     build_fpn: Callable[[tuple[int, ...], int], Runnable]
+    config_fpn: Callable[[str], tuple[int, bool] | None]
     save: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
 
 

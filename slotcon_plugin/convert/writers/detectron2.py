@@ -30,23 +30,37 @@ def build_backbone(depth: int, config: str | None) -> Runnable:
     from detectron2.layers import ShapeSpec
     from detectron2.modeling.backbone import build_resnet_backbone
 
-    cfg = get_cfg()
+    cfg = _read_config(config) if config else get_cfg()
     if config is None:
         cfg.MODEL.RESNETS.DEPTH = depth
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
         if depth in BASIC_BLOCK_DEPTHS:
             cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
-    else:
-        cfg.set_new_allowed(True)  # keys of other tools say nothing about the backbone
-        cfg.merge_from_file(config)
-        if depth != cfg.MODEL.RESNETS.DEPTH:
-            raise ConversionError(f"{config} wants ResNet-{cfg.MODEL.RESNETS.DEPTH}, the checkpoint is ResNet-{depth}")
+    elif depth != cfg.MODEL.RESNETS.DEPTH:
+        raise ConversionError(f"{config} wants ResNet-{cfg.MODEL.RESNETS.DEPTH}, the checkpoint is ResNet-{depth}")
     cfg.MODEL.RESNETS.NORM = "BN"
     cfg.MODEL.RESNETS.RES5_DILATION = 1
     cfg.MODEL.RESNETS.OUT_FEATURES = list(STAGES)
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     module = build_resnet_backbone(cfg, ShapeSpec(channels=3))
     return Runnable(module, lambda net, image: tuple(map(net(image).get, STAGES)))
+
+
+def _read_config(path: str) -> Any:
+    from detectron2.config import get_cfg
+
+    cfg = get_cfg()
+    cfg.set_new_allowed(True)  # keys of other tools say nothing about the backbone
+    cfg.merge_from_file(path)
+    return cfg
+
+
+def config_fpn(path: str) -> tuple[int, bool] | None:
+    """Width of the config's feature pyramid and whether it has norm layers."""
+    cfg = _read_config(path)
+    if "fpn" not in cfg.MODEL.BACKBONE.NAME:
+        return None
+    return cfg.MODEL.FPN.OUT_CHANNELS, bool(cfg.MODEL.FPN.NORM)
 
 
 def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
@@ -96,5 +110,6 @@ DETECTRON2_TARGET = Target(
     fpn_names=DETECTRON2_FPN,
     build_backbone=build_backbone,
     build_fpn=build_fpn,
+    config_fpn=config_fpn,
     save=save,
 )

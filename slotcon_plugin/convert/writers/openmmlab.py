@@ -34,7 +34,7 @@ def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
     import_module(f"{library}.models.backbones")  # registers them
     settings = {"type": "ResNet", "depth": depth, "style": "pytorch"}
     if config is not None:
-        settings = _backbone_of_config(config)
+        settings = _model_of_config(config)["backbone"]
         if settings.get("depth") != depth:
             raise ConversionError(f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}")
     module = registry.build(
@@ -47,13 +47,19 @@ def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
     return Runnable(module, lambda net, image: tuple(net(image)))
 
 
-def _backbone_of_config(path: str) -> dict:
+def _model_of_config(path: str) -> dict:
     from mmengine.config import Config
 
     model = Config.fromfile(path).get("model", {})
     if "backbone" not in model:
         raise ConversionError(f"{path} has no model.backbone: not a config of a detector or segmenter")
-    return model["backbone"].to_dict()
+    return model.to_dict()
+
+
+def config_fpn(path: str) -> tuple[int, bool] | None:
+    """Width of the config's FPN neck and whether it has norm layers."""
+    neck = _model_of_config(path).get("neck") or {}
+    return (neck["out_channels"], bool(neck.get("norm_cfg"))) if neck.get("type") == "FPN" else None
 
 
 def build_fpn(library: str, channels: tuple[int, ...], width: int) -> Runnable:
@@ -71,6 +77,7 @@ def _target(library: str) -> Target:
         fpn_names=OPENMMLAB_FPN,
         build_backbone=partial(build_backbone, library),
         build_fpn=partial(build_fpn, library),
+        config_fpn=config_fpn,
         save=save_torch,
     )
 

@@ -53,5 +53,6 @@ TORCHVISION_TARGET = Target(
     fpn_names=TORCHVISION_FPN,
     build_backbone=build_backbone,
     build_fpn=build_fpn,
+    config_fpn=lambda config: None,  # there are no configs
     save=save,
 )
