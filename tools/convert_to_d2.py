@@ -2,7 +2,7 @@
 
     python tools/convert_to_d2.py work_dirs/slotcon_coco/epoch_800.pth slotcon_r50.pkl
     python tools/convert_to_d2.py slotcon_coco_r50_800ep.pth r50.pkl --which student
-    python tools/convert_to_d2.py CKPT r50.pkl --config configs/transfer/detectron2/coco_mask_rcnn_r50_fpn_1x.yaml
+    python tools/convert_to_d2.py CKPT r50.pkl --config configs/transfer/detectron2/mask_rcnn_r50_fpn_1x_coco.yaml
 
 Then MODEL.WEIGHTS r50.pkl, with INPUT.FORMAT RGB, PIXEL_MEAN [123.675, 116.28, 103.53],
 PIXEL_STD [58.395, 57.12, 57.375] and RESNETS.STRIDE_IN_1X1 False. The same file serves R50-FPN and R50-C4.

@@ -5,7 +5,7 @@ A check of the data by eye: in the last picture of each row, tiles of the two vi
 Examples:
     python tools/visualize_views.py path/to/photos views.png
     python tools/visualize_views.py path/to/photos views.png --num 8 --epoch 3 --no-colour
-    python tools/visualize_views.py configs/pretrain/slotcon_coco.py views.png     (the config's photos and settings)
+    python tools/visualize_views.py configs/pretrain/slotcon_coco.py views.png   # the config's photos and settings
 """
 
 import argparse

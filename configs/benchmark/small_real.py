@@ -35,6 +35,7 @@ pretraining = dict(
     ),
 )
 tasks = dict(
+    probe=dict(published="camvid_frozen_r18"),
     unsupervised=dict(only=["slotcon"]),
     segmentation=dict(
         tool="mm",

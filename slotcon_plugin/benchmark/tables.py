@@ -20,6 +20,8 @@ from slotcon_plugin.benchmark.steps import applies, step_name
 from slotcon_plugin.results import read_result
 
 PUBLISHED = Path("docs/published.json")
+UNKNOWN = "n/a"
+"""Cell of a published row for which no figure may be cited."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,7 @@ def _published_rows(
 def _published_cell(entry: dict[str, Any] | None, metric: str) -> Cell:
     if entry and metric in entry.get("metrics", {}):
         return Cell("published", (entry["metrics"][metric],), text=entry["source"])
-    return Cell("missing", text="not available here" + (f": {entry['needs']}" if entry and "needs" in entry else ""))
+    return Cell("missing", text=UNKNOWN + (f": {entry['needs']}" if entry and "needs" in entry else ""))
 
 
 def read_published(path: str | Path) -> list[dict[str, Any]]:

@@ -56,7 +56,7 @@ def test_every_cell_says_where_it_is_from(table):
     assert cells["random init", "probe mIoU"].values == (12.5,)
     assert cells["mine", "COCO AP_mask"].figure == "29.0"
     assert (cells["theirs", "COCO AP_box"].kind, cells["theirs", "COCO AP_box"].text) == ("published", SOURCE)
-    assert cells["theirs", "COCO AP_mask"].text == "not available here"
+    assert cells["theirs", "COCO AP_mask"].text == "n/a"
     assert cells["slotcon", "camvid mIoU"].text == "to run: camvid/slotcon-seed0; about 3 h; data: masks, photos"
     assert cells["moco", "camvid mIoU"].text == "not in the plan"
     assert cells["mine", "probe mIoU"].text.startswith("to run: probe of ")
@@ -67,10 +67,12 @@ def test_every_cell_says_where_it_is_from(table):
 def test_markdown_links_each_figure_to_its_file(table, tmp_path):
     lines = markdown(table, tmp_path).splitlines()
     assert lines[0] == "| pretraining | probe: mIoU | COCO: AP_box | COCO: AP_mask | camvid: mIoU |"
-    assert "| 23.0 ± 3.6 ([1](results/s0.json) [2](results/s1.json) [3](results/s2.json)) |" in lines[3]
-    assert "| [30.0](results/coco.json) |" in lines[3]
-    assert "| 41.0 (published [1]) |" in lines[6]
-    assert f"Published figures: [1] {SOURCE}." in lines
+    assert "| **23.0 ± 3.6** ([1](results/s0.json) [2](results/s1.json) [3](results/s2.json)) |" in lines[3]
+    assert "| [**30.0**](results/coco.json) |" in lines[3]
+    assert "| 41.0 [S1] | *n/a* |" in lines[6]
+    assert f"Published: [S1] {SOURCE}." in lines
+    assert "| *to run* [N1] | *to run* [N1] |" in lines[2], "what both columns need is said once"
+    assert any(line.startswith("[N1] coco/random-seed0; about ") for line in lines)
 
 
 def test_csv_keeps_full_figures(table, tmp_path):
@@ -165,9 +167,9 @@ def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, resu
     readme.write_text("# x\n<!-- table:small begin -->\n<!-- table:small end -->\n")
     assert fill_readme(readme, root, write=False) == (False, [])
     assert fill_readme(readme, root)[0] is False
-    assert "[30.0](docs/results/small/coco.json)" in readme.read_text()
+    assert "[**30.0**](docs/results/small/coco.json)" in readme.read_text()
     assert fill_readme(readme, root, write=False)[0] is True
-    readme.write_text(readme.read_text().replace("[30.0]", "[33.0]"))  # by hand
+    readme.write_text(readme.read_text().replace("**30.0**", "**33.0**"))  # by hand
     assert fill_readme(readme, root, write=False)[0] is False
     fill_readme(readme, root)
     file.unlink()
@@ -195,7 +197,8 @@ def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(re
         "AP_box": 41.0,
         "AP_mask": 37.0,
     }
-    assert {e["column"] for e in entries if "metrics" in e} == {"coco_mask_rcnn_r50_fpn_1x"}
+    columns = {e["column"] for e in entries if "metrics" in e}
+    assert columns == {"coco_mask_rcnn_r50_fpn_1x", "camvid_frozen_r18"}
     bare = tmp_path / "bare.json"
     bare.write_text(json.dumps({"figures": [{"pretraining": "x", "column": "y", "metrics": {"AP": 1.0}}]}))
     with pytest.raises(ValueError, match="a source for its metrics"):

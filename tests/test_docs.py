@@ -1,0 +1,173 @@
+"""Commands in the documents, help texts and configs: all parse, all files they name are there, the quick ones run."""
+
+import argparse
+import ast
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from slotcon_plugin.demo_scenes import make_demo_scenes
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh)\b.*")
+# Launchers and the tool whose arguments they pass on, with the number of arguments that are their own.
+LAUNCHERS = {"tools/dist_train.sh": (1, 2), "tools/dist_test.sh": (2, 3), "tools/slurm_train.sh": (0, 2)}
+# What runs in seconds; the others train, or need more than a CPU and pictures made on the spot.
+QUICK = {
+    *("plot_run", "visualize_groups", "visualize_prototypes", "visualize_views", "eval_unsupervised_seg", "eval_probe"),
+    *("convert_to_d2", "convert_to_mmdet", "convert_to_mmseg", "convert_to_torchvision", "benchmark_table"),
+}
+DRY = ("--dry-run", "--print-commands", "--slurm")
+ELSEWHERE = ("/data/", "--layout", ".pth.tar", "decoder", "--results", "runs/", "work_dirs/run/", "iter_450")
+
+
+def lines(path: Path) -> list[str]:
+    """Lines of code blocks: fenced or indented by four in Markdown, indented in docstrings."""
+    if path.suffix == ".py":
+        return (ast.get_docstring(ast.parse(path.read_text())) or "").replace("\\\n", " ").splitlines()
+    found, fenced = [], False
+    for line in path.read_text().replace("\\\n", " ").splitlines():
+        if line.startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            found.append(line)
+    return found
+
+
+def documented() -> list[tuple[str, str]]:
+    """(file, command) of every command that is documented somewhere, each once a file."""
+    sources = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "tools").glob("*.py")]
+    sources += (ROOT / "configs").rglob("*.py")
+    found = {
+        (str(path.relative_to(ROOT)), line.strip())
+        for path in sources
+        for line in lines(path)
+        if COMMAND.fullmatch(line.strip())
+    }
+    return sorted(found)
+
+
+def split(command: str) -> list[str]:
+    """Words from the script on, without the comment behind it and without shell variables that stand alone."""
+    words = [word for word in shlex.split(command, comments=True) if not word.startswith("$")]
+    words = words[: words.index("&&")] if "&&" in words else words
+    return words[next(i for i, word in enumerate(words) if word.startswith("tools/")) :]
+
+
+class Parsed(Exception):
+    """Carries what a tool understood; raised in place of running it."""
+
+
+def understood(words: list[str], monkeypatch) -> argparse.Namespace:
+    original = argparse.ArgumentParser.parse_args
+
+    def stop(self, args=None, namespace=None):
+        raise Parsed(original(self, args, namespace))
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(Parsed) as parsed:
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+    return parsed.value.args[0]
+
+
+def test_commands_are_found():
+    files = {file for file, _ in documented()}
+    assert {"README.md", "docs/convert.md", "tools/train_d2.py", "configs/pretrain/slotcon_small.py"} <= files
+    assert len(documented()) > 90
+
+
+@pytest.mark.parametrize(("file", "command"), documented(), ids=lambda text: text[:60])
+def test_a_documented_command_is_understood(file, command, monkeypatch):
+    words = split(command)
+    assert (ROOT / words[0]).is_file(), words[0]
+    for word in words:
+        if word.startswith("configs/"):
+            assert (ROOT / word).is_file(), f"{file} names {word}"
+    if words[0] in LAUNCHERS:
+        where, own = LAUNCHERS[words[0]]
+        words = ["tools/test.py" if "test" in words[0] else "tools/train.py", *_without(words[1:], where, own)]
+    if words[0].endswith(".sh"):
+        return
+    given = understood(words, monkeypatch)
+    config = getattr(given, "config", None)
+    options = getattr(given, "cfg_options", None)
+    if options and str(config).startswith("configs/"):
+        cfg = Config.fromfile(ROOT / config)
+        for key in options:
+            assert _has(cfg, key.rpartition(".")[0]), f"{file}: {config} has nothing at {key}"
+
+
+def _without(words: list[str], where: int, own: int) -> list[str]:
+    """``CONFIG 8 --resume`` -> ``CONFIG --resume``; ``PARTITION JOB CONFIG`` -> ``CONFIG``."""
+    return words[own:] if where == 0 else [*words[:where], *words[own:]]
+
+
+def _has(cfg, key: str) -> bool:
+    if key == "randomness":  # mmengine's Runner knows it, whether the config sets it or not
+        return True
+    for part in filter(None, key.split(".")):
+        try:
+            cfg = cfg[int(part)] if part.isdigit() else cfg[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder that looks like the checkout, with photos, masks and a run of the small recipe."""
+    place = tmp_path_factory.mktemp("checkout")
+    for name in ("tools", "configs", "slotcon_plugin", "docs", "README.md"):
+        (place / name).symlink_to(ROOT / name)
+    labelled = make_demo_scenes(place / "labelled", {"train": 66, "val": 4}, size=(96, 72))
+    for kind in ("images", "annotations"):
+        (labelled / kind / "test").symlink_to("val")
+    (place / "my_photos").symlink_to("labelled/images/train")
+    command = next(c for f, c in documented() if f == "README.md" and "slotcon_small.py --data-root my_photos/" in c)
+    short = ["train_cfg.max_epochs=2", "default_hooks.logger.interval=1", "default_hooks.slot_health.interval=1"]
+    words = [sys.executable, *split(command), "--cfg-options", *short]
+    done = subprocess.run(words, cwd=place, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return place
+
+
+def quick() -> list[str]:
+    commands = {command for file, command in documented() if file.endswith(".md")}
+    return sorted(
+        command
+        for command in commands
+        if (Path(split(command)[0]).stem in QUICK and not any(mark in command for mark in ELSEWHERE))
+        or any(mark in command for mark in DRY)
+    )
+
+
+@pytest.mark.slow
+def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
+    """In the order of their names, in one process; what a reader puts in for capitals is put in here."""
+    checkpoint = next((place / "work_dirs/slotcon_small").glob("iter_*.pth"))
+    put_in = {
+        **dict.fromkeys(["my_photos/", "path/to/photos", "data/photos", "PHOTOS"], "my_photos"),
+        **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID"], "labelled"),
+        **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
+        "CONFIG": "configs/pretrain/slotcon_small.py",
+        "PLAN": "configs/benchmark/coco_main.py",
+    }
+    commands = quick()
+    assert len(commands) >= 18, commands
+    monkeypatch.chdir(place)
+    for command in commands:
+        words = [put_in.get(word, word) for word in split(command)]
+        monkeypatch.setattr(sys, "argv", words)
+        try:
+            runpy.run_path(words[0], run_name="__main__")
+        except SystemExit as end:
+            assert end.code in (None, 0), f"{command}: {end.code}\n{capsys.readouterr().err}"
+    for name in ("curves.html", "groups.html", "prototypes.html", "backbone.pkl", "OUT.safetensors", "run.sh"):
+        assert (place / name).stat().st_size > 500, name
