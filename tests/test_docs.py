@@ -60,7 +60,7 @@ def split(command: str) -> list[str]:
     return words[next(i for i, word in enumerate(words) if word.startswith("tools/")) :]
 
 
-class Parsed(Exception):
+class ParsedError(Exception):
     """Carries what a tool understood; raised in place of running it."""
 
 
@@ -68,11 +68,11 @@ def understood(words: list[str], monkeypatch) -> argparse.Namespace:
     original = argparse.ArgumentParser.parse_args
 
     def stop(self, args=None, namespace=None):
-        raise Parsed(original(self, args, namespace))
+        raise ParsedError(original(self, args, namespace))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
     monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(Parsed) as parsed:
+    with pytest.raises(ParsedError) as parsed:
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
     return parsed.value.args[0]
 
@@ -165,9 +165,11 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     for command in commands:
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
+        status = 0
         try:
             runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:
-            assert end.code in (None, 0), f"{command}: {end.code}\n{capsys.readouterr().err}"
+            status = end.code or 0
+        assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
     for name in ("curves.html", "groups.html", "prototypes.html", "backbone.pkl", "OUT.safetensors", "run.sh"):
         assert (place / name).stat().st_size > 500, name

@@ -35,8 +35,8 @@ pretraining = dict(
     ),
 )
 tasks = dict(
-    probe=dict(published="camvid_frozen_r18"),
-    unsupervised=dict(only=["slotcon"]),
+    probe=dict(published="camvid_frozen_r18", title="linear, frozen"),
+    unsupervised=dict(only=["slotcon"], title="label-free"),
     segmentation=dict(
         tool="mm",
         config="configs/transfer/mmseg/fcn_r18_camvid.py",
@@ -44,7 +44,7 @@ tasks = dict(
         data="masks",
         result="mmseg_fcn_r18_camvid",
         metrics=["mIoU"],
-        title="CamVid FCN, fine-tuned",
+        title="FCN, fine-tuned",
         hours=0.15,
     ),
     detection=dict(
@@ -54,7 +54,7 @@ tasks = dict(
         data="coco",
         result="mmdet_mask_rcnn_r18_fpn_coco_small",
         metrics=["AP50_box", "AP50_mask", "AR100_box"],
-        title="Mask R-CNN on few photos, fine-tuned",
+        title="Mask R-CNN, fine-tuned",
         hours=0.25,
     ),
 )

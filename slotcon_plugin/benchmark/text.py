@@ -27,7 +27,7 @@ def markdown(table: Table, base: str | Path) -> str:
     every = [cell for _, cells in table.rows for cell in cells]
     legend = []
     if any(len(cell.values) > 1 for cell in every):
-        legend.append("**Measured**: mean ± standard deviation over the runs; each number links to a run's result file.")
+        legend.append("**Measured**: mean ± standard deviation over the runs; each number links to a run's file.")
     elif any(cell.kind == "measured" for cell in every):
         legend.append("**Measured**: each figure links to its result file.")
     if sources.texts:
