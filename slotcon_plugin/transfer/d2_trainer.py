@@ -8,8 +8,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, HookBase, SimpleTrainer
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -25,11 +26,19 @@ class AccumulatingTrainer(SimpleTrainer):
     """A step on the loader's whole batch, in several passes of fewer images.
 
     The loss of every pass is an average over its images, so the step is that of the whole batch, BatchNorm apart.
+
+    Args:
+        whole: the trainer that would do it in one pass; if it is an ``AMPTrainer``, its precision and gradient scaler
+            are used.
+        passes: how many; they share the batch evenly.
     """
 
-    def __init__(self, model: nn.Module, data_loader: Any, optimizer: Any, passes: int) -> None:
-        super().__init__(model, data_loader, optimizer)
+    def __init__(self, whole: SimpleTrainer, passes: int) -> None:
+        super().__init__(whole.model, whole.data_loader, whole.optimizer)
         self.passes = passes
+        self.mixed = isinstance(whole, AMPTrainer)
+        self.precision = whole.precision if self.mixed else torch.float32
+        self.grad_scaler = whole.grad_scaler if self.mixed else torch.amp.GradScaler(enabled=False)
 
     def run_step(self) -> None:
         """One optimiser step."""
@@ -42,13 +51,31 @@ class AccumulatingTrainer(SimpleTrainer):
         for number in range(self.passes):
             last = number == self.passes - 1
             keep_local = not last and isinstance(self.model, DistributedDataParallel)
+            part = data[number * size : (number + 1) * size]
             with self.model.no_sync() if keep_local else nullcontext():
-                losses = self.model(data[number * size : (number + 1) * size])
-                (sum(losses.values()) / self.passes).backward()
+                with torch.autocast(self.device_type, self.precision, enabled=self.mixed):
+                    losses = self.model(part)
+                self.grad_scaler.scale(sum(losses.values()) / self.passes).backward()
             for name, value in losses.items():
                 total[name] = total.get(name, 0) + value.detach() / self.passes
         self._write_metrics(total, data_time)
-        self.optimizer.step()
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    @property
+    def device_type(self) -> str:
+        """Where the model is."""
+        return next(self.model.parameters()).device.type
+
+    def state_dict(self) -> dict[str, Any]:
+        """With the gradient scaler's, under the name that ``AMPTrainer`` gives it."""
+        scaler = {"grad_scaler": self.grad_scaler.state_dict()} if self.mixed else {}
+        return super().state_dict() | scaler
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.mixed:
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 class TransferTrainer(DefaultTrainer):
@@ -57,8 +84,7 @@ class TransferTrainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode, passes: int = 1) -> None:
         super().__init__(cfg)
         if passes > 1:
-            plain = self._trainer
-            self._trainer = AccumulatingTrainer(plain.model, plain.data_loader, plain.optimizer, passes)
+            self._trainer = AccumulatingTrainer(self._trainer, passes)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

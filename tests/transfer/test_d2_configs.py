@@ -124,6 +124,30 @@ def test_config_trains_from_a_pretraining_checkpoint(name, tmp_path, scenes, pre
             assert not torch.equal(value, teacher.state_dict[key]), f"{key} is frozen"
 
 
+@pytest.mark.slow
+def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
+    config, data = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), str(scenes("coco"))
+    small = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64", "OUTPUT_DIR": str(tmp_path)}
+
+    def opts(**changed: str) -> list[str]:
+        return [word for pair in (small | changed).items() for word in pair]
+
+    d2.train(config, opts(), backbone=str(pretrained(18)), data_root=data, pretraining="mine")
+    first = read_result(tmp_path / "result.json")
+    d2.train(config, opts(**{"SOLVER.MAX_ITER": "3"}), data_root=data, resume=True)
+    longer = read_result(tmp_path / "result.json")
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2  # counted from 0
+    assert (longer["iterations"], longer["pretraining"]) == (3, "mine")
+    assert longer["backbone_sha256"] == first["backbone_sha256"]
+    assert longer["wall_time_s"] > first["wall_time_s"]
+
+    weights = str(tmp_path / "model_final.pth")
+    d2.train(config, opts(**{"MODEL.WEIGHTS": weights}), data_root=data, eval_only=True)
+    tested = read_result(tmp_path / "test_result.json")
+    assert tested["metrics"] == longer["metrics"]
+    assert (tested["pretraining"], tested["backbone_sha256"]) == ("mine", first["backbone_sha256"])
+
+
 def d2_config(name: str) -> CfgNode:
     cfg = load(name)
     cfg.MODEL.DEVICE = "cpu"
@@ -136,28 +160,42 @@ def test_c4_head_ends_with_a_norm_of_its_own():
     assert head.norm.num_features == 2048
 
 
-def test_an_accumulated_step_is_the_step_of_the_whole_batch():
+@pytest.mark.parametrize("mixed", [False, True])
+def test_an_accumulated_step_is_the_step_of_the_whole_batch(mixed):
     """Without BatchNorm, two passes of two samples move the weights as one pass of four does."""
+    from detectron2.engine import AMPTrainer, SimpleTrainer
     from detectron2.utils.events import EventStorage
 
     from slotcon_plugin.transfer.d2_trainer import AccumulatingTrainer
 
     class Model(torch.nn.Linear):
         def forward(self, batch):
-            return {"loss": super().forward(torch.stack(batch)).square().mean()}
+            out = super().forward(torch.stack(batch))
+            assert out.dtype == (torch.bfloat16 if mixed else torch.float32)
+            return {"loss": out.float().square().mean()}
 
     data = list(torch.randn(4, 3, generator=torch.Generator().manual_seed(0)))
     weights = []
     for passes in (1, 2, 4):
         torch.manual_seed(1)
         model = Model(3, 2)
-        trainer = AccumulatingTrainer(model, [data], torch.optim.SGD(model.parameters(), 0.1), passes)
+        settings = (model, [data], torch.optim.SGD(model.parameters(), 0.1))
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+        whole = (
+            AMPTrainer(*settings, grad_scaler=scaler, precision=torch.bfloat16) if mixed else SimpleTrainer(*settings)
+        )
+        trainer = AccumulatingTrainer(whole, passes)
         trainer.iter = 0
+        before = model.weight.detach().clone()
         with EventStorage():
             trainer.run_step()
+        assert not torch.equal(model.weight, before)
+        assert trainer.state_dict().get("grad_scaler", {}).get("scale") == (8.0 if mixed else None)
+        trainer.load_state_dict(trainer.state_dict())
         weights.append(model.weight.detach())
-    torch.testing.assert_close(weights[1], weights[0])
-    torch.testing.assert_close(weights[2], weights[0])
+    tolerance = dict(rtol=0, atol=2e-3) if mixed else {}  # gradients of bfloat16 passes, summed
+    torch.testing.assert_close(weights[1], weights[0], **tolerance)
+    torch.testing.assert_close(weights[2], weights[0], **tolerance)
 
 
 def test_metrics_have_one_naming():
