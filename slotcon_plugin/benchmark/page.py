@@ -22,7 +22,7 @@ svg { width: 100%; height: auto; font: 13px system-ui, sans-serif; } svg text { 
 .error { stroke: var(--text); stroke-width: 1.5; fill: none; } svg .soft { fill: var(--soft); }
 .wide { overflow-x: auto; } table { border-collapse: collapse; } a { color: var(--measured); }
 th, td { border-bottom: 1px solid var(--line); padding: .4em .8em; text-align: left; vertical-align: top; }
-td.missing, p.note { color: var(--soft); font-size: .9em; } td.figure { font-variant-numeric: tabular-nums; }
+td.missing, .note { color: var(--soft); font-size: .9em; } td.figure { font-variant-numeric: tabular-nums; }
 """
 _WIDTH, _LABEL, _FIGURE, _ROW = 1000, 320, 150, 26  # pixels of a chart: all, row titles, figures; height of a row
 
@@ -91,9 +91,11 @@ def _cell(cell: Cell, base: Path) -> str:
     if cell.kind == "missing":
         return f'<td class="missing">{html.escape(cell.text)}</td>'
     if cell.kind == "published":
-        return f'<td class="figure">{cell.figure} <span class="note">published: {html.escape(cell.text)}</span></td>'
+        return f'<td class="figure">{cell.figure} <span class="note">{html.escape(cell.text)}</span></td>'
     links = " ".join(
         f'<a href="{html.escape(relative(path, base))}" title="seed {seed}">{value:.1f}</a>'
         for value, (seed, path) in zip(cell.values, cell.sources)
     )
+    if len(cell.values) == 1:
+        return f'<td class="figure">{links}</td>'
     return f'<td class="figure">{cell.figure} <span class="note">{links}</span></td>'
