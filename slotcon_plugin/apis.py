@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
 from slotcon_plugin.engine.batch import apply_batch_rules
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
@@ -61,7 +61,11 @@ def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
         cfg: a config with ``work_dir`` set.
         resume: True continues from the newest whole checkpoint of the work dir (or starts, when there is none);
             a path continues from that checkpoint.
+
+    Raises:
+        ValueError: another run is writing to the work dir.
     """
+    claim_work_dir(cfg.work_dir)
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()

@@ -8,6 +8,7 @@ from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
+from slotcon_plugin.engine.work_dir import claim_work_dir
 
 __all__ = [
     "LARS",
@@ -23,5 +24,6 @@ __all__ = [
     "SlotHealthHook",
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
+    "claim_work_dir",
     "find_resumable",
 ]

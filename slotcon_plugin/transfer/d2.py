@@ -16,6 +16,7 @@ from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 
 from slotcon_plugin.convert import check_compatible
+from slotcon_plugin.engine import claim_work_dir
 from slotcon_plugin.results import FILE_NAME
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import Origin, prepare_backbone
@@ -75,7 +76,8 @@ def train(
         eval_only: evaluate MODEL.WEIGHTS (or, with ``resume``, the last checkpoint) and nothing else.
 
     Raises:
-        ValueError: missing data, class counts that disagree, a batch that cannot be split, an unfit checkpoint.
+        ValueError: missing data, class counts that disagree, a batch that cannot be split, an unfit checkpoint, an
+            OUTPUT_DIR in use.
     """
     if not Path(config_file).is_file():
         raise ValueError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
@@ -96,6 +98,8 @@ def train(
     plan = _fit_batch(cfg, processes, images_per_gpu, batch_mode)
     if not eval_only:
         print(plan.text)
+        if machine_rank == 0:
+            claim_work_dir(cfg.OUTPUT_DIR)
     origin = _origin(cfg, backbone, pretraining, resume, eval_only)
     job = Job(cfg, recipe, config_file, origin, plan, data_root, resume, eval_only)
     launch(_work, processes // num_machines, num_machines, machine_rank, dist_url, args=(job,))

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible
-from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
 from slotcon_plugin.transfer.batch import plan_batch
@@ -49,10 +49,11 @@ def train(
         resume: True = from the newest whole checkpoint in the work dir, or a checkpoint's path.
 
     Raises:
-        ValueError: missing data, class counts that disagree, a batch that cannot be split.
+        ValueError: missing data, class counts that disagree, a batch that cannot be split, a work dir in use.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
     """
     recipe = _prepare(cfg, data_root)
+    claim_work_dir(cfg.work_dir)
     cfg.randomness = {"seed": 0, **(cfg.get("randomness") or {})}
     processes = start_processes(cfg)
     fit_batch(cfg, processes, batch_mode)
