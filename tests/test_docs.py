@@ -120,6 +120,21 @@ def _has(cfg, key: str) -> bool:
     return True
 
 
+def test_links_lead_somewhere():
+    """Files and headings that the documents link to; what lies in the net is not asked for."""
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+        text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            if "://" in path:
+                continue
+            target = document.parent / path if path else document
+            assert target.exists(), f"{document.name} links to {link}"
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), flags=re.MULTILINE) if anchor else []
+            known = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert not anchor or anchor in known, f"{document.name} links to {link}"
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder that looks like the checkout, with photos, masks and a run of the small recipe."""
