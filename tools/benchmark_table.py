@@ -1,6 +1,7 @@
 """Make a plan's table from result files: Markdown, CSV, and an HTML page with bars and error bars.
 
     python tools/benchmark_table.py configs/benchmark/demo.py --results work_dirs/benchmark/demo --out work_dirs/tables
+    python tools/benchmark_table.py configs/benchmark/demo.py --keep docs/results/demo   # copies of its result files
     python tools/benchmark_table.py --readme README.md             # the tables between its markers, from docs/results
     python tools/benchmark_table.py --readme README.md --check     # status 1 when they are not what the files give
 
@@ -27,6 +28,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--set", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="as of benchmark.py"
     )
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the result files there instead, to be kept")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the tables of this Markdown file instead")
     parser.add_argument("--check", action="store_true", help="with --readme: write nothing, only compare")
     args = parser.parse_args(argv)
@@ -40,7 +42,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from slotcon_plugin.benchmark import load_plan
-    from slotcon_plugin.benchmark.readme import fill_readme
+    from slotcon_plugin.benchmark.readme import fill_readme, keep_results
     from slotcon_plugin.benchmark.tables import write_tables
 
     try:
@@ -55,6 +57,10 @@ def main() -> None:
         folders = args.results or [f"work_dirs/benchmark/{plan.name}"]
         if missing := [folder for folder in folders if not Path(folder).is_dir()]:
             raise ValueError(f"--results: {missing[0]} is no folder")
+        if args.keep:
+            written, problems = keep_results(plan, folders, args.keep)
+            print("\n".join([*problems, *map(str, written)]))
+            return
         for path in write_tables(plan, folders, args.out or Path(folders[0])):
             print(path)
     except ValueError as error:

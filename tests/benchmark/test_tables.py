@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from slotcon_plugin.benchmark import load_plan
 from slotcon_plugin.benchmark.page import html_page
-from slotcon_plugin.benchmark.readme import fill_readme
+from slotcon_plugin.benchmark.readme import fill_readme, keep_results
 from slotcon_plugin.benchmark.state import write_json
 from slotcon_plugin.benchmark.tables import build_table, collect, read_published
 from slotcon_plugin.benchmark.text import csv_text, fill_markers, markdown
@@ -174,6 +175,21 @@ def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, resu
     fill_readme(readme, root)
     file.unlink()
     assert fill_readme(readme, root, write=False)[0] is False
+
+
+def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, result):
+    file = result("probe/slotcon-seed0/result.json", "slotcon", "linear_probe_masks_val", mIoU=1.0)
+    command = "python tools/eval_probe.py --data {}"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"command": command.format("/home/me/masks")}))
+    (file.parent / "broken_result.json").write_text("{")
+    moved = load_plan(plan_file, {"masks": "/home/me/masks"})
+    written, problems = keep_results(moved, [tmp_path / "results"], tmp_path / "kept")
+    assert written == [tmp_path / "kept/probe/slotcon-seed0/result.json"]
+    kept = json.loads(written[0].read_text())
+    assert kept["command"] == command.format(tmp_path / "masks")
+    assert kept["metrics"] == {"mIoU": 1.0}
+    assert len(problems) == 1
+    assert "broken_result.json" in problems[0]
 
 
 def test_tables_of_the_documents_are_what_the_result_files_give(repo):
