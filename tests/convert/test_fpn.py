@@ -1,5 +1,6 @@
 """A feature pyramid travels with its backbone."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,15 @@ def test_detectron2s_own_loader_fills_a_pyramid_without_norm(tmp_path):
             layer = getattr(model.backbone, f"{theirs}{level + 2}")
             assert torch.equal(layer.weight, state_dict[f"student.decoder.fpn.{ours}.{level}.weight"])
             assert torch.equal(layer.bias, state_dict[f"student.decoder.fpn.{ours}.{level}.bias"])
+
+
+def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, monkeypatch):
+    def absent(config):
+        raise ModuleNotFoundError("No module named 'nowhere'")
+
+    target = replace(TARGETS["detectron2"], imports="nowhere.models", config_fpn=absent)
+    monkeypatch.setitem(TARGETS, "detectron2", target)
+    source, _ = vader_file(tmp_path / "x.pth")
+    with pytest.raises(ConversionError, match=r"cannot be imported, so some\.yaml cannot be built"):
+        convert(source, tmp_path / "out.pkl", "detectron2", which="student", config="some.yaml")
+    assert not (tmp_path / "out.pkl").exists()
