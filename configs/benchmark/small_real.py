@@ -22,7 +22,7 @@ pretraining = dict(
         photos="photos",
         per_seed=True,
         title="SlotCon",
-        hours=0.3,
+        hours=0.28,
     ),
     vader=dict(
         config="configs/pretrain/vader_demo.py",
@@ -35,8 +35,8 @@ pretraining = dict(
     ),
 )
 tasks = dict(
-    probe=dict(published="camvid_frozen_r18", title="linear, frozen"),
-    unsupervised=dict(only=["slotcon"], title="label-free"),
+    probe=dict(published="camvid_frozen_r18", title="linear, frozen", hours=0.06),
+    unsupervised=dict(only=["slotcon"], title="label-free", hours=0.03),
     segmentation=dict(
         tool="mm",
         config="configs/transfer/mmseg/fcn_r18_camvid.py",
@@ -45,7 +45,7 @@ tasks = dict(
         result="mmseg_fcn_r18_camvid",
         metrics=["mIoU"],
         title="FCN, fine-tuned",
-        hours=0.15,
+        hours=0.1,
     ),
     detection=dict(
         tool="mm",
@@ -55,6 +55,7 @@ tasks = dict(
         result="mmdet_mask_rcnn_r18_fpn_coco_small",
         metrics=["AP50_box", "AP50_mask", "AR100_box"],
         title="Mask R-CNN, fine-tuned",
-        hours=0.25,
+        hours=0.3,
     ),
 )
+estimate = "hours of one core of an AMD EPYC, measured with 2,915 photos, CamVid and 645 photos in COCO layout"

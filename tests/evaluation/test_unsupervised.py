@@ -153,6 +153,11 @@ def test_result_file(config, checkpoint, demo, tmp_path):
     assert random["pretraining"] == "random"
     assert random["metrics"] == stored["metrics"], "the checkpoint was written from the same seed, untrained"
 
+    other_seed = tmp_path / "tiny.py"  # as the copy in the work dir of a second run
+    other_seed.write_text(config.read_text() + "\nrandomness = dict(seed=5)\nwork_dir = 'elsewhere'\n")
+    evaluate_unsupervised(other_seed, checkpoint, data, short_side=48, result_file=tmp_path / "second.json")
+    assert read_result(tmp_path / "second.json")["config_sha256"] == stored["config_sha256"]
+
 
 def test_hook_reports_the_figures_of_the_library(config, demo):
     model = build_untrained(config, seed=0)
