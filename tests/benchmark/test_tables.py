@@ -158,12 +158,12 @@ def test_markers_are_filled_and_half_ones_named():
 
 
 def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, result):
-    root = tmp_path / "root"
+    root = tmp_path / "checkout"
     (root / "configs/benchmark").mkdir(parents=True)
     plan_file.rename(root / "configs/benchmark/small.py")
     (root / "docs").mkdir()
     (root / "docs/published.json").write_text('{"figures": []}')
-    file = result("../root/docs/results/small/coco.json", "slotcon", COCO, AP_box=30.0, AP_mask=28.0)
+    file = result("../checkout/docs/results/small/coco.json", "slotcon", COCO, AP_box=30.0, AP_mask=28.0)
     readme = root / "README.md"
     readme.write_text("# x\n<!-- table:small begin -->\n<!-- table:small end -->\n")
     assert fill_readme(readme, root, write=False) == (False, [])
