@@ -32,6 +32,14 @@ from slotcon_plugin.convert.safe_load import load_file
 
 META_KEY = "slotcon_plugin"
 
+PRETRAINING_KEY = "pretraining"
+"""Key of a pretraining checkpoint under which the pretrainer declares itself.
+
+A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred (``'teacher'``), the
+input convention ``colour_order``, ``mean``, ``std`` (as above), ``backbone`` (its config) and ``init`` (what the run
+started from, or None).
+"""
+
 IMAGENET_INPUT = {
     "colour_order": "RGB",
     "mean": [123.675, 116.28, 103.53],

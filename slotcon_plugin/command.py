@@ -1,0 +1,57 @@
+"""How every command ends: status 0 done, 2 wrong use, 1 failed."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from collections.abc import Callable
+from typing import NoReturn
+
+from slotcon_plugin.errors import RunFailedError, UserError
+
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Run a command's ``main`` and leave the process as its outcome says.
+
+    What the user can mend (:class:`UserError`) and what a run reports about itself (:class:`RunFailedError`) is one
+    message without a traceback. Anything else is a bug: its traceback goes to stderr and into the log file of the
+    run, if there is one.
+    """
+    try:
+        status = main() or DONE
+    except UserError as error:
+        status = _say(error, WRONG_USE)
+    except RunFailedError as error:
+        status = _say(error, FAILED)
+    except KeyboardInterrupt:
+        status = _say("interrupted", INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.stderr.close()
+        status = FAILED
+    except Exception:
+        text = traceback.format_exc()
+        print(text, file=sys.stderr, end="")
+        _into_log_files(text)
+        status = FAILED
+    sys.exit(status)
+
+
+def _say(message: object, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    _into_log_files(f"error: {message}")
+    return status
+
+
+def _into_log_files(text: str) -> None:
+    """Write to the files of mmengine's logger; a command that made no logger has none."""
+    if "mmengine.logging" not in sys.modules:
+        return
+    from mmengine.logging import MMLogger
+
+    record = logging.LogRecord("slotcon_plugin", logging.ERROR, "", 0, text, None, None)
+    for handler in MMLogger.get_current_instance().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.emit(record)

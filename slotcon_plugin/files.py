@@ -1,0 +1,59 @@
+"""Files that appear whole or not at all, and their hashes. Nothing here knows what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+PART_PREFIX = ".part-"
+"""How the name of a file begins that is still being written (or whose writer was killed)."""
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file under a temporary name beside it; when the block ends without an error it takes its name.
+
+    The temporary name keeps the suffix, which some writers go by. The content is flushed to the disk before the
+    renaming, so that after a power cut the name holds the old file or the new one. Folders on the way are made.
+
+        with replacing(out) as partial:
+            torch.save(state, partial)
+
+    Raises:
+        OSError: the disk is full, the folder is read-only, ...; ``path`` is as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{PART_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file (UTF-8) in one piece."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
+    """Write a JSON file in one piece, its keys in the order given."""
+    write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""Every outcome of a command has its status, and a bug keeps its traceback, in the run's log file too."""
+
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+import sys
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import RunFailedError, UserError
+
+def main():
+    {body}
+
+run_command(main)
+"""
+
+
+def run(body: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "stderr"),
+    [
+        ("return None", 0, ""),
+        ("return 1", 1, ""),
+        ("raise UserError('photos/ is empty')", 2, "error: photos/ is empty\n"),
+        ("raise RunFailedError('diverged')", 1, "error: diverged\n"),
+        ("raise KeyboardInterrupt", 130, "error: interrupted\n"),
+        ("sys.exit(2)", 2, ""),
+    ],
+)
+def test_what_was_foreseen_is_one_line(body, status, stderr):
+    done = run(body)
+    assert (done.returncode, done.stderr) == (status, stderr)
+
+
+def test_a_bug_keeps_its_traceback():
+    done = run("int('three')")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Traceback (most recent call last):\n")
+    assert "in main" in done.stderr
+    assert done.stderr.endswith("ValueError: invalid literal for int() with base 10: 'three'\n")
+
+
+@pytest.mark.parametrize(
+    ("raised", "expected"),
+    [("int('three')", "in main"), ("raise UserError('photos/ is empty')", "error: photos/ is empty")],
+)
+def test_the_log_file_of_the_run_gets_it_too(tmp_path, raised, expected):
+    log = tmp_path / "run.log"
+    body = f"from mmengine.logging import MMLogger; MMLogger.get_instance('run', log_file={str(log)!r}); {raised}"
+    run(body)
+    assert expected in log.read_text()

@@ -1,0 +1,55 @@
+"""Files are whole or not there."""
+
+import hashlib
+import os
+import stat
+
+import pytest
+
+from slotcon_plugin.files import replacing, sha256_of, write_json, write_text
+
+
+def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
+    out = tmp_path / "new" / "a.json"
+    with replacing(out) as partial:
+        assert partial.suffix == ".json"  # some writers go by it
+        partial.write_text("half")
+        assert not out.exists()
+        partial.write_text("whole")
+    assert out.read_text() == "whole"
+    assert os.listdir(out.parent) == ["a.json"]
+
+
+def test_after_an_error_the_old_file_is_as_it_was_and_nothing_else_is_left(tmp_path):
+    out = tmp_path / "a.txt"
+    out.write_text("old")
+
+    def write():
+        with replacing(out) as partial:
+            partial.write_text("half")
+            raise RuntimeError("disk full")
+
+    with pytest.raises(RuntimeError, match="disk full"):
+        write()
+    assert out.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_the_mode_is_the_umask_s(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o640
+
+
+def test_json_keeps_order_and_letters(tmp_path):
+    write_json(tmp_path / "a.json", {"b": "é", "a": 1}, indent=None)
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{"b": "é", "a": 1}\n'
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    content = os.urandom(3_000_000)  # more than one block
+    (tmp_path / "a").write_bytes(content)
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
