@@ -12,10 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from slotcon_plugin.convert.errors import ConversionError
-
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
-BASIC_BLOCK_DEPTHS = (18, 34)
-STAGES = ("layer1", "layer2", "layer3", "layer4")
+from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
 
 
 @dataclass(frozen=True)
@@ -43,23 +40,12 @@ class CanonicalResNet(nn.Module):
         super().__init__()
         from torchvision.models import resnet
 
-        block = resnet.BasicBlock if depth in BASIC_BLOCK_DEPTHS else resnet.Bottleneck
-        self.net = resnet.ResNet(block, list(BLOCKS[depth]))
+        self.net = resnet.ResNet(*resnet_blocks(depth))
         self.net.fc = nn.Identity()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> maps at strides 4, 8, 16, 32."""
         return stage_maps(self.net, images)
-
-
-def stage_maps(net: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
-    """The outputs of ``layer1`` ... ``layer4`` of a torchvision ResNet for ``(B, 3, H, W)`` images."""
-    x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-    maps = []
-    for stage in STAGES:
-        x = getattr(net, stage)(x)
-        maps.append(x)
-    return tuple(maps)
 
 
 def build_canonical(canonical: CanonicalBackbone) -> CanonicalResNet:

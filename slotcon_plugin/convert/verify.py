@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.canonical import STAGES, CanonicalBackbone, build_canonical, build_canonical_fpn
+from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical, build_canonical_fpn
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.writers.base import Target
+from slotcon_plugin.resnet import STAGES
 
 TOLERANCE = 1e-5
 """Largest accepted relative error of a stage's map, float32 on a CPU."""

@@ -12,15 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import MODELS
-
-_BLOCKS = {
-    18: (resnet.BasicBlock, (2, 2, 2, 2)),
-    34: (resnet.BasicBlock, (3, 4, 6, 3)),
-    50: (resnet.Bottleneck, (3, 4, 6, 3)),
-    101: (resnet.Bottleneck, (3, 4, 23, 3)),
-    152: (resnet.Bottleneck, (3, 8, 36, 3)),
-}
+from slotcon_plugin.resnet import BLOCKS, resnet_blocks, stage_maps
 
 
 @MODELS.register_module()
@@ -34,16 +28,16 @@ class TorchvisionResNet(resnet.ResNet):
         zero_init_residual: start every residual block as the identity (last BatchNorm weight 0), as SlotCon does.
 
     Raises:
-        ValueError: unknown depth or stride.
+        UserError: unknown depth or stride.
     """
 
     def __init__(self, depth: int = 50, stride: int = 32, zero_init_residual: bool = True) -> None:
-        if depth not in _BLOCKS:
-            raise ValueError(f"TorchvisionResNet: depth must be one of {sorted(_BLOCKS)}, got {depth}")
+        if depth not in BLOCKS:
+            raise UserError(f"TorchvisionResNet: depth must be one of {sorted(BLOCKS)}, got {depth}")
         if stride not in (32, 16, 8):
-            raise ValueError(f"TorchvisionResNet: stride must be 32, 16 or 8, got {stride}")
-        block, layers = _BLOCKS[depth]
-        super().__init__(block, list(layers), zero_init_residual=zero_init_residual)
+            raise UserError(f"TorchvisionResNet: stride must be 32, 16 or 8, got {stride}")
+        block, layers = resnet_blocks(depth)
+        super().__init__(block, layers, zero_init_residual=zero_init_residual)
         if stride < 32:
             _dilate(self.layer4, 32 // stride)
         if stride < 16:
@@ -54,12 +48,7 @@ class TorchvisionResNet(resnet.ResNet):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> four stage maps, strides 4, 8, 16, 32 unless dilated."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = []
-        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
-            maps.append(x)
-        return tuple(maps)
+        return stage_maps(self, images)
 
 
 def _dilate(stage: nn.Sequential, dilation: int) -> None:
@@ -84,7 +73,7 @@ class TimmBackbone(nn.Module):
         kwargs: passed to ``timm.create_model`` (``output_stride=16``, ``img_size=224``, ``drop_path_rate=0.1``...).
 
     Raises:
-        ValueError: timm does not know the name, or the model gives no feature maps.
+        UserError: timm does not know the name, or the model gives no feature maps.
     """
 
     def __init__(self, name: str, **kwargs) -> None:
@@ -93,7 +82,7 @@ class TimmBackbone(nn.Module):
             self.model = timm.create_model(name, pretrained=False, features_only=True, **kwargs)
         except (RuntimeError, AttributeError) as error:
             close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8])
-            raise ValueError(
+            raise UserError(
                 f"TimmBackbone: timm cannot give feature maps of {name!r} ({error}); close: {close}"
             ) from error
         self.out_channels = tuple(self.model.feature_info.channels())
@@ -108,7 +97,7 @@ def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, 
     """Channels and strides of the stage maps, asked for or else measured on a 64 x 64 image of zeros.
 
     Raises:
-        ValueError: the backbone does not return stage maps ``(B, C, h, w)``.
+        UserError: the backbone does not return stage maps ``(B, C, h, w)``.
     """
     if hasattr(backbone, "out_channels") and hasattr(backbone, "strides"):
         return tuple(backbone.out_channels), tuple(backbone.strides)
@@ -118,5 +107,5 @@ def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, 
         maps = backbone(torch.zeros(1, 3, 64, 64))
     backbone.train(was_training)
     if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
-        raise ValueError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")
+        raise UserError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")
     return tuple(m.shape[1] for m in maps), tuple(64 // m.shape[-1] for m in maps)

@@ -9,11 +9,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.canonical import stage_maps
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import TORCHVISION, TORCHVISION_FPN
 from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+from slotcon_plugin.resnet import stage_maps
 
 
 def build_backbone(depth: int, config: str | None) -> Runnable:
