@@ -1,4 +1,4 @@
-"""Two crops of one photo that overlap enough, by construction.
+"""Two crops of one photo that overlap enough, by construction; or independent ones, for methods that need no overlap.
 
 The distribution is the recipe's (SlotCon, arXiv 2205.15288; crops as torchvision's RandomResizedCrop): a first crop,
 then further ones until one overlaps it enough. The reference gives up after ten tries and may return a pair without any
@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from slotcon_plugin.errors import UserError
+
 IntBox = tuple[int, int, int, int]
 
 
@@ -22,7 +24,8 @@ class CropPairSampler:
     Args:
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
-        min_overlap: share of its own area that the second crop has in common with the first at least, in (0, 1].
+        min_overlap: share of its own area that the second crop has in common with the first at least, in [0, 1];
+            0 (without ``min_overlap_pixels``) draws the crops independently, so that they may share nothing.
         min_overlap_pixels: how many pixels of either view's ``overlap_grid`` x ``overlap_grid`` output have their
             centre inside the other view at least. Needed by methods that match pixels (VADeR: 32 of 56 x 56).
         overlap_grid: side of that output.
@@ -38,13 +41,13 @@ class CropPairSampler:
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale must be a range within (0, 1], got {self.scale}")
+            raise UserError(f"scale must be a range within (0, 1], got {self.scale}")
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be a range of positive width / height, got {self.ratio}")
-        if not 0 < self.min_overlap <= 1:
-            raise ValueError(f"min_overlap must be a share in (0, 1], got {self.min_overlap}")
+            raise UserError(f"ratio must be a range of positive width / height, got {self.ratio}")
+        if not 0 <= self.min_overlap <= 1:
+            raise UserError(f"min_overlap must be a share in [0, 1], got {self.min_overlap}")
         if not 0 <= self.min_overlap_pixels <= self.overlap_grid**2:
-            raise ValueError(
+            raise UserError(
                 f"min_overlap_pixels must lie in [0, {self.overlap_grid**2}] for an overlap_grid of "
                 f"{self.overlap_grid}, got {self.min_overlap_pixels}"
             )
@@ -62,6 +65,8 @@ class CropPairSampler:
 
     def accepts(self, first: tuple[float, ...], second: tuple[float, ...]) -> bool:
         """Whether ``second`` overlaps ``first`` enough."""
+        if not self.min_overlap and not self.min_overlap_pixels:
+            return True
         left, top = max(first[0], second[0]), max(first[1], second[1])
         right, bottom = min(first[2], second[2]), min(first[3], second[3])
         if left >= right or top >= bottom:

@@ -39,7 +39,7 @@ class TwoViewDataset(Dataset):
         view_size: side of the square views, in pixels.
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
-        min_overlap: share of its OWN area that the second crop has in common with the first at least.
+        min_overlap: share of its OWN area that the second crop has in common with the first at least; 0 = independent.
         min_overlap_pixels: pixels of either view's ``overlap_grid`` x ``overlap_grid`` output whose centres the
             other view sees too, at least.
         overlap_grid: see there.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slotcon_plugin.data.crops import CropPairSampler
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import overlap_boxes
 
 sides = st.one_of(st.integers(1, 40), st.integers(41, 3000))
@@ -115,6 +116,27 @@ def test_the_distribution_is_that_of_rejection_sampling(size):
         assert ks_2samp(ours[:, column], theirs[:, column]).pvalue > 0.001, f"column {column}"
 
 
+def test_independent_crops_are_two_draws_of_one():
+    """Without any demand the second crop knows nothing of the first: pairs miss each other as shuffled ones do."""
+    sampler, rng = CropPairSampler(scale=(0.08, 0.2), min_overlap=0), np.random.default_rng(3)
+    pairs = [sampler.draw(rng, 640, 320) for _ in range(2000)]
+    firsts, seconds = zip(*pairs)
+    apart = np.mean([share_of_second(*pair) == 0 for pair in pairs])
+    shuffled = np.mean([share_of_second(a, b) == 0 for a, b in zip(firsts, seconds[1:] + seconds[:1])])
+    assert apart > 0.2
+    assert abs(apart - shuffled) < 0.05  # three standard deviations of either share
+    assert sampler.accepts((0, 0, 10, 10), (20, 20, 30, 30))
+
+
+def test_demanding_pixels_alone_is_no_independence():
+    sampler = CropPairSampler(scale=(0.01, 0.02), min_overlap=0, min_overlap_pixels=1)
+    assert not sampler.accepts((0, 0, 10, 10), (20, 20, 30, 30))
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        first, second = sampler.draw(rng, 640, 480)
+        assert shared_pixels(first, second, 56) >= 1
+
+
 def test_long_photos_get_the_largest_central_crop():
     sampler = CropPairSampler(scale=(0.9, 1.0))
     assert sampler.draw(np.random.default_rng(0), 1000, 100) == ((433, 0, 566, 100),) * 2
@@ -127,10 +149,11 @@ def test_long_photos_get_the_largest_central_crop():
         (dict(scale=(0, 1)), "scale"),
         (dict(scale=(0.5, 1.5)), "scale"),
         (dict(ratio=(2, 1)), "ratio"),
-        (dict(min_overlap=0), "min_overlap"),
+        (dict(min_overlap=-0.1), "min_overlap"),
+        (dict(min_overlap=1.1), "min_overlap"),
         (dict(min_overlap_pixels=50, overlap_grid=7), "min_overlap_pixels"),
     ],
 )
 def test_impossible_settings_are_refused(wrong, name):
-    with pytest.raises(ValueError, match=name):
+    with pytest.raises(UserError, match=name):
         CropPairSampler(**wrong)
