@@ -1,12 +1,13 @@
 """Backbone adapters, heads, grouping, losses and the pretrainers that wire them."""
 
-from slotcon_plugin.models.backbones import TimmBackbone, TorchvisionResNet
+from slotcon_plugin.models.backbones import TorchvisionResNet
 from slotcon_plugin.models.center import Center
 from slotcon_plugin.models.decoders import FPNDecoder
 from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.models.pretrainers import BasePretrainer, SlotCon, VADeR
 from slotcon_plugin.models.queue import KeyQueue
+from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
     "BasePretrainer",

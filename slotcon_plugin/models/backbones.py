@@ -7,7 +7,6 @@ such a tuple; see :func:`describe_backbone` for how their channels and strides a
 
 from __future__ import annotations
 
-import timm
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -62,35 +61,6 @@ def _dilate(stage: nn.Sequential, dilation: int) -> None:
             conv.stride = (1, 1)
     for i, conv in enumerate(spatial):
         conv.dilation = conv.padding = (dilation // 2,) * 2 if i == 0 else (dilation,) * 2
-
-
-@MODELS.register_module()
-class TimmBackbone(nn.Module):
-    """Any convolutional or ViT backbone of timm, by name, from random weights.
-
-    Args:
-        name: a timm model name, for example ``convnext_tiny`` or ``vit_small_patch16_224``.
-        kwargs: passed to ``timm.create_model`` (``output_stride=16``, ``img_size=224``, ``drop_path_rate=0.1``...).
-
-    Raises:
-        UserError: timm does not know the name, or the model gives no feature maps.
-    """
-
-    def __init__(self, name: str, **kwargs) -> None:
-        super().__init__()
-        try:
-            self.model = timm.create_model(name, pretrained=False, features_only=True, **kwargs)
-        except (RuntimeError, AttributeError) as error:
-            close = ", ".join(timm.list_models(f"*{name[:6]}*")[:8])
-            raise UserError(
-                f"TimmBackbone: timm cannot give feature maps of {name!r} ({error}); close: {close}"
-            ) from error
-        self.out_channels = tuple(self.model.feature_info.channels())
-        self.strides = tuple(self.model.feature_info.reduction())
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""
-        return tuple(self.model(images))
 
 
 def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:

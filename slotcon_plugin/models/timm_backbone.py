@@ -1,0 +1,87 @@
+"""Any network of timm that gives feature maps, under timm's own names."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+from collections.abc import Sequence
+
+import timm
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.registry import MODELS
+
+_FINEST_STRIDE = 4  # what detectors and segmenters start from
+_PLAIN_MAPS = 4  # of a network whose blocks all have one stride: as many as a hierarchical one has stages
+
+
+@MODELS.register_module()
+class TimmBackbone(BaseModule):
+    """A ResNet, ConvNeXt, EfficientNet, ViT, ... of timm, by name; the network in ``model`` keeps all of timm's names.
+
+    Works as backbone of this project's pretrainers, of mmdet and of mmseg (``type='slotcon_plugin.TimmBackbone'``).
+    The part behind the stage maps (a final norm, ``conv_head``) stays in ``model`` as it is, without gradient, so that
+    what is trained here is a complete timm model when it leaves. Plain ViTs give their maps after the final norm.
+
+    Args:
+        name: a timm model name, for example ``convnext_tiny`` or ``vit_small_patch16_224``.
+        out_indices: which stages are given out; None = those of stride 4 and more, and of plain ViTs four blocks
+            evenly spaced, the last one included.
+        init_cfg: mmengine's, for transfer runs.
+        kwargs: passed to ``timm.create_model`` (``output_stride=16``, ``img_size=224``, ``drop_path_rate=0.1``...).
+
+    Attributes:
+        out_channels, strides: of the maps given out, finest first.
+        mean, std: of the RGB pixels in [0, 1] that timm's published weights of this name expect.
+
+    Raises:
+        UserError: timm does not know the name or an option, or the model gives no feature maps.
+    """
+
+    def __init__(
+        self, name: str, out_indices: Sequence[int] | None = None, init_cfg: dict | None = None, **kwargs
+    ) -> None:
+        super().__init__(init_cfg)
+        self.model = _create(name, kwargs)
+        stages = [(info["num_chs"], info["reduction"]) for info in self.model.feature_info]
+        plain = len({stride for _, stride in stages}) == 1 and len(stages) > 1
+        if out_indices is None:
+            step = max(len(stages) // _PLAIN_MAPS, 1) if plain else 1
+            out_indices = [i for i, (_, stride) in enumerate(stages) if stride >= _FINEST_STRIDE][step - 1 :: step]
+        if any(not -len(stages) <= i < len(stages) for i in out_indices):
+            raise UserError(f"TimmBackbone: {name} has {len(stages)} stages, out_indices asks for {list(out_indices)}")
+        self.out_indices = tuple(sorted(i % len(stages) for i in out_indices))
+        self.norm_maps = plain
+        self.out_channels, self.strides = zip(*(stages[i] for i in self.out_indices))
+        self.mean, self.std = (tuple(self.model.pretrained_cfg[key]) for key in ("mean", "std"))
+        self._freeze_what_is_behind()
+
+    def _freeze_what_is_behind(self) -> None:
+        """DDP waits for every gradient that can come: parameters behind the last map must not ask for one."""
+        used = copy.deepcopy(self.model)
+        used.prune_intermediate_layers(list(self.out_indices), prune_norm=not self.norm_maps, prune_head=True)
+        names = {name for name, _ in used.named_parameters()}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in names)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""
+        return tuple(
+            self.model.forward_intermediates(
+                images, list(self.out_indices), norm=self.norm_maps, stop_early=True, intermediates_only=True
+            )
+        )
+
+
+def _create(name: str, options: dict) -> nn.Module:
+    try:
+        model = timm.create_model(name, pretrained=False, num_classes=0, **options)
+    except (RuntimeError, TypeError) as error:
+        close = difflib.get_close_matches(name, timm.list_models(), n=4)
+        hint = "" if name in close else f"; close names: {', '.join(close) or 'none'}"
+        raise UserError(f"TimmBackbone: timm cannot build {name!r} with {options} ({error}){hint}") from error
+    if not (hasattr(model, "forward_intermediates") and hasattr(model, "feature_info")):
+        raise UserError(f"TimmBackbone: timm's {name!r} gives no feature maps (it has no forward_intermediates)")
+    return model

@@ -1,0 +1,64 @@
+"""timm's networks under timm's names: the same maps, a complete model when it leaves, gradients where they come."""
+
+import pytest
+import timm
+import torch
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.models import TimmBackbone
+
+HIERARCHICAL = ("tf_efficientnet_lite0", "convnext_atto", "resnet18", "regnetx_002")
+
+
+@pytest.mark.parametrize("name", [*HIERARCHICAL, "vit_tiny_patch16_224"])
+def test_the_state_is_timm_s_own_classifier_left_out(name):
+    ours = {key.removeprefix("model."): value.shape for key, value in TimmBackbone(name).state_dict().items()}
+    theirs = timm.create_model(name, num_classes=0).state_dict()
+    assert ours == {key: value.shape for key, value in theirs.items()}
+
+
+@pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "resnet18"])
+def test_maps_are_those_of_timm_s_feature_extractor(name):
+    backbone = TimmBackbone(name, output_stride=16).eval()
+    theirs = timm.create_model(name, features_only=True, output_stride=16, out_indices=(1, 2, 3, 4)).eval()
+    theirs.load_state_dict({k: v for k, v in backbone.model.state_dict().items() if k in theirs.state_dict()})
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        got, want = backbone(image), theirs(image)
+    assert [tuple(m.shape[1:]) for m in got] == [
+        (c, 64 // s, 96 // s) for c, s in zip(backbone.out_channels, backbone.strides)
+    ]
+    assert backbone.strides == (4, 8, 16, 16)
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_a_plain_vit_gives_four_normed_maps_the_last_one_included():
+    backbone = TimmBackbone("vit_tiny_patch16_224", dynamic_img_size=True).eval()
+    assert (backbone.strides, backbone.out_indices) == ((16,) * 4, (2, 5, 8, 11))
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        last = backbone(image)[-1]
+        tokens = backbone.model.forward_features(image)[:, 1:]  # after the final norm, without the class token
+    torch.testing.assert_close(last, tokens.transpose(1, 2).reshape(1, 192, 4, 6))
+
+
+@pytest.mark.parametrize("name", [*HIERARCHICAL, "vit_tiny_patch16_224"])
+def test_gradients_are_asked_for_exactly_where_they_come(name):
+    backbone = TimmBackbone(name, **({"img_size": 64} if "vit" in name else {}))
+    sum(m.square().mean() for m in backbone(torch.randn(2, 3, 64, 64))).backward()
+    for key, parameter in backbone.named_parameters():
+        assert parameter.requires_grad == (parameter.grad is not None), key
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"name": "convnext_tinny"}, "close names: .*convnext_tiny"),
+        ({"name": "convnext_atto", "output_strid": 16}, "output_strid"),
+        ({"name": "convnext_atto", "out_indices": (4,)}, "4 stages"),
+    ],
+)
+def test_what_timm_does_not_know_is_said(options, message):
+    with pytest.raises(UserError, match=message):
+        TimmBackbone(**options)
