@@ -11,6 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from slotcon_plugin.config import load_config, resolve
+from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
@@ -49,7 +51,7 @@ def use_photos(cfg: Config, path: str) -> None:
     else:
         raise ValueError(
             f"{path} is neither a folder of photos nor a text file that lists them; for a COCO annotation file set "
-            "train_dataloader.dataset.source in the config, as configs/pretrain/slotcon_coco.py does"
+            "photos in the config, as configs/pretrain/_base_/coco.py does"
         )
     cfg.train_dataloader.dataset.source = source
 
@@ -65,6 +67,8 @@ def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
     Raises:
         ValueError: another run is writing to the work dir.
     """
+    resolve(cfg)
+    check_arguments(cfg)
     claim_work_dir(cfg.work_dir)
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
@@ -95,7 +99,7 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
     for what, path in (("config", config), ("checkpoint", checkpoint)):
         if not isinstance(path, Config) and not Path(path).is_file():
             raise ValueError(f"the {what} {path} does not exist")
-    cfg = config if isinstance(config, Config) else Config.fromfile(config)
+    cfg = config if isinstance(config, Config) else load_config(config)
     model = MODELS.build(cfg.model)
     try:
         state = load_file(checkpoint)

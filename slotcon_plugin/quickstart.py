@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from torch import nn
 
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.data.sources import PHOTO_SUFFIXES
@@ -57,7 +57,7 @@ def _judge_on_masks(config: str, checkpoint: Path, data_root: str) -> list[tuple
 
 def _judge_without_masks(config: str, checkpoint: Path, held_out: Path) -> list[tuple[str, str, str]]:
     """Whether a place of a photo is found again in another augmented view of it, pretrained and random backbone."""
-    views = {**Config.fromfile(config).train_dataloader.dataset, "source": dict(type="ListFile", path=str(held_out))}
+    views = {**load_config(config).train_dataloader.dataset, "source": dict(type="ListFile", path=str(held_out))}
     views.pop("type")
     # places are looked up on the stride-16 map: views must share as many of its pixels as are looked up
     views.update(min_overlap_pixels=_PLACES, overlap_grid=views["view_size"] // 16)
@@ -91,9 +91,10 @@ def main(argv: list[str] | None = None) -> None:
             name, num_photos = "slotcon_demo", 1200
     except ValueError as error:
         sys.exit(f"error: {error}")
-    cfg = Config.fromfile(f"configs/pretrain/{name}.py")
+    cfg = load_config(f"configs/pretrain/{name}.py")
     if args.photos:
         cfg.train_dataloader.dataset.source = dict(type="ListFile", path=str(train))
+    data_root = None if args.photos else cfg.train_dataloader.dataset.source.root
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
     print(f"== 1/4 pretraining for {cfg.train_cfg.max_epochs} epochs (`eta` in the log is the time that is left)")
@@ -110,10 +111,10 @@ def main(argv: list[str] | None = None) -> None:
     rows = (
         _judge_without_masks(config, checkpoint, held_out)
         if args.photos
-        else _judge_on_masks(config, checkpoint, cfg.data_root)
+        else _judge_on_masks(config, checkpoint, data_root)
     )
     print("== 4/4 drawing what the prototypes have found")
-    shown = held_out.read_text().splitlines()[:16] if args.photos else [f"{cfg.data_root}/images/val"]
+    shown = held_out.read_text().splitlines()[:16] if args.photos else [f"{data_root}/images/val"]
     picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, "teacher", "cpu")
 
     print(f"\n{rows[0][1]}:")

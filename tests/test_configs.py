@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from slotcon_plugin.config import load_config
 from slotcon_plugin.engine.batch import apply_batch_rules
 from slotcon_plugin.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
@@ -26,7 +27,7 @@ def shrink(cfg: Config) -> Config:
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_trains_a_step(name, repo, tmp_path):
-    cfg = shrink(Config.fromfile(repo / "configs/pretrain" / name))
+    cfg = shrink(load_config(repo / "configs/pretrain" / name))
     apply_batch_rules(cfg, world_size=8)
     assert cfg.train_dataloader.batch_size > 0
     for hook in cfg.default_hooks.values():
@@ -62,7 +63,7 @@ def test_config_trains_a_step(name, repo, tmp_path):
     ],
 )
 def test_paper_recipes(name, prototypes, epochs, learning_rate, batch, repo):
-    cfg = Config.fromfile(repo / "configs/pretrain" / name)
+    cfg = load_config(repo / "configs/pretrain" / name)
     apply_batch_rules(cfg, world_size=8)
     assert cfg.model.grouping.num_prototypes == prototypes
     assert cfg.train_cfg.max_epochs == epochs
@@ -78,7 +79,7 @@ def test_paper_recipes(name, prototypes, epochs, learning_rate, batch, repo):
 
 
 def test_one_gpu_config_follows_its_batch(repo):
-    cfg = Config.fromfile(repo / "configs/pretrain/slotcon_coco_1gpu.py")
+    cfg = load_config(repo / "configs/pretrain/slotcon_coco_1gpu.py")
     apply_batch_rules(cfg, world_size=1)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.5)
     assert cfg.model.teacher_momentum == pytest.approx(0.99**0.25)

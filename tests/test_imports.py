@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "resnet": set(),
     "models.losses": set(),
     "registry": set(),
+    "config": set(),
     "results": set(),
     "convert": {"resnet"},
     "data": {"registry", "geometry"},
@@ -38,7 +39,7 @@ MAY_IMPORT = {
     "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "geometry", "data", "models", "models.losses"},
-        *{"convert", "results", "demo_scenes", "apis"},
+        *{"convert", "results", "demo_scenes", "apis", "config"},
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis"},
 }

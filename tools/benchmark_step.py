@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
 
 def main() -> None:
@@ -24,10 +24,10 @@ def main() -> None:
     parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
     args = parser.parse_args()
 
+    from slotcon_plugin.config import load_config
     from slotcon_plugin.engine.benchmark import benchmark_step
 
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg = load_config(args.config, args.cfg_options)
     print(benchmark_step(cfg, args.batch_size, args.dtype, args.device, args.repeats))
 
 

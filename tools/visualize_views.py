@@ -12,8 +12,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mmengine.config import Config
-
+from slotcon_plugin.config import load_config
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.views import views_sheet
@@ -35,7 +34,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     if args.data.suffix == ".py":
-        dataset = DATASETS.build(Config.fromfile(args.data).train_dataloader.dataset)
+        dataset = DATASETS.build(load_config(args.data).train_dataloader.dataset)
     else:
         dataset = TwoViewDataset(ImageFolder(args.data), view_size=args.view_size)
     indices = range(args.first, min(args.first + args.num, len(dataset)))

@@ -10,8 +10,7 @@ pretraining = dict(
     slotcon_coco=dict(
         config="configs/pretrain/slotcon_coco.py",
         options={
-            "train_dataloader.dataset.source.ann_file": "{coco}/annotations/instances_train2017.json",
-            "train_dataloader.dataset.source.root": "{coco}/train2017",
+            "data_root": "{coco}",
         },
         reads=["coco"],
         title="SlotCon, COCO, 800 epochs (this code)",

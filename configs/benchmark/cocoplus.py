@@ -7,10 +7,10 @@ pretraining = dict(
     slotcon_cocoplus=dict(
         config="configs/pretrain/slotcon_cocoplus.py",
         options={
-            "train_dataloader.dataset.source.sources.0.ann_file": "{coco}/annotations/instances_train2017.json",
-            "train_dataloader.dataset.source.sources.0.root": "{coco}/train2017",
-            "train_dataloader.dataset.source.sources.1.ann_file": "{unlabeled}/annotations/image_info_unlabeled2017.json",
-            "train_dataloader.dataset.source.sources.1.root": "{unlabeled}/unlabeled2017",
+            "photos.sources.0.ann_file": "{coco}/annotations/instances_train2017.json",
+            "photos.sources.0.root": "{coco}/train2017",
+            "photos.sources.1.ann_file": "{unlabeled}/annotations/image_info_unlabeled2017.json",
+            "photos.sources.1.root": "{unlabeled}/unlabeled2017",
         },
         reads=["coco", "unlabeled"],
         title="SlotCon, COCO+, 800 epochs (this code)",

@@ -6,14 +6,14 @@ data = dict(imagenet=dict(path="data/imagenet", expects=["train"]))
 pretraining = dict(
     slotcon_imagenet_100e=dict(
         config="configs/pretrain/slotcon_imagenet_100e.py",
-        options={"train_dataloader.dataset.source.root": "{imagenet}/train"},
+        options={"data_root": "{imagenet}"},
         reads=["imagenet"],
         title="SlotCon, ImageNet, 100 epochs (this code)",
         hours=round(1_281_167 * 100 / 400 / 3600),
     ),
     slotcon_imagenet_200e=dict(
         config="configs/pretrain/slotcon_imagenet_200e.py",
-        options={"train_dataloader.dataset.source.root": "{imagenet}/train"},
+        options={"data_root": "{imagenet}"},
         reads=["imagenet"],
         title="SlotCon, ImageNet, 200 epochs (this code)",
         hours=round(1_281_167 * 200 / 400 / 3600),

@@ -6,6 +6,6 @@ python tools/train.py configs/pretrain/slotcon_small.py --data-root my_photos/
 _base_ = ["_base_/slotcon_small.py"]
 
 data_root = "data/photos"
-train_dataloader = dict(dataset=dict(source=dict(type="ImageFolder", root=data_root)))
+photos = dict(type="ImageFolder", root="${data_root}")
 train_cfg = dict(max_epochs=20)
 default_hooks = dict(pictures=dict(type="GroupingPicturesHook", interval=5))

@@ -6,16 +6,6 @@
 An epoch of 118,287 photos is longer than the queue (2,048 photos x 32 pixels).
 """
 
-_base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
+_base_ = ["_base_/default_runtime.py", "_base_/coco.py", "_base_/vader_r50.py"]
 
-data_root = "data/coco"
-train_dataloader = dict(
-    dataset=dict(
-        source=dict(
-            type="CocoImages",
-            ann_file=f"{data_root}/annotations/instances_train2017.json",  # labels are not looked at
-            root=f"{data_root}/train2017",
-        )
-    )
-)
 train_cfg = dict(max_epochs=800)

@@ -7,7 +7,7 @@
 What it reaches is in docs/vader.md.
 """
 
-_base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
+_base_ = ["_base_/short_runtime.py", "_base_/vader_r50.py"]
 
 model = dict(
     backbone=dict(depth=18),
@@ -18,23 +18,19 @@ model = dict(
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
 warmup_epochs = 1
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, begin=0, end=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=1e-6, begin=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-]
+min_lr = 1e-6
 
 data_root = "data/demo_scenes_small"
+photos = dict(type="DemoScenes", root="${data_root}", num_train=2000, num_val=200, size=(160, 120))
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
     pin_memory=False,
     dataset=dict(
-        source=dict(type="DemoScenes", root=data_root, num_train=2000, num_val=200, size=(160, 120)),
         view_size=96,
         overlap_grid=24,
         scale=(0.2, 1.0),  # so small a photo has no detail to show below
     ),
 )
 train_cfg = dict(max_epochs=8)
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=62), slot_health=dict(interval=10))
-log_processor = dict(window_size=10)
+default_hooks = dict(checkpoint=dict(interval=62))

@@ -6,8 +6,6 @@
 The encoder starts from any checkpoint that the converters read; without the option, from random weights.
 """
 
-_base_ = ["_base_/default_runtime.py", "_base_/vader_r50.py"]
+_base_ = ["_base_/default_runtime.py", "_base_/imagenet.py", "_base_/vader_r50.py"]
 
-data_root = "data/imagenet"
-train_dataloader = dict(dataset=dict(source=dict(type="ImageFolder", root=f"{data_root}/train")))
 train_cfg = dict(max_epochs=200)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.config import load_config
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models.losses import pixel_similarities
@@ -112,7 +112,7 @@ def compare_pixel_retrieval(
     Raises:
         ValueError: the pretrainer has no dense embedding.
     """
-    cfg = Config.fromfile(config)
+    cfg = load_config(config)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
     dataset: TwoViewDataset = DATASETS.build(views)
     with torch.random.fork_rng():

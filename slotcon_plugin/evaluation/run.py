@@ -12,6 +12,7 @@ from mmengine.config import Config
 from torch import nn
 
 from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT
@@ -55,7 +56,7 @@ def evaluate_unsupervised(
             task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
             metrics=result.metrics(),
             pretraining=(pretraining or type(model).__name__.lower()) if checkpoint else "random",
-            config=Config.fromfile(config),  # its contents: a run's own copy holds its seed and work dir too
+            config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
             backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
             seed=seed,
             wall_time_s=time.perf_counter() - start,
@@ -74,7 +75,7 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
         zero_init_residual: False overrules a backbone's own setting of that name, if it has one.
     """
     torch.manual_seed(seed)
-    model = Config.fromfile(config).model
+    model = load_config(config).model
     if not zero_init_residual and "zero_init_residual" in model.backbone:
         model.backbone.zero_init_residual = False
     return MODELS.build(model).eval()

@@ -25,14 +25,11 @@ model = dict(
 auto_scale_lr = dict(enable=True, base_batch_size=8)
 optim_wrapper = dict(dtype="{dtype}")
 warmup_epochs = 1
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, end=1, by_epoch=True, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=1e-6, begin=1, by_epoch=True, convert_to_iter_based=True),
-]
+photos = dict(type="ImageFolder", root=r"{photos}")
 train_dataloader = dict(
     batch_size=4,
     num_workers=2,
-    dataset=dict(view_size=64, source=dict(type="ImageFolder", root=r"{photos}")),
+    dataset=dict(view_size=64),
 )
 train_cfg = dict(max_epochs=5)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=10), logger=dict(interval=3))

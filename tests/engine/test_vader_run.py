@@ -21,7 +21,7 @@ def config(tmp_path, repo):
 
     def build(name):
         cfg = Config.fromfile(repo / "configs/pretrain/vader_demo.py")
-        cfg.train_dataloader.dataset.source = dict(type="ImageFolder", root=str(photos))
+        cfg.photos = dict(type="ImageFolder", root=str(photos))
         cfg.merge_from_dict(
             {
                 "work_dir": str(tmp_path / name),

@@ -3,9 +3,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from PIL import Image
 
+from slotcon_plugin.config import load_config
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.evaluation.pixel_retrieval import (
     _within,
@@ -109,11 +109,11 @@ def config(tmp_path, folder):
 
 def test_random_weights_and_a_checkpoint_side_by_side(tmp_path, folder, config):
     checkpoint = tmp_path / "iter_1.pth"
-    model = MODELS.build({**Config.fromfile(config).model, "_scope_": "slotcon_plugin"})
+    model = MODELS.build({**load_config(config).model, "_scope_": "slotcon_plugin"})
     torch.save({"state_dict": model.state_dict()}, checkpoint)
     figures = compare_pixel_retrieval(config, folder, [checkpoint], num_pairs=4)
     assert list(figures) == ["random weights", str(checkpoint)]
-    dataset = DATASETS.build({**Config.fromfile(config).train_dataloader.dataset, "_scope_": "slotcon_plugin"})
+    dataset = DATASETS.build({**load_config(config).train_dataloader.dataset, "_scope_": "slotcon_plugin"})
     expected = evaluate_pixel_retrieval(model.eval().embed, dataset, num_pairs=4)
     assert figures[str(checkpoint)] == expected
     assert {name for name in expected if figures["random weights"][name] == expected[name]} >= {

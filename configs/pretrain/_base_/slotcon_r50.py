@@ -1,5 +1,7 @@
 """SlotCon's recipe for scene-centric photos (Wen et al., NeurIPS 2022; values of the official code)."""
 
+_base_ = ["two_views.py", "warmup_cosine.py"]
+
 model = dict(
     type="SlotCon",
     data_preprocessor=dict(type="TwoViewPreprocessor"),
@@ -16,35 +18,10 @@ model = dict(
 )
 
 # Learning rate and teacher momentum below are for this total batch. Every GPU takes its share of it; set
-# train_dataloader.batch_size (images a GPU) to train with another total, and both follow.
+# train_dataloader.batch_size (images per GPU) to train with another total, and both follow.
 auto_scale_lr = dict(enable=True, base_batch_size=512)
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="float16",
     optimizer=dict(type="LARS", lr=2.0, momentum=0.9, weight_decay=1e-5),  # 1.0 x batch / 256
-)
-warmup_epochs = 5
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, begin=0, end=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=1e-6, begin=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-]
-
-train_dataloader = dict(
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type="EpochSampler", shuffle=True),
-    collate_fn=dict(type="default_collate"),
-    dataset=dict(
-        type="TwoViewDataset",
-        view_size=224,
-        scale=(0.08, 1.0),
-        ratio=(3 / 4, 4 / 3),
-        min_overlap=0.01,
-        photometric=[
-            dict(blur_prob=1.0, solarise_prob=0.0),
-            dict(blur_prob=0.1, solarise_prob=0.2),
-        ],
-    ),
 )

@@ -3,7 +3,7 @@
 What differs from the paper's recipe, and why, is in docs/small_data.md.
 """
 
-_base_ = ["default_runtime.py"]
+_base_ = ["short_runtime.py", "two_views.py", "warmup_cosine.py"]
 
 model = dict(
     type="SlotCon",
@@ -27,24 +27,13 @@ optim_wrapper = dict(
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
 )
 warmup_epochs = 1
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, begin=0, end=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=1e-6, begin=warmup_epochs, by_epoch=True, convert_to_iter_based=True),
-]
 
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type="EpochSampler", shuffle=True),
-    collate_fn=dict(type="default_collate"),
+    pin_memory=False,
     dataset=dict(
-        type="TwoViewDataset",
         view_size=96,
-        scale=(0.08, 1.0),
-        ratio=(3 / 4, 4 / 3),
-        min_overlap=0.01,
         # the paper's blur of up to 2 pixels is for views of 224
         photometric=[
             dict(blur_prob=1.0, solarise_prob=0.0, blur_sigma=(0.1, 0.9)),
@@ -52,9 +41,3 @@ train_dataloader = dict(
         ],
     ),
 )
-default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(interval=100),
-    slot_health=dict(interval=10),
-)
-log_processor = dict(window_size=10)

@@ -1,5 +1,7 @@
 """VADeR with a ResNet-50 (Pinheiro et al., NeurIPS 2020). What was read in the paper and what was not is marked."""
 
+_base_ = ["two_views.py", "warmup_cosine.py"]
+
 model = dict(
     type="VADeR",
     data_preprocessor=dict(type="TwoViewPreprocessor"),
@@ -25,27 +27,14 @@ optim_wrapper = dict(
     # Factors on the learning rate of each part. An encoder that starts from a checkpoint may want to move less.
     paramwise_cfg=dict(custom_keys={"student.backbone": dict(lr_mult=1.0), "student.decoder": dict(lr_mult=1.0)}),
 )
-param_scheduler = [dict(type="CosineAnnealingLR", eta_min=0.0, by_epoch=True, convert_to_iter_based=True)]
+warmup_epochs = 0
+min_lr = 0.0
 
 train_dataloader = dict(
-    num_workers=8,
-    persistent_workers=True,
-    pin_memory=True,
-    drop_last=True,
-    sampler=dict(type="EpochSampler", shuffle=True),
-    collate_fn=dict(type="default_collate"),
     dataset=dict(
-        type="TwoViewDataset",
-        view_size=224,
         # Read: views share 32 pixels of the 56 x 56 output at least. Guaranteed by how crops are drawn.
+        # Unread: crops and colours; those of SlotCon's recipe, so that the two methods see the same views.
         min_overlap_pixels=32,
         overlap_grid=56,
-        # Unread: crops and colours are those of SlotCon's recipe, so that the two methods see the same views.
-        scale=(0.08, 1.0),
-        ratio=(3 / 4, 4 / 3),
-        photometric=[
-            dict(blur_prob=1.0, solarise_prob=0.0),
-            dict(blur_prob=0.1, solarise_prob=0.2),
-        ],
-    ),
+    )
 )

@@ -1,0 +1,101 @@
+"""A config from its file and the options of the command line, with all that follows from other keys filled in."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
+
+from slotcon_plugin.config.check import check_options
+from slotcon_plugin.errors import UserError
+
+_REFERENCE = re.compile(r"\$\{(\w+)\}")
+# mmengine registers these itself and takes None for "leave it out"; of other hooks it takes no None.
+_HOOKS_OF_MMENGINE = {"runtime_info", "timer", "sampler_seed", "logger", "param_scheduler", "checkpoint"}
+
+
+def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
+    """A config file with options on top, references resolved.
+
+    Args:
+        path: config file of a pretraining, a transfer task or a benchmark.
+        options: ``{"train_cfg.max_epochs": 100}``. A key that the config does not have is refused unless the class
+            that it is for takes it, or it is meant: ``{"+key": value}``.
+
+    Raises:
+        UserError: there is no such file, it or one of its bases cannot be read, an option is refused.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        hint = f"did you mean {path.parent / near[0]}?" if near else "the pretraining configs are in configs/pretrain/"
+        raise UserError(f"there is no config {path}; {hint}")
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, ConfigParsingError, FileNotFoundError, KeyError) as error:
+        raise UserError(f"config {path} cannot be read: {error}") from error
+    except OSError as error:  # mmengine: a suffix that it does not know
+        raise UserError(f"config {path}: {error}") from error
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict({key.removeprefix("+"): value for key, value in options.items()})
+    resolve(cfg)
+    return cfg
+
+
+def resolve(cfg: Config) -> None:
+    """Fill in what follows from other keys, in place. A config that has been through it is left as it is.
+
+    * ``"${key}"`` becomes the value of the config's own ``key``, ``"${key}/train"`` a text with it inside. The keys
+      that are only there to be referred to are gone afterwards: setting them would no longer do anything.
+    * Hooks set to None are left out.
+    * Schedules without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last
+      epoch) are left out.
+
+    Raises:
+        UserError: a reference to a key that is not there, or in a circle.
+    """
+    content = cfg._cfg_dict
+    used: set[str] = set()
+    for key in list(content):
+        content[key] = _resolved(content[key], content, key, (), used)
+    for key in used:
+        del content[key]
+    if hooks := content.get("default_hooks"):
+        for name in [name for name, hook in hooks.items() if hook is None and name not in _HOOKS_OF_MMENGINE]:
+            del hooks[name]
+    _drop_empty_schedules(content)
+
+
+def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[str, ...], used: set[str]) -> Any:
+    def look_up(name: str) -> Any:
+        if name not in content or name in inside:
+            why = "which leads back to itself" if name in inside else "but the config has no such key"
+            raise UserError(f"{where} refers to ${{{name}}}, {why}")
+        used.add(name)
+        return _resolved(content[name], content, name, (*inside, name), used)
+
+    if isinstance(value, str):
+        whole = _REFERENCE.fullmatch(value)
+        return look_up(whole[1]) if whole else _REFERENCE.sub(lambda match: str(look_up(match[1])), value)
+    if isinstance(value, dict):
+        return type(value)({k: _resolved(v, content, f"{where}.{k}", inside, used) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_resolved(v, content, f"{where}.{i}", inside, used) for i, v in enumerate(value))
+    return value
+
+
+def _drop_empty_schedules(content: dict[str, Any]) -> None:
+    schedules, last = content.get("param_scheduler"), (content.get("train_cfg") or {}).get("max_epochs")
+    if not isinstance(schedules, list) or last is None:
+        return
+    content["param_scheduler"] = [
+        schedule
+        for schedule in schedules
+        if not schedule.get("by_epoch", True) or schedule.get("begin", 0) < min(schedule.get("end", last), last)
+    ]
