@@ -16,7 +16,7 @@ from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
-from slotcon_plugin.engine.batch import apply_batch_rules
+from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS
@@ -56,13 +56,14 @@ def use_photos(cfg: Config, path: str) -> None:
     cfg.train_dataloader.dataset.source = source
 
 
-def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
+def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None) -> Runner:
     """Run the pretraining that a config describes.
 
     Args:
         cfg: a config with ``work_dir`` set.
         resume: True continues from the newest whole checkpoint of the work dir (or starts, when there is none);
             a path continues from that checkpoint.
+        batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
 
     Raises:
         ValueError: another run is writing to the work dir.
@@ -73,7 +74,7 @@ def pretrain(cfg: Config, resume: bool | str = False) -> Runner:
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    apply_batch_rules(cfg, start_processes(cfg))
+    fit_batch(cfg, start_processes(cfg), batch_mode)
     if resume:
         checkpoint = find_resumable(cfg.work_dir) if resume is True else Path(resume)
         if checkpoint is None:

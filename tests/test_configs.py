@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from slotcon_plugin.config import load_config
-from slotcon_plugin.engine.batch import apply_batch_rules
+from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
 CONFIGS = sorted(p.name for p in (Path(__file__).parent.parent / "configs/pretrain").glob("*.py"))
@@ -28,7 +28,7 @@ def shrink(cfg: Config) -> Config:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_trains_a_step(name, repo, tmp_path):
     cfg = shrink(load_config(repo / "configs/pretrain" / name))
-    apply_batch_rules(cfg, world_size=8)
+    fit_batch(cfg, processes=8)
     assert cfg.train_dataloader.batch_size > 0
     for hook in cfg.default_hooks.values():
         assert HOOKS.build(hook)
@@ -64,7 +64,7 @@ def test_config_trains_a_step(name, repo, tmp_path):
 )
 def test_paper_recipes(name, prototypes, epochs, learning_rate, batch, repo):
     cfg = load_config(repo / "configs/pretrain" / name)
-    apply_batch_rules(cfg, world_size=8)
+    fit_batch(cfg, processes=8)
     assert cfg.model.grouping.num_prototypes == prototypes
     assert cfg.train_cfg.max_epochs == epochs
     assert cfg.optim_wrapper.optimizer.lr == learning_rate
@@ -80,6 +80,6 @@ def test_paper_recipes(name, prototypes, epochs, learning_rate, batch, repo):
 
 def test_one_gpu_config_follows_its_batch(repo):
     cfg = load_config(repo / "configs/pretrain/slotcon_coco_1gpu.py")
-    apply_batch_rules(cfg, world_size=1)
+    fit_batch(cfg, processes=1)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.5)
     assert cfg.model.teacher_momentum == pytest.approx(0.99**0.25)

@@ -45,17 +45,16 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="pretraining: your photos (a folder, nested or flat, or a text file with a path a line); "
         "transfer: the data set's folder, where it is not the config's",
     )
+    parser.add_argument(
+        "--batch-mode",
+        choices=["accumulate", "scale-lr"],
+        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: divide or accumulate up to it, or "
+        "train with what the GPUs hold, learning rate and steps scaled (default: what the config says)",
+    )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
     transfer = parser.add_argument_group("transfer configs only")
     transfer.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
-    transfer.add_argument(
-        "--batch-mode",
-        choices=["accumulate", "scale-lr"],
-        default="accumulate",
-        help="when GPUs x batch_size is not the recipe's total batch: accumulate gradients up to it (default), or "
-        "train with the smaller batch, learning rate and steps scaled",
-    )
     transfer.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     args = parser.parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
@@ -90,7 +89,7 @@ def main() -> None:
     try:
         if args.data_root:
             use_photos(cfg, args.data_root)
-        pretrain(cfg, resume=args.resume)
+        pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode)
     except (ValueError, FileNotFoundError, BrokenPhotosError, CollapseError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
 

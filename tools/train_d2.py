@@ -30,9 +30,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-mode",
         choices=["accumulate", "scale-lr"],
-        default="accumulate",
-        help="when GPUs x images is not the recipe's total batch: accumulate gradients up to it (default), or "
-        "train with the smaller batch, learning rate and steps scaled",
+        help="when GPUs x images is not the recipe's total batch: divide or accumulate up to it (default), or train "
+        "with what the GPUs hold, learning rate and steps scaled",
     )
     parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")

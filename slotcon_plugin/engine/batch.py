@@ -1,45 +1,162 @@
-"""The recipe's total batch: kept when the number of GPUs changes, followed when the user asks for another one."""
+"""GPUs x images per GPU is not the recipe's total batch: one rule for pretraining, mmdet, mmseg and detectron2.
+
+Learning rate and schedule of a recipe are for one total batch. Two things can be done on other hardware:
+
+* ``accumulate``, the default: keep the recipe. A batch that is too large is divided among the processes, one that is
+  too small is accumulated over several passes before the optimiser steps.
+* ``scale-lr``: follow the hardware. The total batch is what the processes hold; the learning rate follows linearly and
+  the number of steps inversely (Goyal et al. 2017), the teacher's momentum is raised to the power of the ratio
+  (Busbridge et al., "How to scale your EMA", 2023), so that all move as far in an epoch as before.
+
+Where the loss is a mean over images (detection, segmentation), accumulated passes give the whole batch's gradient,
+BatchNorm apart, whatever the optimiser: hence the default. Where the loss relates the images of a batch (contrast, queue,
+center) they do not, and more and smaller steps are the better bargain: pretraining configs say so beside their batch,
+``auto_scale_lr = dict(base_batch_size=512, mode='scale-lr')``. ``--batch-mode`` overrides either.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from slotcon_plugin.errors import UserError
 
-def apply_batch_rules(cfg: Config, world_size: int) -> None:
-    """Fill in the batch of each process, and let learning rate and teacher momentum follow the total batch.
+MODES = ("accumulate", "scale-lr")
 
-    ``auto_scale_lr.base_batch_size`` declares the total batch that the config's learning rate and momentum are for.
-    Without ``train_dataloader.batch_size`` every process takes its share of it, so that the recipe stays what it is on
-    any number of GPUs. With it, the total is ``batch_size * processes * accumulative_counts``; the
-    learning rate is scaled by the ratio to the declared batch, and the teacher's momentum raised to that power
-    (Busbridge et al., "How to scale your EMA", 2023), so that both move as far in an epoch as before. Warm-up and
-    schedules count epochs and follow by themselves.
+
+class BatchPlan(NamedTuple):
+    """How a recipe runs on the processes at hand.
+
+    Attributes:
+        per_process: images of a forward pass on each process.
+        accumulate: forward and backward passes per optimiser step.
+        lr_factor: total batch here / the recipe's. Multiplies the learning rate and divides the number of optimiser
+            steps, so that as many images are seen.
+        text: what a user should read about it.
+    """
+
+    per_process: int
+    accumulate: int
+    lr_factor: float
+    text: str
+
+
+def plan_batch(
+    recipe_total: int, processes: int, per_process: int | None = None, mode: str = MODES[0], accumulate: int = 1
+) -> BatchPlan:
+    """Keep the recipe's total batch, or follow the hardware's.
+
+    Args:
+        recipe_total: images per optimiser step in the recipe.
+        processes: GPUs (or CPU processes) of this run.
+        per_process: images of a forward pass on each, at most; None = its share of the recipe's.
+        mode: ``accumulate`` or ``scale-lr``, see the module.
+        accumulate: passes per optimiser step that the config asks for; 1 = it does not.
 
     Raises:
-        ValueError: the declared batch cannot be split evenly.
+        UserError: unknown mode, counts below 1, or a total that dividing and accumulating cannot reach.
     """
-    rule = cfg.get("auto_scale_lr")
-    if not rule or not rule.get("enable"):
+    if mode not in MODES:
+        raise UserError(f"batch mode must be one of {', '.join(MODES)}, got {mode!r}")
+    counts = (recipe_total, processes, 1 if per_process is None else per_process, accumulate)
+    if min(counts) < 1:
+        raise UserError(
+            f"total batch, processes, images per process and accumulated passes must be at least 1, got {counts}"
+        )
+    share = max(recipe_total // (processes * accumulate), 1)
+    if mode == "scale-lr":
+        each = per_process or share
+        total = processes * each * accumulate
+        ratio = total / recipe_total
+        changes = f"NOT the recipe's {recipe_total}: learning rate x {ratio:g}, optimiser steps x {1 / ratio:g} ({mode})"
+        text = f"total batch {total} = {_product(processes, each, accumulate)}, "
+        return BatchPlan(each, accumulate, ratio, text + ("the recipe's" if ratio == 1 else changes))
+
+    each = min(per_process or share, share)
+    passes = recipe_total // (processes * each)
+    if processes * each * passes != recipe_total or accumulate not in (1, passes):
+        raise UserError(
+            f"the recipe's total batch of {recipe_total} cannot be made of {_product(processes, each, accumulate)}; "
+            "choose images per process so that it can (train_dataloader.batch_size, or --images-per-gpu for "
+            "detectron2), or --batch-mode scale-lr"
+        )
+    text = f"total batch {recipe_total} = {_product(processes, each, passes)}, the recipe's"
+    if passes > 1:
+        text += f", except that BatchNorm sees {processes * each} images at a time"
+    return BatchPlan(each, passes, 1.0, text)
+
+
+def _product(processes: int, per_process: int, passes: int) -> str:
+    text = f"{processes} process{'es' if processes > 1 else ''} x {per_process} images"
+    return text + (f" x {passes} accumulated passes" if passes > 1 else "")
+
+
+def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> None:
+    """Make a config of mmengine run its recipe on these processes; in place.
+
+    ``auto_scale_lr.base_batch_size`` states the recipe's total batch, ``auto_scale_lr.mode`` what to do elsewhere;
+    ``train_dataloader.batch_size``, images of a pass on each process, may be left to the rule.
+
+    Args:
+        cfg: a pretraining config, or one of mmdet or mmseg.
+        processes: of this run.
+        mode: takes the place of the config's.
+
+    Raises:
+        UserError: see :func:`plan_batch`; or a teacher's momentum has to follow and is not stated.
+    """
+    rule = cfg.get("auto_scale_lr") or {}
+    if rule.get("base_batch_size") is None:
+        print_log("The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands", "current")
         return
-    declared, loader = rule["base_batch_size"], cfg.train_dataloader
-    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
-    shares = world_size * accumulated
-    if loader.get("batch_size") is None:
-        if declared % shares:
-            raise ValueError(
-                f"the recipe's total batch of {declared} cannot be split over {world_size} processes x {accumulated} "
-                "accumulated batches; set train_dataloader.batch_size, and the learning rate will follow"
-            )
-        loader.batch_size = declared // shares
-    total = loader.batch_size * shares
-    ratio = total / declared
-    cfg.optim_wrapper.optimizer.lr *= ratio
-    cfg.model.teacher_momentum = cfg.model.get("teacher_momentum", 0.99) ** ratio
-    rule["enable"] = False  # done here, with accumulation; mmengine must not scale again
-    print_log(
-        f"Total batch {total} = {loader.batch_size} x {world_size} processes x {accumulated} accumulated "
-        f"(the recipe's: {declared}); learning rate {cfg.optim_wrapper.optimizer.lr:g}, "
-        f"teacher momentum from {cfg.model.teacher_momentum:.6g}",
-        "current",
+    plan = plan_batch(
+        rule["base_batch_size"],
+        processes,
+        cfg.train_dataloader.get("batch_size"),
+        mode or rule.get("mode") or MODES[0],
+        cfg.optim_wrapper.get("accumulative_counts", 1),
     )
+    rule["enable"] = False  # done here; mmengine must not scale again
+    cfg.train_dataloader.batch_size = plan.per_process
+    if plan.accumulate > 1:
+        cfg.optim_wrapper.accumulative_counts = plan.accumulate
+    text = f"T{plan.text[1:]}"
+    if plan.lr_factor != 1:
+        text += _follow(cfg, plan.lr_factor)
+    print_log(text, "current")
+    _stretch_iterations(cfg, plan.accumulate / plan.lr_factor)
+
+
+def _follow(cfg: Config, ratio: float) -> str:
+    """Learning rate, the floor of its schedules and the teacher's momentum, after the total batch."""
+    optimizer, model = cfg.optim_wrapper.optimizer, cfg.model
+    optimizer.lr *= ratio
+    text = f"; learning rate {optimizer.lr:g}"
+    for schedule in cfg.get("param_scheduler") or ():
+        if "eta_min" in schedule:
+            schedule.eta_min *= ratio
+    if "teacher_momentum" in model:
+        model.teacher_momentum **= ratio
+        text += f", teacher momentum from {model.teacher_momentum:.6g}"
+    elif cfg.get("default_scope") == "slotcon_plugin":
+        raise UserError("state model.teacher_momentum in the config: another total batch than the recipe's changes it")
+    return text
+
+
+def _stretch_iterations(cfg: Config, factor: float) -> None:
+    """Multiply what is counted in iterations, which are passes in mmengine; epochs hold as many images as before."""
+    if factor == 1:
+        return
+    loop = cfg.train_cfg
+    counted = [schedule for schedule in cfg.get("param_scheduler") or () if not schedule.get("by_epoch", True)]
+    if loop.type == "IterBasedTrainLoop":
+        checkpoint = cfg.default_hooks.get("checkpoint")
+        counted += [loop, *([checkpoint] if checkpoint and not checkpoint.get("by_epoch", True) else [])]
+    for section in counted:
+        for key in ("begin", "end", "T_max", "step_size", "max_iters", "val_interval", "interval"):
+            if isinstance(section.get(key), int) and section[key] > 0:
+                section[key] = max(round(section[key] * factor), 1)
+        if "milestones" in section:
+            section.milestones = [round(milestone * factor) for milestone in section.milestones]

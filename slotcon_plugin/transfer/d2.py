@@ -17,10 +17,11 @@ from detectron2.utils import comm
 
 from slotcon_plugin.convert import check_compatible
 from slotcon_plugin.engine import claim_work_dir
+from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import FILE_NAME
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import Origin, prepare_backbone
-from slotcon_plugin.transfer.batch import BatchPlan, plan_batch
 from slotcon_plugin.transfer.d2_data import check_data, relocate
 from slotcon_plugin.transfer.d2_trainer import (
     Stopwatch,
@@ -56,7 +57,7 @@ def train(
     backbone: str | None = None,
     data_root: str | None = None,
     images_per_gpu: int | None = None,
-    batch_mode: str = "accumulate",
+    batch_mode: str | None = None,
     pretraining: str | None = None,
     resume: bool = False,
     eval_only: bool = False,
@@ -70,7 +71,7 @@ def train(
         backbone: checkpoint of any kind that the converters read; None = MODEL.WEIGHTS, empty = random initialisation.
         data_root: folder of the data set, if not where detectron2 looks.
         images_per_gpu: of one pass; None = the recipe's on 8 GPUs.
-        batch_mode: what to do when that is not the recipe's total batch, see :func:`~.batch.plan_batch`.
+        batch_mode: when that is not the recipe's total batch, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
         pretraining: what to call the backbone in tables; None = the checkpoint's kind.
         resume: continue from the last checkpoint in OUTPUT_DIR.
         eval_only: evaluate MODEL.WEIGHTS (or, with ``resume``, the last checkpoint) and nothing else.
@@ -105,13 +106,13 @@ def train(
     launch(_work, processes // num_machines, num_machines, machine_rank, dist_url, args=(job,))
 
 
-def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: str) -> BatchPlan:
+def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: str | None) -> BatchPlan:
     total = cfg.SOLVER.IMS_PER_BATCH
     images_per_gpu = images_per_gpu or max(total // max(8, processes), 1)
-    plan = plan_batch(total, processes, images_per_gpu, mode)
+    plan = plan_batch(total, processes, images_per_gpu, mode or MODES[0])
     if plan.lr_factor != 1:
         if total % images_per_gpu:
-            raise ValueError(f"--batch-mode scale-lr: SOLVER.IMS_PER_BATCH={total} is no multiple of {images_per_gpu}")
+            raise UserError(f"--batch-mode scale-lr: SOLVER.IMS_PER_BATCH={total} is no multiple of {images_per_gpu}")
         cfg.SOLVER.REFERENCE_WORLD_SIZE = total // images_per_gpu  # detectron2 then scales lr, steps and periods itself
     return plan
 

@@ -16,9 +16,9 @@ from mmengine.runner import Runner
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible
 from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
+from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
-from slotcon_plugin.transfer.batch import plan_batch
 from slotcon_plugin.transfer.mm_data import check_data, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 
@@ -34,7 +34,7 @@ def train(
     cfg: Config,
     backbone: str | None = None,
     data_root: str | None = None,
-    batch_mode: str = "accumulate",
+    batch_mode: str | None = None,
     pretraining: str | None = None,
     resume: bool | str = False,
 ) -> Runner:
@@ -44,7 +44,7 @@ def train(
         cfg: with ``work_dir`` set.
         backbone: checkpoint of any kind that the converters read; None = random initialisation.
         data_root: where the data sets lie, if not where the config says.
-        batch_mode: what to do when the recipe's total batch does not fit, see :func:`~.batch.plan_batch`.
+        batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
         pretraining: what to call the backbone in tables; None = the checkpoint's kind.
         resume: True = from the newest whole checkpoint in the work dir, or a checkpoint's path.
 
@@ -145,37 +145,6 @@ def input_convention(model: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def fit_batch(cfg: Config, processes: int, mode: str) -> None:
-    """Make the config run the recipe's total batch (``auto_scale_lr.base_batch_size``) on these processes, or say so.
-
-    mmengine counts passes, not optimiser steps: schedules that count iterations are stretched by what is
-    accumulated.
-    """
-    total = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
-    if total is None:
-        print_log("The config declares no total batch (auto_scale_lr.base_batch_size): it runs as it stands", "current")
-        return
-    plan = plan_batch(total, processes, cfg.train_dataloader.batch_size, mode)
-    print_log(plan.text, "current")
-    cfg.auto_scale_lr.enable = False  # done here; mmengine must not scale again
-    if plan.accumulate > 1:
-        cfg.optim_wrapper.accumulative_counts = plan.accumulate
-    cfg.optim_wrapper.optimizer.lr *= plan.lr_factor
-    stretch = plan.accumulate * plan.steps_factor
-    if stretch == 1:
-        return
-    loop = cfg.train_cfg
-    counted = [s for s in cfg.param_scheduler if not s.get("by_epoch", True)]
-    if loop.type == "IterBasedTrainLoop":
-        counted += [loop, *(h for h in (cfg.default_hooks.get("checkpoint"),) if h and not h.get("by_epoch", True))]
-    for section in counted:
-        for key in ("begin", "end", "T_max", "step_size", "max_iters", "val_interval", "interval"):
-            if isinstance(section.get(key), int) and section[key] > 0:
-                section[key] = max(round(section[key] * stretch), 1)
-        if "milestones" in section:
-            section.milestones = [round(milestone * stretch) for milestone in section.milestones]
-
-
 def _replace_sync_bn(section: Any) -> None:
     if isinstance(section, dict):
         if section.get("type") == "SyncBN":
@@ -187,4 +156,4 @@ def _replace_sync_bn(section: Any) -> None:
             _replace_sync_bn(value)
 
 
-__all__ = ["evaluate", "fit_batch", "is_transfer_config", "task_name", "train", "use_backbone"]
+__all__ = ["evaluate", "is_transfer_config", "task_name", "train", "use_backbone"]

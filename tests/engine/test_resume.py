@@ -22,7 +22,7 @@ model = dict(
     predictor=dict(hidden_channels=32),
     grouping=dict(num_prototypes=8),
 )
-auto_scale_lr = dict(enable=True, base_batch_size=8)
+auto_scale_lr = dict(base_batch_size=8, mode="scale-lr")
 optim_wrapper = dict(dtype="{dtype}")
 warmup_epochs = 1
 photos = dict(type="ImageFolder", root=r"{photos}")

@@ -1,4 +1,4 @@
-"""Mixed precision, the teacher's clock, batch rules, checkpoints: the parts of a run, one at a time."""
+"""Mixed precision, the teacher's clock, checkpoints: the parts of a run, one at a time."""
 
 import logging
 import os
@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
@@ -20,7 +19,6 @@ from slotcon_plugin.engine import (
     allow_checkpoint_classes,
     find_resumable,
 )
-from slotcon_plugin.engine.batch import apply_batch_rules
 
 
 def wrapper_of(model, **kwargs):
@@ -90,39 +88,6 @@ def test_scaler_state_survives_a_checkpoint():
     twin = wrapper_of(nn.Linear(1, 1), dtype="float16")
     twin.load_state_dict(wrapper.state_dict())
     assert twin.scaler.get_scale() == 4.0
-
-
-def recipe(**loader):
-    return Config(
-        dict(
-            model=dict(teacher_momentum=0.99),
-            auto_scale_lr=dict(enable=True, base_batch_size=512),
-            optim_wrapper=dict(optimizer=dict(lr=2.0)),
-            train_dataloader=dict(**loader),
-        )
-    )
-
-
-@pytest.mark.parametrize(("world", "share"), [(8, 64), (1, 512), (16, 32)])
-def test_each_process_takes_its_share_of_the_recipe(world, share):
-    cfg = recipe()
-    apply_batch_rules(cfg, world)
-    assert cfg.train_dataloader.batch_size == share
-    assert cfg.optim_wrapper.optimizer.lr == 2.0 and cfg.model.teacher_momentum == pytest.approx(0.99)
-
-
-def test_another_batch_scales_learning_rate_and_momentum():
-    cfg = recipe(batch_size=32)
-    cfg.optim_wrapper.accumulative_counts = 2
-    apply_batch_rules(cfg, world_size=2)  # total 128, a quarter of the recipe
-    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(0.5)
-    assert cfg.model.teacher_momentum == pytest.approx(0.99**0.25)
-    assert cfg.auto_scale_lr.enable is False
-
-
-def test_a_batch_that_cannot_be_split_is_refused():
-    with pytest.raises(ValueError, match="512 cannot be split over 3"):
-        apply_batch_rules(recipe(), 3)
 
 
 def save(path, value=0.0):

@@ -219,7 +219,7 @@ def test_metrics_have_one_naming():
         ({"backbone": "nowhere.pth"}, "backbone nowhere.pth does not exist"),
         ({"backbone": None, "pretraining": "slotcon"}, "no backbone is given"),
         ({"opts": ["MODEL.RESNETS.DEPTH", "101"]}, "wants ResNet-101, the checkpoint is ResNet-50"),
-        ({"images_per_gpu": 3}, "no multiple of 1 process x 3 images"),
+        ({"images_per_gpu": 3}, "cannot be made of 1 process x 3 images"),
     ],
 )
 def test_errors_say_what_to_do(arguments, message, tmp_path, scenes, pretrained):

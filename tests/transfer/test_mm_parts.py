@@ -9,6 +9,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.backbone import Origin, check_arrived
 from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
@@ -86,7 +87,7 @@ def test_every_config_feeds_the_network_what_the_pretraining_saw(path):
 
 def test_accumulation_stretches_what_mmengine_counts_in_passes():
     cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
-    openmmlab.fit_batch(cfg, processes=1, mode="accumulate")  # 1 x 2 images of 16
+    fit_batch(cfg, processes=1, mode="accumulate")  # 1 x 2 images of 16
     assert cfg.optim_wrapper.accumulative_counts == 8
     assert cfg.optim_wrapper.optimizer.lr == 0.02
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (8 * 90000, 8 * 10000)
@@ -97,7 +98,7 @@ def test_accumulation_stretches_what_mmengine_counts_in_passes():
 
 def test_scaled_lr_sees_as_many_images():
     cfg = load("mmseg/fcn_r50_ade20k")
-    openmmlab.fit_batch(cfg, processes=2, mode="scale-lr")  # 2 x 4 of 16
+    fit_batch(cfg, processes=2, mode="scale-lr")  # 2 x 4 of 16
     assert "accumulative_counts" not in cfg.optim_wrapper
     assert cfg.optim_wrapper.optimizer.lr == 0.005
     assert (cfg.train_cfg.max_iters, cfg.param_scheduler[0].end) == (160000, 160000)
@@ -105,7 +106,7 @@ def test_scaled_lr_sees_as_many_images():
 
 def test_the_recipes_own_hardware_changes_nothing():
     cfg, same = load("mmdet/mask_rcnn_r50_fpn_1x_coco"), load("mmdet/mask_rcnn_r50_fpn_1x_coco")
-    openmmlab.fit_batch(cfg, processes=8, mode="accumulate")
+    fit_batch(cfg, processes=8, mode="accumulate")
     assert cfg.to_dict() == same.to_dict()
 
 

@@ -19,7 +19,7 @@ model = dict(
 
 # Learning rate and teacher momentum below are for this total batch. Every GPU takes its share of it; set
 # train_dataloader.batch_size (images per GPU) to train with another total, and both follow.
-auto_scale_lr = dict(enable=True, base_batch_size=512)
+auto_scale_lr = dict(base_batch_size=512, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="float16",

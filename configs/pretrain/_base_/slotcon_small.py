@@ -20,7 +20,7 @@ model = dict(
     teacher_momentum=0.99,
 )
 
-auto_scale_lr = dict(enable=True, base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=64, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="bfloat16",

@@ -18,7 +18,7 @@ model = dict(
 )
 
 # Unread: batch, optimiser, learning rate and decay are MoCo's. The learning rate is for this total batch.
-auto_scale_lr = dict(enable=True, base_batch_size=256)
+auto_scale_lr = dict(base_batch_size=256, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     constructor="PartOptimWrapperConstructor",

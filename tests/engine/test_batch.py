@@ -1,0 +1,110 @@
+"""The recipe's total batch on other hardware: tables done by hand."""
+
+import pytest
+from mmengine.config import Config
+
+from slotcon_plugin.engine.batch import fit_batch, plan_batch
+from slotcon_plugin.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("total", "processes", "most", "mode", "expected"),
+    [
+        # keep the recipe: (images per process, passes, learning rate)
+        (16, 8, 2, "accumulate", (2, 1, 1.0)),
+        (16, 8, 4, "accumulate", (2, 1, 1.0)),  # too many: divided
+        (16, 1, 2, "accumulate", (2, 8, 1.0)),
+        (16, 2, 4, "accumulate", (4, 2, 1.0)),
+        (16, 16, 4, "accumulate", (1, 1, 1.0)),
+        (512, 8, None, "accumulate", (64, 1, 1.0)),
+        (512, 1, None, "accumulate", (512, 1, 1.0)),
+        # follow the hardware
+        (16, 8, 2, "scale-lr", (2, 1, 1.0)),
+        (16, 1, 4, "scale-lr", (4, 1, 0.25)),
+        (16, 16, 2, "scale-lr", (2, 1, 2.0)),
+        (16, 1, 3, "scale-lr", (3, 1, 0.1875)),
+        (512, 8, None, "scale-lr", (64, 1, 1.0)),
+        (512, 3, None, "scale-lr", (170, 1, 510 / 512)),
+    ],
+)
+def test_plans(total, processes, most, mode, expected):
+    assert plan_batch(total, processes, most, mode)[:3] == expected
+
+
+def test_passes_that_the_config_asks_for_count():
+    assert plan_batch(512, 2, 32, "scale-lr", accumulate=2)[:3] == (32, 2, 0.25)
+    assert plan_batch(512, 2, None, "scale-lr", accumulate=4)[:3] == (64, 4, 1.0)
+    assert plan_batch(16, 1, 4, "accumulate", accumulate=4)[:3] == (4, 4, 1.0)
+    with pytest.raises(UserError, match="16 cannot be made of 1 process x 4 images x 2 accumulated passes"):
+        plan_batch(16, 1, 4, "accumulate", accumulate=2)
+
+
+def test_a_changed_recipe_is_never_silent():
+    text = plan_batch(16, 1, 4, "scale-lr").text
+    assert "NOT the recipe's 16: learning rate x 0.25, optimiser steps x 4" in text
+    assert "8 accumulated passes, the recipe's, except that BatchNorm sees 2 images" in plan_batch(16, 1, 2).text
+    assert plan_batch(16, 8, 2).text == "total batch 16 = 8 processes x 2 images, the recipe's"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((16, 1, 3), "total batch of 16 cannot be made of 1 process x 3 images"),
+        ((16, 32, 1), "cannot be made of 32 processes x 1 images"),
+        ((16, 3), "cannot be made of 3 processes x 5 images; choose .* --batch-mode scale-lr"),
+        ((16, 0, 2), r"must be at least 1, got \(16, 0, 2, 1\)"),
+        ((16, 1, 2, "other"), "accumulate, scale-lr, got 'other'"),
+    ],
+)
+def test_impossible_plans_say_what_to_do(arguments, message):
+    with pytest.raises(UserError, match=message):
+        plan_batch(*arguments)
+
+
+def recipe(mode: str | None = "scale-lr", **loader) -> Config:
+    """As SlotCon's for COCO."""
+    return Config(
+        dict(
+            default_scope="slotcon_plugin",
+            model=dict(teacher_momentum=0.99),
+            auto_scale_lr=dict(base_batch_size=512) | (dict(mode=mode) if mode else {}),
+            optim_wrapper=dict(optimizer=dict(lr=2.0)),
+            param_scheduler=[dict(type="CosineAnnealingLR", eta_min=1e-6, by_epoch=True)],
+            train_dataloader=dict(**loader),
+            train_cfg=dict(type="PretrainLoop", max_epochs=800),
+        )
+    )
+
+
+@pytest.mark.parametrize("mode", ["scale-lr", None])
+@pytest.mark.parametrize(("processes", "share"), [(8, 64), (1, 512), (16, 32)])
+def test_a_share_of_the_recipe_changes_nothing_else(mode, processes, share):
+    cfg, same = recipe(mode), recipe(mode)
+    fit_batch(cfg, processes)
+    assert cfg.train_dataloader.pop("batch_size") == share
+    assert cfg.auto_scale_lr.pop("enable") is False
+    assert cfg.to_dict() == same.to_dict()
+
+
+def test_pretraining_follows_another_batch():
+    cfg = recipe(batch_size=32)
+    cfg.optim_wrapper.accumulative_counts = 2
+    fit_batch(cfg, 2)  # total 128, a quarter of the recipe
+    assert cfg.optim_wrapper.optimizer.lr == 0.5
+    assert cfg.param_scheduler[0].eta_min == 2.5e-7
+    assert cfg.model.teacher_momentum == pytest.approx(0.99**0.25)
+    assert cfg.train_cfg.max_epochs == 800
+
+
+def test_pretraining_can_keep_the_batch():
+    cfg = recipe(batch_size=32)
+    fit_batch(cfg, 2, "accumulate")
+    assert cfg.optim_wrapper.accumulative_counts == 8
+    assert (cfg.optim_wrapper.optimizer.lr, cfg.model.teacher_momentum) == (2.0, 0.99)
+
+
+def test_a_momentum_that_must_follow_has_to_be_stated():
+    cfg = recipe(batch_size=32)
+    del cfg.model.teacher_momentum
+    with pytest.raises(UserError, match="state model.teacher_momentum"):
+        fit_batch(cfg, 2)
