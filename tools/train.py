@@ -48,8 +48,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-mode",
         choices=["accumulate", "scale-lr"],
-        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: divide or accumulate up to it, or "
-        "train with what the GPUs hold, learning rate and steps scaled (default: what the config says)",
+        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: keep that (divide, accumulate) or "
+        "train with what the GPUs hold, learning rate and steps scaled (default: as the config says)",
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
     parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)

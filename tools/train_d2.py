@@ -30,7 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-mode",
         choices=["accumulate", "scale-lr"],
-        help="when GPUs x images is not the recipe's total batch: divide or accumulate up to it (default), or train "
+        help="when GPUs x images is not the recipe's total batch: keep that (divide, accumulate; default) or train "
         "with what the GPUs hold, learning rate and steps scaled",
     )
     parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")

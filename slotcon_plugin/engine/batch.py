@@ -9,9 +9,9 @@ Learning rate and schedule of a recipe are for one total batch. Two things can b
   (Busbridge et al., "How to scale your EMA", 2023), so that all move as far in an epoch as before.
 
 Where the loss is a mean over images (detection, segmentation), accumulated passes give the whole batch's gradient,
-BatchNorm apart, whatever the optimiser: hence the default. Where the loss relates the images of a batch (contrast, queue,
-center) they do not, and more and smaller steps are the better bargain: pretraining configs say so beside their batch,
-``auto_scale_lr = dict(base_batch_size=512, mode='scale-lr')``. ``--batch-mode`` overrides either.
+BatchNorm apart, whatever the optimiser: hence the default. Where the loss relates the images of a batch (contrast,
+queue, center) they do not, and more and smaller steps are the better bargain: pretraining configs say so beside their
+batch, ``auto_scale_lr = dict(base_batch_size=512, mode='scale-lr')``. ``--batch-mode`` overrides either.
 """
 
 from __future__ import annotations
@@ -70,9 +70,10 @@ def plan_batch(
         each = per_process or share
         total = processes * each * accumulate
         ratio = total / recipe_total
-        changes = f"NOT the recipe's {recipe_total}: learning rate x {ratio:g}, optimiser steps x {1 / ratio:g} ({mode})"
         text = f"total batch {total} = {_product(processes, each, accumulate)}, "
-        return BatchPlan(each, accumulate, ratio, text + ("the recipe's" if ratio == 1 else changes))
+        text += f"NOT the recipe's {recipe_total}: " if ratio != 1 else "the recipe's"
+        text += f"learning rate x {ratio:g}, optimiser steps x {1 / ratio:g} ({mode})" if ratio != 1 else ""
+        return BatchPlan(each, accumulate, ratio, text)
 
     each = min(per_process or share, share)
     passes = recipe_total // (processes * each)

@@ -71,7 +71,7 @@ def train(
         backbone: checkpoint of any kind that the converters read; None = MODEL.WEIGHTS, empty = random initialisation.
         data_root: folder of the data set, if not where detectron2 looks.
         images_per_gpu: of one pass; None = the recipe's on 8 GPUs.
-        batch_mode: when that is not the recipe's total batch, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
+        batch_mode: on fewer or more GPUs, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
         pretraining: what to call the backbone in tables; None = the checkpoint's kind.
         resume: continue from the last checkpoint in OUTPUT_DIR.
         eval_only: evaluate MODEL.WEIGHTS (or, with ``resume``, the last checkpoint) and nothing else.
