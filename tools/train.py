@@ -48,7 +48,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--batch-mode",
         choices=["accumulate", "scale-lr"],
-        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: keep that (divide, accumulate) or "
+        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: keep it (divide, accumulate) or "
         "train with what the GPUs hold, learning rate and steps scaled (default: as the config says)",
     )
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
