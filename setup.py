@@ -23,7 +23,8 @@ INSTALL_REQUIRES = [
     "safetensors>=0.4",
     "matplotlib>=3.7",
     "tensorboard>=2.12",
-    "fvcore>=0.1.5.post20221221",
+    "jinja2>=3.1",
+    "tabulate>=0.9",
 ]
 # mmcv is a source package that compiles its ops: it needs torch and setuptools<80 in the environment and
 # --no-build-isolation (docs/install.md). mmdet 3.3.0 and mmsegmentation 1.2.2 refuse mmcv 2.2.

@@ -49,9 +49,9 @@ def main() -> None:
         sys.exit("error: run this from the checkout's root: steps are commands of tools/")
     from slotcon_plugin.benchmark import load_plan, plan_steps
     from slotcon_plugin.benchmark.describe import describe
+    from slotcon_plugin.benchmark.publish import write_tables
     from slotcon_plugin.benchmark.run import StepError, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-    from slotcon_plugin.benchmark.tables import write_tables
 
     try:
         plan = load_plan(args.plan, args.set)

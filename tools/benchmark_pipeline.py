@@ -20,7 +20,7 @@ import simplejpeg
 import torch
 
 from slotcon_plugin.data import ImageFolder, TwoViewDataset
-from slotcon_plugin.data.benchmark import benchmark_pipeline, write_resized
+from slotcon_plugin.profiling.pipeline import profile_pipeline, write_resized
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,7 +57,7 @@ def main() -> None:
             f"Python {platform.python_version()}\nmedian [lowest..highest] of the rounds\n"
         )
         dataset = TwoViewDataset(source, view_size=args.view_size)
-        timings = benchmark_pipeline(dataset, args.rounds, args.batch_size, args.photos, args.device)
+        timings = profile_pipeline(dataset, args.rounds, args.batch_size, args.photos, args.device)
     print(timings.report())
 
 

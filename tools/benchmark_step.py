@@ -25,10 +25,10 @@ def main() -> None:
     args = parser.parse_args()
 
     from slotcon_plugin.config import load_config
-    from slotcon_plugin.engine.benchmark import benchmark_step
+    from slotcon_plugin.profiling.step import profile_step
 
     cfg = load_config(args.config, args.cfg_options)
-    print(benchmark_step(cfg, args.batch_size, args.dtype, args.device, args.repeats))
+    print(profile_step(cfg, args.batch_size, args.dtype, args.device, args.repeats))
 
 
 if __name__ == "__main__":

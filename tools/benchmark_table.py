@@ -42,8 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from slotcon_plugin.benchmark import load_plan
+    from slotcon_plugin.benchmark.publish import write_tables
     from slotcon_plugin.benchmark.readme import fill_readme, keep_results
-    from slotcon_plugin.benchmark.tables import write_tables
 
     try:
         if args.readme:

@@ -225,26 +225,3 @@ def read_published(path: str | Path) -> list[dict[str, Any]]:
         if not {"pretraining", "column"} <= set(entry) or ("metrics" in entry and not entry.get("source")):
             raise ValueError(f"{path}: every entry has pretraining, column, and a source for its metrics, got {entry}")
     return entries
-
-
-def write_tables(plan: Plan, folders: Iterable[str | Path], out: Path) -> list[Path]:
-    """``table.md``, ``table.csv`` and ``table.html`` of a plan in a folder."""
-    from slotcon_plugin.benchmark.page import html_page
-    from slotcon_plugin.benchmark.text import csv_text, markdown
-
-    runs, problems = collect(folders)
-    table = build_table(plan, runs, PUBLISHED if PUBLISHED.is_file() else None)
-    out.mkdir(parents=True, exist_ok=True)
-    written = []
-    notes = (*problems, *table.problems)
-    for name, text in (
-        ("table.md", markdown(table, out) + "".join(f"\n{note}  " for note in notes) + ("\n" if notes else "")),
-        ("table.csv", csv_text(table, out)),
-        ("table.html", html_page(table, out, notes)),
-    ):
-        path = out / name
-        temporary = path.with_name(f".{name}.tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-        written.append(path)
-    return written

@@ -10,8 +10,8 @@ import time
 import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps
+from slotcon_plugin.benchmark.publish import write_tables
 from slotcon_plugin.benchmark.state import read_json, state
-from slotcon_plugin.benchmark.tables import write_tables
 from slotcon_plugin.results import read_result
 
 PLAN = """

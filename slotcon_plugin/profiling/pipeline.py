@@ -6,20 +6,20 @@ import io
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from cProfile import Profile
 from dataclasses import dataclass, field
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image, ImageFilter, ImageOps
+from tabulate import tabulate
 from torch import Tensor
+from torch.utils.data import default_collate
 from torchvision import transforms
 
-from slotcon_plugin.data import dataset as dataset_module
-from slotcon_plugin.data.dataset import TwoViewDataset
+from slotcon_plugin.data.dataset import TwoViewDataset, resize_crop
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.data.photo import Photo
 from slotcon_plugin.data.photometric import PhotometricConfig
@@ -44,26 +44,34 @@ class Timings:
 
     def report(self) -> str:
         """A table for people: median over the rounds, lowest and highest in brackets."""
-        everything = [worker + colour for worker, colour in zip(self.worker, self.photometric)]
-        lines = [f"{'arm':<44}{'images/s':>18}{'ms/image':>10}{'x plain':>20}"]
-        for name, seconds in (
-            ("plain: all of it with Pillow", self.plain),
-            ("ours: a worker (read to collate)", self.worker),
-            ("ours: a worker + colour on the same core", everything),
-        ):
-            rates, ratios = [1 / s for s in seconds], [p / s for p, s in zip(self.plain, seconds)]
-            middle = 1e3 * statistics.median(seconds)
-            lines.append(f"{name:<44}{_spread(rates, 0):>18}{middle:>10.2f}{_spread(ratios, 2):>20}")
+        arms = {
+            "plain: all of it with Pillow": self.plain,
+            "ours: a worker (read to collate)": self.worker,
+            "ours: a worker + colour on the same core": [a + b for a, b in zip(self.worker, self.photometric)],
+        }
         worker = statistics.median(self.worker)
-        lines += ["", f"{'stage of our worker':<44}{'ms/image':>18}{'share':>10}"]
-        for name, seconds in self.stages.items():
-            middle = statistics.median(seconds)
-            lines.append(f"{name:<44}{1e3 * middle:>18.2f}{middle / worker:>10.0%}")
-        lines.append(f"{'(colour, on the training device)':<44}{1e3 * statistics.median(self.photometric):>18.2f}")
-        return "\n".join(lines)
+        rows = [
+            (
+                name,
+                _spread([1 / s for s in seconds], 0),
+                f"{1e3 * statistics.median(seconds):.2f}",
+                _spread([plain / s for plain, s in zip(self.plain, seconds)], 2),
+            )
+            for name, seconds in arms.items()
+        ]
+        stages = {name: statistics.median(seconds) for name, seconds in self.stages.items()}
+        parts = [(name, f"{1e3 * seconds:.2f}", f"{seconds / worker:.0%}") for name, seconds in stages.items()]
+        parts.append(("(colour, on the training device)", f"{1e3 * statistics.median(self.photometric):.2f}"))
+        return "\n\n".join(
+            tabulate(table, head, colalign=("left", *["right"] * (len(head) - 1)), disable_numparse=True)
+            for table, head in (
+                (rows, ["arm", "images/s", "ms/image", "x plain"]),
+                (parts, ["stage of our worker", "ms/image", "share"]),
+            )
+        )
 
 
-def benchmark_pipeline(
+def profile_pipeline(
     dataset: TwoViewDataset, rounds: int = 5, batch_size: int = 32, max_photos: int = 256, device: str = "cpu"
 ) -> Timings:
     """Run both pipelines over the same photos in turn, on one thread.
@@ -122,48 +130,46 @@ def _time_ours(
     batch_size: int,
     timings: Timings,
 ) -> None:
-    stages: dict[str, float] = defaultdict(float)
-    colour = total = 0.0
+    colour = worker = 0.0
     on_gpu = preprocessor.device.type != "cpu"
     clock = time.perf_counter if on_gpu else time.process_time
-    with (
-        _timed(dataset.source, "read", "read the file", stages),
-        _timed(Photo, "__init__", "decode", stages),
-        _timed(Photo, "decode", "decode", stages),
-        _timed(dataset_module, "resize_crop", "crop and resize", stages),
-        _timed(torch.utils.data, "default_collate", "collate", stages),
-    ):
-        # Batch after batch, as a loader does: what is done with is freed and its memory used again.
-        for first in range(0, len(keys), batch_size):
-            start = time.process_time()
-            batch = torch.utils.data.default_collate([dataset[key] for key in keys[first : first + batch_size]])
-            total += time.process_time() - start
-            start = clock()
-            preprocessor(batch, True)
-            if on_gpu:
-                torch.cuda.synchronize()
-            colour += clock() - start
-    stages["draw, flip, assemble"] = total - sum(stages.values())
-    for name, seconds in stages.items():
-        timings.stages[name].append(seconds / len(keys))
-    timings.worker.append(total / len(keys))
-    timings.photometric.append(colour / len(keys))
-
-
-@contextmanager
-def _timed(owner: object, name: str, stage: str, stages: dict[str, float]) -> Iterator[None]:
-    """Add the time spent in ``owner.name`` to a stage, from outside: the pipeline itself carries no clocks."""
-    original = getattr(owner, name)
-
-    def timed(*args: object, **kwargs: object) -> object:
+    # Batch after batch, as a loader does: what is done with is freed and its memory used again.
+    batches = [keys[first : first + batch_size] for first in range(0, len(keys), batch_size)]
+    for batch_keys in batches:
         start = time.process_time()
-        try:
-            return original(*args, **kwargs)
-        finally:
-            stages[stage] += time.process_time() - start
+        batch = default_collate([dataset[key] for key in batch_keys])
+        worker += time.process_time() - start
+        start = clock()
+        preprocessor(batch, True)
+        if on_gpu:
+            torch.cuda.synchronize()
+        colour += clock() - start
+    timings.worker.append(worker / len(keys))
+    timings.photometric.append(colour / len(keys))
+    for name, share in _stage_shares(dataset, batches).items():
+        timings.stages[name].append(share * worker / len(keys))
 
-    with mock.patch.object(owner, name, timed):
-        yield
+
+def _stage_shares(dataset: TwoViewDataset, batches: list[list[SampleKey]]) -> dict[str, float]:
+    """Shares of a worker's time, which sum to 1, from a pass of its own: the profiler costs time too."""
+    stages: dict[str, list[Callable]] = {
+        "read the file": [type(dataset.source).read],
+        "decode": [Photo.__init__, Photo.decode],
+        "crop and resize": [resize_crop],
+        "collate": [default_collate],
+    }
+    profile = Profile(time.process_time)
+    start = time.process_time()
+    with profile:
+        for keys in batches:
+            default_collate([dataset[key] for key in keys])
+    total = time.process_time() - start
+    seconds = {entry.code: entry.totaltime for entry in profile.getstats()}
+    shares = {
+        name: sum(seconds.get(function.__code__, 0.0) for function in functions) / total
+        for name, functions in stages.items()
+    }
+    return {**shares, "draw, flip, assemble": 1 - sum(shares.values())}
 
 
 def _plain_photometric(view: Image.Image, config: PhotometricConfig, rng: np.random.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says: both arms run, the stages add up, the plain arm makes the same kind of views."""
+"""The profile measures what it says: both arms run, the stages add up, the plain arm makes the same kind of views."""
 
 import subprocess
 import sys
@@ -7,13 +7,11 @@ import pytest
 import torch
 
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
-from slotcon_plugin.data.benchmark import benchmark_pipeline, plain_sample, write_resized
+from slotcon_plugin.profiling.pipeline import plain_sample, profile_pipeline, write_resized
 
 
 def test_figures_of_all_arms_and_stages(folder):
-    timings = benchmark_pipeline(
-        TwoViewDataset(ImageFolder(folder), view_size=16), rounds=2, batch_size=4, max_photos=8
-    )
+    timings = profile_pipeline(TwoViewDataset(ImageFolder(folder), view_size=16), rounds=2, batch_size=4, max_photos=8)
     assert len(timings.worker) == len(timings.plain) == len(timings.photometric) == 2
     assert min(timings.worker + timings.plain + timings.photometric) > 0
     assert all(len(seconds) == 2 for seconds in timings.stages.values())

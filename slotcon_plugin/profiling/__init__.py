@@ -1,0 +1,1 @@
+"""How fast it goes, and where the time goes: the photos' side and the training step."""
