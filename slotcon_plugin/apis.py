@@ -13,11 +13,11 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.config import load_config, resolve
 from slotcon_plugin.config.check import check_arguments
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
+from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS
 

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """
 
 
+class ConversionError(UserError):
+    """A checkpoint cannot be read, recognised, mapped, proved or written; nothing was written."""
+
+
 class RunFailedError(RuntimeError):
     """A run that ended by itself, for a reason that its message tells in full: diverged, collapsed, disk full.
 

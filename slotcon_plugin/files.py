@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,16 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any, indent: int | None = 2) -> None:
     """Write a JSON file in one piece, its keys in the order given."""
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False) + "\n")
+
+
+def zip_damage(path: str | Path) -> str | None:
+    """What is wrong with a zip archive, which torch's files are; None if it opens and every checksum in it holds."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            member = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+        return str(error) or type(error).__name__  # a flipped bit can ask for encryption, or an unknown compression
+    return f"the checksum of {member} is wrong" if member else None
 
 
 def sha256_of(path: str | Path) -> str:

@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> None:
     cfg.dump(config)
     print("== 2/4 exporting the teacher's backbone")
     backbone = work_dir / "backbone_torchvision.pth"
-    convert(checkpoint, backbone, "torchvision")
+    convert(checkpoint, backbone, "torchvision", overwrite=True)
     print("== 3/4 comparing frozen features with those of a random backbone")
     torch.manual_seed(0)
     rows = (

@@ -3,10 +3,11 @@
 import hashlib
 import os
 import stat
+import zipfile
 
 import pytest
 
-from slotcon_plugin.files import replacing, sha256_of, write_json, write_text
+from slotcon_plugin.files import replacing, sha256_of, write_json, write_text, zip_damage
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -53,3 +54,25 @@ def test_sha256_is_that_of_the_bytes(tmp_path):
     content = os.urandom(3_000_000)  # more than one block
     (tmp_path / "a").write_bytes(content)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+
+
+def test_zip_damage_names_what_is_wrong_and_never_raises(tmp_path):
+    """Some flips ask for an unknown compression, a password, a newer zip, or spoil a name's encoding."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("member\u00e9", bytes(range(64)))
+    assert zip_damage(path) is None
+    whole = path.read_bytes()
+    start = whole.index(bytes(range(64)))
+    for position in range(len(whole)):
+        for bit in range(8):
+            flipped = bytearray(whole)
+            flipped[position] ^= 1 << bit
+            path.write_bytes(flipped)
+            said = zip_damage(path)
+            if start <= position < start + 64:
+                assert said
+                assert "member" in said
+    path.write_bytes(whole[:-30])
+    assert zip_damage(path)
+    assert zip_damage(tmp_path / "absent")

@@ -8,9 +8,8 @@ Then MODEL.WEIGHTS r50.pkl, with INPUT.FORMAT RGB, PIXEL_MEAN [123.675, 116.28, 
 PIXEL_STD [58.395, 57.12, 57.375] and RESNETS.STRIDE_IN_1X1 False. The same file serves R50-FPN and R50-C4.
 """
 
-import sys
-
+from slotcon_plugin.command import run_command
 from slotcon_plugin.convert.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("detectron2", __doc__))
+    run_command(lambda: run("detectron2", __doc__))

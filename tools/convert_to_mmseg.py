@@ -12,9 +12,8 @@ A feature pyramid, where the checkpoint has one, is in the same file:
 neck=dict(init_cfg=dict(type='Pretrained', checkpoint='r50.pth', prefix='neck.')).
 """
 
-import sys
-
+from slotcon_plugin.command import run_command
 from slotcon_plugin.convert.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("mmseg", __doc__))
+    run_command(lambda: run("mmseg", __doc__))

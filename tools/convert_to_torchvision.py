@@ -10,9 +10,8 @@ Then, with images in RGB normalised by ImageNet's mean and std:
     model = timm.create_model("resnet50", num_classes=0, checkpoint_path="slotcon_r50.safetensors")
 """
 
-import sys
-
+from slotcon_plugin.command import run_command
 from slotcon_plugin.convert.cli import run
 
 if __name__ == "__main__":
-    sys.exit(run("torchvision", __doc__))
+    run_command(lambda: run("torchvision", __doc__))

@@ -8,26 +8,21 @@ train on, set load_from in a pretraining config with the same model: weights con
 """
 
 import argparse
-import sys
 
-from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.command import run_command
 from slotcon_plugin.convert.official import import_official
 from slotcon_plugin.models import SlotCon
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", metavar="SRC", help="checkpoint of the reference code")
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, ending in .pth")
+    parser.add_argument("--force", action="store_true", help="replace OUT.pth and OUT.py if they exist")
     args = parser.parse_args()
-    try:
-        model = import_official(args.source, args.out, SlotCon)
-    except ConversionError as error:
-        print(f"error: {error}\nnothing was written", file=sys.stderr)
-        return 1
+    model = import_official(args.source, args.out, SlotCon, overwrite=args.force)
     print(f"wrote {args.out} and its config: {model}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

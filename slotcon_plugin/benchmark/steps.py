@@ -169,7 +169,7 @@ def _convert(work_dir: Path, name: str, target: str, checkpoint: Path, needs: tu
         name=name,
         folder=folder,
         tool=tool,
-        arguments=(str(checkpoint), str(folder / file)),
+        arguments=(str(checkpoint), str(folder / file), "--force"),
         outputs=(folder / file,),
         needs=needs,
         inputs=(checkpoint,),

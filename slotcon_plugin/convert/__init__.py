@@ -2,9 +2,9 @@
 
 from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical
 from slotcon_plugin.convert.convert import convert
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.metadata import check_compatible, read_metadata
 from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.errors import ConversionError
 
 __all__ = [
     "CanonicalBackbone",

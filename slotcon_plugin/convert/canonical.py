@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
 
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from slotcon_plugin.convert.convert import convert
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.sources import SOURCES, known_kinds
 
 
-def run(target: str, description: str, argv: Sequence[str] | None = None) -> int:
-    """Parse, convert, say what was done; returns the exit status (0, or 1 with the reason on stderr)."""
+def run(target: str, description: str, argv: Sequence[str] | None = None) -> None:
+    """Parse, convert, say what was done."""
     parser = argparse.ArgumentParser(
         description=description, epilog=known_kinds(), formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,18 +27,15 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> int
         metavar="KIND",
         help=f"kind of CKPT, if recognising it from its keys goes wrong: {', '.join(s.kind for s in SOURCES)}",
     )
+    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     if target != "torchvision":
         parser.add_argument(
             "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"
         )
     args = parser.parse_args(argv)
-    try:
-        meta = convert(args.checkpoint, args.out, target, args.which, args.kind, getattr(args, "config", None))
-    except ConversionError as error:
-        print(f"error: {error}\nnothing was written", file=sys.stderr)
-        return 1
+    config = getattr(args, "config", None)
+    meta = convert(args.checkpoint, args.out, target, args.which, args.kind, config, overwrite=args.force)
     print(summary(args.out, meta))
-    return 0
 
 
 def summary(out: str, meta: dict) -> str:
@@ -55,6 +50,7 @@ def summary(out: str, meta: dict) -> str:
     return (
         f"read    {meta['source_file']}: kind {meta['kind']}, {meta['branch']}, ResNet-{meta['depth']}"
         f"{' with FPN' if meta['fpn'] else ''}\n"
+        f"sha256  {meta['source_sha256']}\n"
         f"{left_out}"
         f"proved  {proved}\n"
         f"wrote   {out}\n"

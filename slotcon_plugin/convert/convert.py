@@ -11,11 +11,12 @@ from typing import Any
 from torch import Tensor
 
 import slotcon_plugin
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.convert.writers.base import Target
+from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.files import replacing
 
 
 def convert(
@@ -25,6 +26,7 @@ def convert(
     which: str | None = None,
     kind: str | None = None,
     config: str | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Convert a checkpoint's backbone for another framework, having proved that it arrives intact.
 
@@ -33,6 +35,7 @@ def convert(
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
         which, kind: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
+        overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a folder or a device.
         config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
             does not fit the config's is left out whole, and the metadata say why.
 
@@ -48,6 +51,7 @@ def convert(
     out = Path(out)
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
+    check_out(out, src, overwrite)
     canonical = read_checkpoint(src, which=which, kind=kind)
     if config and canonical.fpn and (misfit := _misfit(canonical.fpn, row, config)):
         meta = {**canonical.meta, "fpn": False, "fpn_left_out": misfit}
@@ -57,7 +61,7 @@ def convert(
         tensors[row.fpn_names.to_target(name)] = value
     proof = prove(canonical, tensors, row, config)
     meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": slotcon_plugin.__version__}
-    write_atomically(out, lambda path: row.save(tensors, meta, path))
+    write(out, lambda path: row.save(tensors, meta, path))
     return meta
 
 
@@ -78,18 +82,34 @@ def _misfit(fpn: Mapping[str, Tensor], target: Target, config: str) -> str | Non
     return f"the checkpoint's has width {own} and no norm layers, the config's width {width}{' and norm layers' * norm}"
 
 
-def write_atomically(out: Path, save: Callable[[Path], None]) -> None:
-    """Call ``save`` with a temporary path beside ``out`` and rename the result; ``out`` is never partial.
+def check_out(out: Path, src: str | Path, overwrite: bool) -> None:
+    """Refuse to write where something would be lost.
+
+    Raises:
+        ConversionError: ``out`` is the source (by whatever name), a link, a folder or a device, or it exists and
+            ``overwrite`` is not set.
+    """
+    try:
+        if not (out.exists() or out.is_symlink()):
+            return
+        if os.path.exists(src) and out.exists() and out.samefile(src):
+            raise ConversionError(f"OUT {out} is the checkpoint that is to be read: give another name")
+        if out.is_symlink() or not out.is_file():
+            raise ConversionError(f"OUT {out} is a link, a folder or a device: give the name of a file")
+    except OSError as error:
+        raise ConversionError(f"cannot write {out}: {error}") from error
+    if not overwrite:
+        raise ConversionError(f"OUT {out} exists: give another name, or --force (overwrite=True) to replace it")
+
+
+def write(out: Path, save: Callable[[Path], None]) -> None:
+    """Have ``save`` write a file that appears whole or not at all.
 
     Raises:
         ConversionError: the folder cannot be written to, or the disk is full.
     """
-    temporary = out.with_name(f".{os.getpid()}.{out.name}")  # keeps the suffix, which some writers go by
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save(temporary)
-        os.replace(temporary, out)
+        with replacing(out) as partial:
+            save(partial)
     except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
         raise ConversionError(f"cannot write {out}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

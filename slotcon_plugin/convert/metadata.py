@@ -6,6 +6,7 @@ Every written file carries one dict under the key ``slotcon_plugin``:
 source_file        name of the checkpoint that was converted
 source_sha256      of its bytes
 kind, branch       row of :data:`slotcon_plugin.convert.sources.SOURCES`; ``student`` or ``teacher``
+method             what to call the pretraining in tables: ``slotcon``, ``moco``, ... or ``unknown``
 depth, fpn         ResNet depth; whether a feature pyramid is in the file too
 fpn_left_out       why the checkpoint's pyramid is not, if it has one
 colour_order       ``RGB`` or ``BGR``
@@ -27,8 +28,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.errors import ConversionError
 
 META_KEY = "slotcon_plugin"
 

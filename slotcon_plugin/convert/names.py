@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.errors import ConversionError
 
 FIELDS = {
     "level": r"\d+",

@@ -8,6 +8,7 @@ count of teacher updates is not in the file, so a continued training starts its 
 
 from __future__ import annotations
 
+import math
 import pprint
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,12 +19,13 @@ from torch import Tensor, nn
 
 import slotcon_plugin
 from slotcon_plugin.convert.canonical import canonicalise
-from slotcon_plugin.convert.convert import write_atomically
-from slotcon_plugin.convert.errors import ConversionError
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
+from slotcon_plugin.convert.convert import check_out, write
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.read import tensors_of
-from slotcon_plugin.convert.safe_load import file_sha256, load_file
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.files import sha256_of
 
 _BRANCHES = (("q", "student"), ("k", "teacher"))
 OFFICIAL = KeyMap(
@@ -47,10 +49,10 @@ _ARGUMENTS = (
     ("teacher_momentum", 0.99, ("teacher_momentum",)),
 )
 
-_CONFIG_HEADER = "# Written by tools/import_official.py"
 
-
-def import_official(src: str | Path, out: str | Path, model_class: Callable[..., nn.Module]) -> dict[str, Any]:
+def import_official(
+    src: str | Path, out: str | Path, model_class: Callable[..., nn.Module], overwrite: bool = False
+) -> dict[str, Any]:
     """Import a reference checkpoint; writes ``OUT.pth`` and ``OUT.py``, the config of its model.
 
     Args:
@@ -58,6 +60,7 @@ def import_official(src: str | Path, out: str | Path, model_class: Callable[...,
         out: checkpoint to write, in mmengine's layout.
         model_class: :class:`slotcon_plugin.models.SlotCon`, which must take the weights strictly; handed in, because
             converters know no models.
+        overwrite: whether the two may exist.
 
     Returns:
         The model settings, read from the file.
@@ -69,8 +72,8 @@ def import_official(src: str | Path, out: str | Path, model_class: Callable[...,
     config_path = out.with_suffix(".py")
     if out.suffix != ".pth":
         raise ConversionError(f"OUT must end in .pth, got {out.name!r}")
-    if config_path.exists() and not config_path.read_text().startswith(_CONFIG_HEADER):
-        raise ConversionError(f"{config_path}, the config of the imported model, exists and is not ours: move it away")
+    for path in (out, config_path):
+        check_out(path, src, overwrite)
     content = load_file(src)
     state_dict, depth = rename(tensors_of(content, str(src)), str(src))
     model = model_settings(state_dict, depth, content.get("args"))
@@ -78,16 +81,24 @@ def import_official(src: str | Path, out: str | Path, model_class: Callable[...,
 
     meta = {
         "source_file": src.name,
-        "source_sha256": file_sha256(src),
+        "source_sha256": sha256_of(src),
         "kind": "slotcon",
         "epoch": content.get("epoch"),
         "depth": depth,
         **IMAGENET_INPUT,
         "tool_version": slotcon_plugin.__version__,
     }
-    checkpoint = {"meta": {}, "state_dict": state_dict, META_KEY: meta}
-    write_atomically(out, lambda path: torch.save(checkpoint, path))
-    write_atomically(config_path, lambda path: path.write_text(_config_text(model, src.name)))
+    pretraining = {
+        "method": "slotcon",
+        "title": "SlotCon",
+        "branch": "teacher",
+        **{key: IMAGENET_INPUT[key] for key in ("colour_order", "mean", "std")},
+        "backbone": model["backbone"],
+        "init": None,
+    }
+    checkpoint = {"meta": {}, "state_dict": state_dict, META_KEY: meta, PRETRAINING_KEY: pretraining}
+    write(out, lambda path: torch.save(checkpoint, path))
+    write(config_path, lambda path: path.write_text(_config_text(model, src.name), encoding="utf-8"))
     return model
 
 
@@ -99,6 +110,8 @@ def rename(official: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor
     """
     ours: dict[str, Tensor] = {}
     for key, value in official.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ConversionError(f"{where}: {key} holds NaN or infinity: the training had diverged")
         ours[OFFICIAL.to_canonical(key.removeprefix("module."))] = value.detach().clone()
     parts = ("backbone.conv1.weight", "projector.layers.0.weight", "grouping.prototypes")
     needed = [f"{branch}.{part}" for _, branch in _BRANCHES for part in parts]
@@ -144,7 +157,10 @@ def model_settings(state_dict: Mapping[str, Tensor], depth: int, args: Any = Non
     for argument, default, path in _ARGUMENTS:
         *parents, leaf = path
         place = model[parents[0]] if parents else model
-        place[leaf] = getattr(args, argument, default)
+        value = getattr(args, argument, default)
+        if type(value) not in (int, float) or not math.isfinite(value):
+            raise ConversionError(f"the command line in the file has {argument}={value!r}, which is no number")
+        place[leaf] = value
     return model
 
 
@@ -174,7 +190,7 @@ def _check_fit(
 
 def _config_text(model: dict[str, Any], source: str) -> str:
     return (
-        f"{_CONFIG_HEADER} from {source}: the model alone, for visualisation and evaluation.\n"
+        f"# Written by tools/import_official.py from {source!a}: the model alone, for visualisation and evaluation.\n"
         '# To train on, put load_from = "..." and this model into a config of configs/pretrain/.\n\n'
         'default_scope = "slotcon_plugin"\n'
         'custom_imports = dict(imports=["slotcon_plugin"], allow_failed_imports=False)\n\n'

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
-from slotcon_plugin.convert.errors import ConversionError
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
-from slotcon_plugin.convert.safe_load import file_sha256, load_file
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
+from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import recognise, select_branch, source_of_kind
+from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.files import sha256_of
 
 CONTAINERS = ("state_dict", "model")
 """Where checkpoints keep their weights: mmengine, MoCo and this project; SlotCon, PixPro and detectron2."""
@@ -45,11 +46,12 @@ def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None
     if fpn is not None and set(fpn) != FPN_KEYS:
         odd = sorted(FPN_KEYS ^ set(fpn))[0]
         raise ConversionError(f"{path}: a feature pyramid has keys {sorted(FPN_KEYS)}; {odd} differs")
-    origin = content.get(META_KEY)
+    origin, declared = content.get(META_KEY), content.get(PRETRAINING_KEY) or {}
     meta = {
         "source_file": path.name,
-        "source_sha256": file_sha256(path),
+        "source_sha256": sha256_of(path),
         "kind": source.kind,
+        "method": declared.get("method") or (origin or {}).get("method") or _method(source.kind, state_dict),
         "branch": branch,
         "depth": depth,
         "fpn": fpn is not None,
@@ -59,6 +61,14 @@ def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None
     }
     fpn = fpn and {name: value.detach().float().contiguous().clone() for name, value in fpn.items()}
     return CanonicalBackbone(complete, depth, meta, fpn)
+
+
+def _method(kind: str, keys: Iterable[str]) -> str:
+    """The name for tables; checkpoints of this project from before they declared it tell theirs by their parts."""
+    if kind != "slotcon_plugin":
+        return kind
+    parts = ((".grouping.prototypes", "slotcon"), (".decoder.fpn.lateral.0.weight", "vader"))
+    return next((method for part, method in parts if any(key.endswith(part) for key in keys)), "unknown")
 
 
 def tensors_of(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ allow-list; a file that names anything else is refused, and the message says wha
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import pickle
 import re
@@ -19,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from slotcon_plugin.convert.errors import ConversionError
+from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.files import zip_damage
 
 LEGACY_TORCH_MAGIC = 0x1950A86A20F9469CFC6C  # first pickled object of a torch file before 1.6
 
@@ -114,6 +114,8 @@ def load_file(path: str | Path) -> dict[str, Any]:
 
 def _load(path: Path) -> Any:
     if zipfile.is_zipfile(path):
+        if damage := zip_damage(path):
+            raise ValueError(f"damaged: {damage}")
         return _torch_load(path, mmap=True)  # of the optimiser's gigabytes nothing is read
     with path.open("rb") as file:
         start = file.read(9)
@@ -166,12 +168,3 @@ def _explained(path: Path, error: Exception) -> ConversionError:
         )
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return ConversionError(f"{path} cannot be read as a checkpoint (torch, safetensors or pickle): {reason}")
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN, KeyMap
+from slotcon_plugin.errors import ConversionError
 
 
 @dataclass(frozen=True)

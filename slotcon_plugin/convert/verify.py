@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical, build_canonical_fpn
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.writers.base import Target
+from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import STAGES
 
 TOLERANCE = 1e-5

@@ -6,13 +6,14 @@ import logging
 import os
 import re
 import tempfile
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer, print_log
+
+from slotcon_plugin.files import zip_damage
 
 _NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
 
@@ -60,11 +61,7 @@ register_backend("atomic", AtomicLocalBackend, force=True)
 
 def is_whole(path: Path) -> bool:
     """Whether every byte of a checkpoint is there: its archive opens and all checksums hold."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
-    except (zipfile.BadZipFile, OSError, EOFError):
-        return False
+    return zip_damage(path) is None
 
 
 def find_resumable(work_dir: str | Path) -> Path | None:

@@ -40,7 +40,7 @@ def prepare_backbone(
         out: where the converted weights go.
         target: ``mmdet``, ``mmseg`` or ``detectron2``.
         config: the transfer config as it will run.
-        name: what to call the pretraining in tables; None = the kind of the checkpoint.
+        name: what to call the pretraining in tables; None = the method that made the checkpoint.
 
     Returns:
         The origin and the conversion's metadata (empty for random initialisation).
@@ -54,20 +54,12 @@ def prepare_backbone(
         return RANDOM, {}
     if not Path(checkpoint).is_file():
         raise ConversionError(f"backbone {checkpoint} does not exist")
-    meta = convert(checkpoint, out, target, config=str(config))
+    meta = convert(checkpoint, out, target, config=str(config), overwrite=True)
     if meta["fpn"]:
         print_log("The checkpoint's FPN carries over", "current")
     elif "fpn_left_out" in meta:
         print_log(f"The checkpoint's FPN does not carry over: {meta['fpn_left_out']}", "current")
-    return Origin(name or _pretraining(meta), meta["backbone_sha256"], out), meta
-
-
-def _pretraining(meta: Mapping[str, Any]) -> str:
-    """The method's name for tables; of this project's two, VADeR is the one with a pyramid."""
-    meta = meta.get("origin", meta)  # a converted file tells what it was made from
-    kind = meta["kind"]
-    pyramid = meta["fpn"] or "fpn_left_out" in meta
-    return ("vader" if pyramid else "slotcon") if kind == "slotcon_plugin" else kind
+    return Origin(name or meta["method"], meta["backbone_sha256"], out), meta
 
 
 def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:

@@ -1,6 +1,7 @@
 """What is written, what the tools say, and that a failure leaves nothing behind."""
 
 import hashlib
+import os
 import pickle
 import pickletools
 import runpy
@@ -15,6 +16,8 @@ import slotcon_plugin
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint, read_metadata
 from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.writers import TARGETS
+
+from .conftest import torchvision_file
 
 
 def test_the_detectron2_file_is_plain_and_readable_by_any_numpy(source_file, tmp_path):
@@ -63,9 +66,31 @@ def test_a_failing_write_leaves_the_old_file_and_no_other(source_file, tmp_path,
 
     monkeypatch.setitem(TARGETS, "torchvision", replace(TARGETS["torchvision"], save=full_disk))
     with pytest.raises(ConversionError, match=r"cannot write .*out\.pth: No space left"):
-        convert(source_file("slotcon", 18).path, out, "torchvision")
+        convert(source_file("slotcon", 18).path, out, "torchvision", overwrite=True)
     assert out.read_bytes() == b"old"
     assert [p.name for p in tmp_path.iterdir()] == ["out.pth"]
+
+
+def test_nothing_that_is_there_is_lost(tmp_path):
+    source = torchvision_file(tmp_path / "source.pth")
+    was = source.read_bytes()
+    (tmp_path / "hard.pth").hardlink_to(source)
+    (tmp_path / "soft.pth").symlink_to(source)
+    for same in ("source.pth", "hard.pth", "soft.pth", "../" + tmp_path.name + "/source.pth"):
+        with pytest.raises(ConversionError, match="is the checkpoint that is to be read"):
+            convert(source, tmp_path / same, "torchvision", overwrite=True)
+    (tmp_path / "nowhere.pth").symlink_to(tmp_path / "absent")
+    (tmp_path / "folder.pth").mkdir()
+    os.mkfifo(tmp_path / "pipe.pth")
+    for special in ("nowhere.pth", "folder.pth", "pipe.pth"):
+        with pytest.raises(ConversionError, match="is a link, a folder or a device"):
+            convert(source, tmp_path / special, "torchvision", overwrite=True)
+    (tmp_path / "old.pth").write_bytes(b"old")
+    with pytest.raises(ConversionError, match=r"old\.pth exists: give another name, or --force"):
+        convert(source, tmp_path / "old.pth", "torchvision")
+    assert (source.read_bytes(), (tmp_path / "old.pth").read_bytes()) == (was, b"old")
+    run("torchvision", "", [str(source), str(tmp_path / "old.pth"), "--force"])
+    assert read_metadata(tmp_path / "old.pth")["source_file"] == "source.pth"
 
 
 @pytest.mark.parametrize(("target", "name"), [("detectron2", "x.pth"), ("mmdet", "x.pkl"), ("torchvision", "x")])
@@ -74,7 +99,7 @@ def test_a_suffix_that_the_framework_would_misread_is_refused(target, name, sour
         convert(source_file("slotcon", 18).path, tmp_path / name, target)
 
 
-def test_the_tool_says_what_it_did_and_fails_with_one(repo, source_file, tmp_path):
+def test_the_tool_says_what_it_did_and_fails_with_two(repo, source_file, tmp_path):
     def tool(*arguments):
         command = [sys.executable, "tools/convert_to_torchvision.py", *map(str, arguments)]
         return subprocess.run(command, cwd=repo, capture_output=True, text=True)
@@ -86,9 +111,8 @@ def test_the_tool_says_what_it_did_and_fails_with_one(repo, source_file, tmp_pat
     assert (tmp_path / "out.safetensors").exists()
 
     failed = tool(tmp_path / "absent.pth", tmp_path / "other.pth")
-    assert failed.returncode == 1
+    assert failed.returncode == 2
     assert "no such file" in failed.stderr
-    assert "nothing was written" in failed.stderr
     assert "Traceback" not in failed.stderr
     assert not (tmp_path / "other.pth").exists()
 

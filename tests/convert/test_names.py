@@ -4,9 +4,9 @@ import pytest
 from torchvision import models
 
 from slotcon_plugin.convert import names
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.official import OFFICIAL
 from slotcon_plugin.convert.read import FPN_KEYS
+from slotcon_plugin.errors import ConversionError
 
 RESNET_MAPS = {"torchvision": names.TORCHVISION, "detectron2": names.DETECTRON2}
 FPN_MAPS = {

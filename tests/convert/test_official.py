@@ -1,6 +1,7 @@
 """A reference checkpoint becomes this project's model and computes what the reference computes."""
 
 import argparse
+import runpy
 
 import pytest
 import torch
@@ -129,6 +130,7 @@ def test_the_imported_checkpoint_is_a_source_for_every_converter(tmp_path):
     canonical = read_checkpoint(tmp_path / "ours.pth")
     assert (canonical.meta["kind"], canonical.meta["branch"]) == ("slotcon_plugin", "teacher")
     assert canonical.meta["origin"]["source_file"] == "ckpt.pth"
+    assert canonical.meta["method"] == "slotcon"
     assert torch.equal(canonical.state_dict["conv1.weight"], reference.encoder["k"].conv1.weight)
 
 
@@ -139,6 +141,8 @@ def test_the_imported_checkpoint_is_a_source_for_every_converter(tmp_path):
         (lambda s: s.pop("module.encoder_q.conv1.weight"), r"has no encoder_q\.conv1\.weight"),
         (lambda s: s.pop("module.projector_k.mlp.4.running_mean"), r"layers\.4\.running_mean has shape none"),
         (lambda s: s.update({"module.extra": torch.zeros(1)}), r"no rule of the key map knows the name 'extra'"),
+        (lambda s: s["module.projector_q.mlp.0.weight"].fill_(float("nan")), r"mlp\.0\.weight holds NaN"),
+        (lambda s: s["module.grouping_k.slot_embed.weight"].fill_(float("inf")), r"slot_embed\.weight holds NaN"),
         (lambda s: s.update({"module.center": torch.zeros(1, 9)}), r"center\.value has shape \(9,\), .* has \(5,\)"),
     ],
 )  # fmt: skip
@@ -149,9 +153,41 @@ def test_what_is_not_a_whole_checkpoint_is_refused(edit, said, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["ckpt.pth"]
 
 
-def test_a_foreign_config_beside_out_is_not_overwritten(tmp_path):
+def test_nothing_that_is_there_is_lost(tmp_path):
     source = Reference().save(tmp_path / "ckpt.pth")
+    was = source.read_bytes()
     (tmp_path / "ours.py").write_text("model = dict()")
-    with pytest.raises(ConversionError, match=r"ours\.py, .* is not ours"):
+    with pytest.raises(ConversionError, match=r"ours\.py exists"):
         import_official(source, tmp_path / "ours.pth", SlotCon)
-    assert (tmp_path / "ours.py").read_text() == "model = dict()"
+    with pytest.raises(ConversionError, match=r"ckpt\.pth is the checkpoint that is to be read"):
+        import_official(source, source, SlotCon, overwrite=True)
+    assert (source.read_bytes(), (tmp_path / "ours.py").read_text()) == (was, "model = dict()")
+    import_official(source, tmp_path / "ours.pth", SlotCon, overwrite=True)
+    load_pretrainer(tmp_path / "ours.py", tmp_path / "ours.pth")
+
+
+def test_a_name_with_a_newline_writes_no_code(tmp_path):
+    source = Reference().save(tmp_path / "x\nraise SystemExit(7)\n.pth")
+    import_official(source, tmp_path / "ours.pth", SlotCon)
+    assert set(runpy.run_path(str(tmp_path / "ours.py"))) >= {"model", "default_scope", "custom_imports"}
+
+
+@pytest.mark.parametrize("value", ["0.1", float("nan"), None])
+def test_a_temperature_that_is_no_number_is_refused(value, tmp_path):
+    source = Reference().save(tmp_path / "ckpt.pth", teacher_temp=value)
+    with pytest.raises(ConversionError, match=r"teacher_temp=.* is no number"):
+        import_official(source, tmp_path / "ours.pth", SlotCon)
+
+
+def test_a_transfer_run_takes_an_imported_checkpoint(tmp_path):
+    pytest.importorskip("mmseg")
+    from slotcon_plugin.transfer.backbone import prepare_backbone
+
+    import_official(Reference().save(tmp_path / "ckpt.pth"), tmp_path / "ours.pth", SlotCon)
+    config = tmp_path / "config.py"
+    config.write_text("model = dict(backbone=dict(type='ResNet', depth=18))")
+    origin, meta = prepare_backbone(tmp_path / "ours.pth", tmp_path / "backbone.pth", "mmseg", config)
+    assert (origin.pretraining, meta["branch"]) == ("slotcon", "teacher")
+    again, _ = prepare_backbone(tmp_path / "backbone.pth", tmp_path / "again.pth", "mmseg", config)
+    assert (again.pretraining, again.sha256) == ("slotcon", origin.sha256)
+    prepare_backbone(tmp_path / "ours.pth", tmp_path / "backbone.pth", "mmseg", config)  # a run started anew

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from slotcon_plugin.convert.errors import ConversionError
-from slotcon_plugin.convert.safe_load import LEGACY_TORCH_MAGIC, file_sha256, load_file
+from slotcon_plugin.convert.safe_load import LEGACY_TORCH_MAGIC, load_file
+from slotcon_plugin.errors import ConversionError
 
 
 class Payload:
@@ -142,6 +142,10 @@ def test_a_truncated_torch_file_is_explained(tmp_path):
         load_file(tmp_path / "x.pth")
 
 
-def test_sha256_of_known_bytes(tmp_path):
-    (tmp_path / "x").write_bytes(b"abc")
-    assert file_sha256(tmp_path / "x") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+def test_a_hole_in_a_torch_file_is_found_by_its_checksum(tmp_path):
+    torch.save({"w": torch.randn(5000)}, tmp_path / "x.pth")
+    content = bytearray((tmp_path / "x.pth").read_bytes())
+    content[8192 : 8192 + 4096] = bytes(4096)
+    (tmp_path / "x.pth").write_bytes(content)
+    with pytest.raises(ConversionError, match=r"x\.pth cannot be read.*damaged: the checksum of .*/data/0 is wrong"):
+        load_file(tmp_path / "x.pth")

@@ -40,14 +40,14 @@ def test_weights_under_a_wrong_name_are_caught_and_named(target, tmp_path):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_a_wrong_key_map_writes_nothing(target, tmp_path, monkeypatch, capsys):
+def test_a_wrong_key_map_writes_nothing(target, tmp_path, monkeypatch):
     if target != "torchvision":
         pytest.importorskip(target)
     source = torchvision_file(tmp_path / "x.pth")
     monkeypatch.setitem(TARGETS, target, replace(TARGETS[target], names=exchanged(target)))
     out = tmp_path / "folder" / f"out{TARGETS[target].suffixes[0]}"
-    assert run(target, "", [str(source), str(out)]) == 1
-    assert "the map of layer2 differs" in capsys.readouterr().err
+    with pytest.raises(ConversionError, match="the map of layer2 differs"):
+        run(target, "", [str(source), str(out)])
     assert not out.parent.exists()
 
 
@@ -79,15 +79,13 @@ def test_missing_and_left_over_keys_are_named(target, tmp_path):
         prove(canonical, {**tensors, "stray": torch.zeros(1)}, TARGETS[target])
 
 
-def test_a_detectron2_config_with_the_stride_elsewhere_fails_at_its_stage(source_file, tmp_path, capsys):
+def test_a_detectron2_config_with_the_stride_elsewhere_fails_at_its_stage(source_file, tmp_path):
     pytest.importorskip("detectron2")
     config = tmp_path / "caffe.yaml"
     config.write_text("MODEL:\n  RESNETS:\n    DEPTH: 50\n    STRIDE_IN_1X1: True\nMY_TOOL:\n  KEY: 1\n")
     out = tmp_path / "out.pkl"
-    assert run("detectron2", "", [str(source_file("slotcon", 50).path), str(out), "--config", str(config)]) == 1
-    said = capsys.readouterr().err
-    assert "the map of layer2 differs" in said
-    assert "STRIDE_IN_1X1" in said
+    with pytest.raises(ConversionError, match=r"the map of layer2 differs.*STRIDE_IN_1X1"):
+        run("detectron2", "", [str(source_file("slotcon", 50).path), str(out), "--config", str(config)])
     assert not out.exists()
     config.write_text(
         "MODEL:\n  RESNETS:\n    DEPTH: 50\n    STRIDE_IN_1X1: False\n    NORM: SyncBN\n    RES5_DILATION: 2\n"

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN
 from slotcon_plugin.convert.writers.base import Runnable, Target
+from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
 
 STAGES = ("res2", "res3", "res4", "res5")

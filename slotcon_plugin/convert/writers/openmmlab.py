@@ -12,9 +12,9 @@ from importlib import import_module
 
 from torch import nn
 
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.names import OPENMMLAB_FPN, TORCHVISION
 from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+from slotcon_plugin.errors import ConversionError
 
 # Settings of a config's backbone that change neither the weights' names nor their meaning.
 _INDIFFERENT = (

@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.errors import ConversionError
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import TORCHVISION, TORCHVISION_FPN
 from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import stage_maps
 
 
