@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -13,11 +14,12 @@ from torch import nn
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
-from slotcon_plugin.data import TwoViewDataset
-from slotcon_plugin.data.sources import PHOTO_SUFFIXES
+from slotcon_plugin.data import ListFile, TwoViewDataset
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
+from slotcon_plugin.photos import evenly_spaced, list_photos
 from slotcon_plugin.visualization.run import visualize_groups
 
 _IMAGES_SEEN = 13_000  # four to five minutes on two cores
@@ -28,20 +30,18 @@ def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
     """Choose photos of a folder, spread evenly: a list file to train on and one of photos that are held out.
 
     Raises:
-        ValueError: there are fewer photos than one batch and some to look at.
+        UserError: there are fewer photos than one batch and some to look at.
     """
-    photos = sorted(p.resolve() for p in folder.rglob("*") if p.suffix.lower() in PHOTO_SUFFIXES)
+    # a list file has a photo a line
+    photos = [os.path.abspath(folder / name) for name in list_photos(folder) if "\n" not in name]
     if len(photos) < _BATCH + 8:
-        raise ValueError(
-            f"{folder} has {len(photos)} photos ({', '.join(PHOTO_SUFFIXES)}); "
-            f"the quickstart needs {_BATCH + 8} at least"
-        )
-    chosen = np.linspace(0, len(photos) - 1, min(len(photos), _MAX_PHOTOS)).round().astype(int)
+        raise UserError(f"{folder} has {len(photos)} photos; the quickstart needs {_BATCH + 8} at least")
+    chosen = evenly_spaced(len(photos), _MAX_PHOTOS)
     apart = max(len(chosen) // _HELD_OUT, 9)
     lists = []
     for name, indices in (("train", np.delete(chosen, np.s_[::apart])), ("held_out", chosen[::apart])):
         lists.append(work_dir / f"{name}.txt")
-        lists[-1].write_text("".join(f"{photos[i]}\n" for i in indices), encoding="utf-8")
+        lists[-1].write_bytes(b"".join(os.fsencode(photos[i]) + b"\n" for i in indices))
     return lists[0], lists[1]
 
 
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.photos:
             name = "slotcon_small"
             train, held_out = take_photos(Path(args.photos), work_dir)
-            num_photos = len(train.read_text().splitlines())
+            num_photos = len(ListFile(train))
         else:
             name, num_photos = "slotcon_demo", 1200
     except ValueError as error:
@@ -114,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         else _judge_on_masks(config, checkpoint, data_root)
     )
     print("== 4/4 drawing what the prototypes have found")
-    shown = held_out.read_text().splitlines()[:16] if args.photos else [f"{data_root}/images/val"]
+    shown = list(ListFile(held_out).names) if args.photos else [f"{data_root}/images/val"]
     picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, "teacher", "cpu")
 
     print(f"\n{rows[0][1]}:")

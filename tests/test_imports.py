@@ -19,20 +19,22 @@ FRAMEWORKS = {"mmcv", "mmdet", "mmseg", "detectron2"}
 SPEAKS_WITH_FRAMEWORKS = {"convert", "transfer"}
 
 # The ground: any room may stand on it.
-GROUND = {"errors", "files"}
+GROUND = {"errors", "files", "normalization"}
 # room -> rooms of the project that it may import beside the ground. 'models.losses' is a room of its own.
 MAY_IMPORT = {
     "errors": set(),
     "files": set(),
+    "normalization": set(),
     "geometry": set(),
     "resnet": set(),
+    "photos": set(),
     "models.losses": set(),
     "registry": set(),
     "config": set(),
     "results": set(),
     "convert": {"resnet"},
     "command": set(),
-    "data": {"registry", "geometry"},
+    "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "convert"},
     "engine": {"registry", "geometry", "data", "models"},
@@ -41,11 +43,13 @@ MAY_IMPORT = {
     "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "geometry", "data", "models", "models.losses"},
-        *{"convert", "results", "demo_scenes", "apis", "config"},
+        *{"convert", "results", "demo_scenes", "apis", "config", "photos"},
     },
-    "visualization": {"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis"},
+    "visualization": {
+        *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos"},
+    },
     "benchmark": {"results", "config"},
-    "quickstart": {"apis", "config", "convert", "data", "evaluation", "visualization"},
+    "quickstart": {"apis", "config", "convert", "data", "evaluation", "photos", "visualization"},
 }
 
 

@@ -7,7 +7,8 @@ import argparse
 from pathlib import Path
 
 from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
-from slotcon_plugin.evaluation.run import load_probe_arms, photos_in, probe_arms
+from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
+from slotcon_plugin.photos import collect_photos
 
 EPILOG = """
 Figures are mean intersection over union and pixel accuracy in percent, at the size of the masks. Only figures of the
@@ -67,7 +68,7 @@ def main() -> None:
             which=args.which,
             decoder=args.decoder,
             random_seed=args.random_seed,
-            calibration_photos=photos_in(args.bn_calibrate, args.bn_photos) if args.bn_calibrate else (),
+            calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
             input_size=tuple(args.input_size),
         )
         results = probe_arms(

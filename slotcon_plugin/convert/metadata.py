@@ -30,6 +30,7 @@ from typing import Any
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 META_KEY = "slotcon_plugin"
 
@@ -43,8 +44,8 @@ started from, or None).
 
 IMAGENET_INPUT = {
     "colour_order": "RGB",
-    "mean": [123.675, 116.28, 103.53],
-    "std": [58.395, 57.12, 57.375],
+    "mean": [round(255 * value, 3) for value in IMAGENET_MEAN],
+    "std": [round(255 * value, 3) for value in IMAGENET_STD],
     "stem": "7x7",
     "stride_in_1x1": False,
 }

@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 
 from slotcon_plugin.data.crops import CropPairSampler, IntBox
 from slotcon_plugin.data.keys import SampleKey
-from slotcon_plugin.data.photo import Orientation, Photo, PhotoError
 from slotcon_plugin.data.photometric import RECIPE, PhotometricConfig, draw_photometric
 from slotcon_plugin.data.sources import ConcatSources, PhotoSource, build_source
+from slotcon_plugin.photos import Orientation, Photo, PhotoError, printable
 from slotcon_plugin.registry import DATASETS
 
 # A run of this many unreadable photos in a row is no bad luck.
@@ -152,7 +152,8 @@ class TwoViewDataset(Dataset):
         """Name a broken photo the first time, and stop when there are too many."""
         if not self._broken[index]:
             self._broken[index] = True
-            print_log(f"photo replaced by another: {self.source.path(index)}: {error}", "current", logging.WARNING)
+            name = printable(self.source.path(index))
+            print_log(f"photo replaced by another: {name}: {error}", "current", logging.WARNING)
         if self.num_broken > self.max_broken_share * len(self):
             raise BrokenPhotosError(
                 f"{self.num_broken} of {len(self)} photos of {self.source.origin} cannot be read, more than "
@@ -162,7 +163,7 @@ class TwoViewDataset(Dataset):
 
     def _some_broken(self, limit: int = 10) -> str:
         broken = self._broken.nonzero().flatten().tolist()
-        names = ", ".join(self.source.path(index) for index in broken[:limit])
+        names = ", ".join(printable(self.source.path(index)) for index in broken[:limit])
         return names + (f" and {len(broken) - limit} more" if len(broken) > limit else "")
 
 

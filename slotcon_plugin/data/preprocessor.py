@@ -9,10 +9,8 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric, plan_blocks
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.registry import MODELS
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @MODELS.register_module()

@@ -6,16 +6,17 @@ megabytes once, shared by all the workers, instead of a list that every worker c
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.photos import evenly_spaced, list_photos, printable
 from slotcon_plugin.registry import DATASETS
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 class PackedStrings(Sequence[str]):
@@ -45,7 +46,7 @@ class PhotoSource:
         origin: what to call this source in messages.
 
     Raises:
-        ValueError: if there is no photo.
+        UserError: if there is no photo.
     """
 
     def __init__(self, root: str | Path, names: Iterable[str], origin: str) -> None:
@@ -53,7 +54,7 @@ class PhotoSource:
         self.origin = origin
         self.names = PackedStrings(names)
         if not len(self.names):
-            raise ValueError(f"{origin} has no photo in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
+            raise UserError(f"{origin} names no photo")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -80,8 +81,7 @@ class ImageFolder(PhotoSource):
     """
 
     def __init__(self, root: str | Path) -> None:
-        _require_folder(root, "root of the ImageFolder")
-        super().__init__(root, _photos_below(os.fspath(root), ""), origin=f"folder {root}")
+        super().__init__(root, list_photos(root), origin=f"folder {printable(root)}")
 
 
 @DATASETS.register_module()
@@ -97,10 +97,10 @@ class ListFile(PhotoSource):
         _require_file(path, "path of the ListFile")
         if root is not None:
             _require_folder(root, "root of the ListFile")
-        lines = (line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines())
-        names = [line for line in lines if line and not line.startswith("#")]
-        super().__init__(root or Path(path).parent, names, origin=f"list file {path}")
-        _require_first_photo(self, "root")
+        lines = (line.strip() for line in _lines(path))
+        names = [os.fsdecode(line) for line in lines if line and not line.startswith(b"#")]
+        super().__init__(root or Path(path).parent, names, origin=f"list file {printable(path)}")
+        _require_photos(self)
 
 
 @DATASETS.register_module()
@@ -119,9 +119,9 @@ class CocoImages(PhotoSource):
         try:
             names = [image["file_name"] for image in json.loads(Path(ann_file).read_bytes())["images"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{ann_file} is not a COCO annotation file with an `images` list: {error!r}") from error
-        super().__init__(root, names, origin=f"COCO file {ann_file}")
-        _require_first_photo(self, "root")
+            raise UserError(f"{ann_file} is not a COCO annotation file with an `images` list: {error!r}") from error
+        super().__init__(root, names, origin=f"COCO file {printable(ann_file)}")
+        _require_photos(self)
 
 
 @DATASETS.register_module()
@@ -135,7 +135,7 @@ class ConcatSources:
     def __init__(self, sources: Sequence[PhotoSource | dict]) -> None:
         self.sources = [build_source(source) for source in sources]
         if not self.sources:
-            raise ValueError("ConcatSources got no source; give it a list of at least one in `sources`")
+            raise UserError("ConcatSources got no source; give it a list of at least one in `sources`")
         self._ends = np.cumsum([len(source) for source in self.sources])
         self.origin = " + ".join(source.origin for source in self.sources)
 
@@ -167,34 +167,26 @@ def build_source(source: PhotoSource | ConcatSources | dict) -> PhotoSource | Co
     return DATASETS.build(source) if isinstance(source, dict) else source
 
 
-def _photos_below(root: str, relative: str) -> Iterator[str]:
-    """Names of the photos below ``root/relative``, sorted. scandir knows a file from a folder without a stat each."""
-    folders, photos = [], []
-    with os.scandir(os.path.join(root, relative)) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(PHOTO_SUFFIXES):
-                photos.append(entry.name)
-            elif entry.is_dir():
-                folders.append(entry.name)
-    for name in sorted(photos):
-        yield os.path.join(relative, name)
-    for name in sorted(folders):
-        yield from _photos_below(root, os.path.join(relative, name))
+def _lines(path: str | Path) -> list[bytes]:
+    """Lines of a list file as bytes: names of files are bytes, in whatever encoding they were given."""
+    content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+    if b"\0" in content:
+        raise UserError(f"{printable(path)}: expected a path a line in UTF-8, found NUL bytes; is it UTF-16?")
+    return content.split(b"\n")
 
 
 def _require_folder(path: str | Path, what: str) -> None:
     if not os.path.isdir(path):
-        raise ValueError(f"{what} is not a folder: {path} (seen from {os.getcwd()}); set it to where your photos are")
+        raise UserError(f"{what} is not a folder: {path} (seen from {os.getcwd()}); set it to where your photos are")
 
 
 def _require_file(path: str | Path, what: str) -> None:
     if not os.path.isfile(path):
-        raise ValueError(f"{what} is not a file: {path} (seen from {os.getcwd()})")
+        raise UserError(f"{what} is not a file: {path} (seen from {os.getcwd()})")
 
 
-def _require_first_photo(source: PhotoSource, option: str) -> None:
-    """A wrong root makes every photo missing: tell it from the first instead of from thousands of warnings."""
-    if not os.path.isfile(source.path(0)):
-        raise ValueError(f"the first photo of {source.origin} is not at {source.path(0)}; check `{option}`")
+def _require_photos(source: PhotoSource) -> None:
+    """A wrong root makes every photo missing: tell it from a few of them instead of from thousands of warnings."""
+    if not any(os.path.isfile(source.path(index)) for index in evenly_spaced(len(source), 16)):
+        first = printable(source.path(0))
+        raise UserError(f"no photo of {source.origin} is there, the first would be {first}; check `root` and the names")

@@ -10,10 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slotcon_plugin.evaluation.labelled_set import LabelledSet, read_photo, resize_image
-
-# of RGB photos in [0, 1]; what this project trains with, and all checkpoints that it reads
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_image
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.photos import read_photos
 
 Resize = Callable[[int, int], tuple[int, int]]
 """(height, width) of a photo -> the size at which the backbone sees it."""
@@ -37,7 +36,7 @@ def to_short_side(side: int) -> Resize:
 def normalise(images: np.ndarray) -> Tensor:
     """Photos (B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, minus mean, over standard deviation."""
     pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return (pixels - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
 def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
@@ -105,9 +104,14 @@ def calibrate_batch_norm(
         layer.reset_running_stats()
         layer.momentum = None  # a cumulative mean over the batches
     backbone.train()
-    whole = max(len(photos) // batch_size, 1) * batch_size  # a last, smaller batch would count as much as the others
-    for start in range(0, min(whole, len(photos)), batch_size):
-        images = [resize_image(read_photo(path), *input_size) for path in photos[start : start + batch_size]]
+    images: list[np.ndarray] = []
+    batches = 0
+    for _, photo in read_photos(photos):
+        if len(images) == batch_size:
+            backbone(normalise(np.stack(images)))
+            images, batches = [], batches + 1
+        images.append(resize_image(photo, *input_size))
+    if len(images) == batch_size or not batches:  # a last, smaller one would count as much as the others
         backbone(normalise(np.stack(images)))
     backbone.train(training)
     for layer, value in zip(layers, momentum):

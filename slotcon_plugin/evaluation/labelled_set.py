@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from slotcon_plugin.evaluation.metrics import IGNORE
+from slotcon_plugin.photos import evenly_spaced, read_photo
 
 UNKNOWN = -1
 
@@ -54,8 +55,7 @@ class LabelledSet:
             return self
         if limit < 1:
             raise ValueError(f"limit: expected at least 1 photo, got {limit}")
-        chosen = np.linspace(0, len(self) - 1, limit).round().astype(int)
-        return replace(self, items=tuple(self.items[i] for i in chosen))
+        return replace(self, items=tuple(self.items[i] for i in evenly_spaced(len(self), limit)))
 
     def read(self, index: int) -> LabelledImage:
         """Decode one item.
@@ -83,15 +83,6 @@ def _ranges(values: np.ndarray) -> str:
     """[0, 1, 2, 255] -> "0-2, 255"."""
     runs = np.split(values, np.flatnonzero(np.diff(values) > 1) + 1)
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
-
-
-def read_photo(path: Path) -> np.ndarray:
-    """Upright RGB (H, W, 3) uint8."""
-    try:
-        with Image.open(path) as file:
-            return np.asarray(ImageOps.exif_transpose(file).convert("RGB"))
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a photo: {error}") from error
 
 
 def _read_mask(path: Path) -> np.ndarray:

@@ -11,8 +11,8 @@ import numpy as np
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE, UNLABELLED
 from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet
 from slotcon_plugin.evaluation.metrics import IGNORE
+from slotcon_plugin.photos import list_photos
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 VOC_CLASSES = (
     "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
     "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
@@ -78,10 +78,7 @@ def _photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
         raise ValueError(f"{folder}: no such folder; {folder.parent} holds {', '.join(there[:12]) or 'nothing'}")
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not photos:
-        raise ValueError(f"{folder}: no image in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
-    return photos
+    return [folder / name for name in list_photos(folder)]
 
 
 def _pair(photos: Iterable[Path], mask_of: Callable[[Path], Path]) -> tuple[tuple[Path, Path], ...]:

@@ -20,7 +20,6 @@ from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
-from slotcon_plugin.evaluation.readers import PHOTO_SUFFIXES
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import write_result
@@ -156,14 +155,6 @@ def _check_input(meta: dict, checkpoint: str | Path) -> None:
                 f"{checkpoint}: probes feed RGB photos with {name} {IMAGENET_INPUT[name]}, "
                 f"this backbone was trained with {meta[name]}"
             )
-
-
-def photos_in(folder: str | Path, limit: int) -> list[Path]:
-    """At most `limit` photos below a folder, spread evenly over the sorted list; ValueError if there is none."""
-    photos = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in PHOTO_SUFFIXES)
-    if not photos:
-        raise ValueError(f"{folder}: no image in it; expected files ending in {', '.join(PHOTO_SUFFIXES)}")
-    return photos[:: max(len(photos) // limit, 1)][:limit]
 
 
 def probe_arms(

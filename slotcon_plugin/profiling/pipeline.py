@@ -21,9 +21,10 @@ from torchvision import transforms
 
 from slotcon_plugin.data.dataset import TwoViewDataset, resize_crop
 from slotcon_plugin.data.keys import SampleKey
-from slotcon_plugin.data.photo import Photo
 from slotcon_plugin.data.photometric import PhotometricConfig
-from slotcon_plugin.data.preprocessor import IMAGENET_MEAN, IMAGENET_STD, TwoViewPreprocessor
+from slotcon_plugin.data.preprocessor import TwoViewPreprocessor
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.photos import Photo
 
 
 @dataclass

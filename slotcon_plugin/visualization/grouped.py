@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from slotcon_plugin.data.preprocessor import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.models import BasePretrainer, Grouping
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.photos import printable, read_photos
 from slotcon_plugin.visualization.overlay import pixel_owners
 
 # Sides of what goes into the model are multiples of this, so that the maps of all usual strides cover it evenly.
@@ -24,7 +25,7 @@ class GroupedPhoto:
     """A photo and its segments.
 
     Attributes:
-        name: file name.
+        name: file name, in one line.
         photo: ``(H, W, 3)`` uint8 RGB, upright.
         owners: ``(H, W)``, the prototype of each pixel.
         num_prototypes: K.
@@ -38,22 +39,6 @@ class GroupedPhoto:
     def shares(self) -> np.ndarray:
         """Share of the photo's area that each prototype owns, ``(K,)``, sums to 1."""
         return np.bincount(self.owners.ravel(), minlength=self.num_prototypes) / self.owners.size
-
-
-def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
-    """An upright RGB photo ``(H, W, 3)`` uint8, shrunk to a longer side of ``max_side`` at most.
-
-    Raises:
-        ValueError: this is not a picture that can be read.
-    """
-    try:
-        with Image.open(path) as image:
-            upright = ImageOps.exif_transpose(image).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: expected a photo (JPEG, PNG, ...), which cannot be read: {error}") from error
-    if max_side:
-        upright.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    return np.asarray(upright)
 
 
 def require_prototypes(model: BasePretrainer, what_for: str) -> None:
@@ -85,18 +70,28 @@ def run_grouping(model: BasePretrainer, photo: np.ndarray, short_side: int, bran
     return model.group(model_input(photo, short_side, model).to(device), branch)
 
 
-def group_photo(
-    model: BasePretrainer, path: str | Path, short_side: int = 320, max_side: int = 640, branch: str = "teacher"
-) -> GroupedPhoto:
-    """Group one photo.
+def group_photos(
+    model: BasePretrainer,
+    paths: Sequence[str | Path],
+    short_side: int = 320,
+    max_side: int = 640,
+    branch: str = "teacher",
+) -> list[GroupedPhoto]:
+    """Group those of the photos that can be read.
 
     Args:
         model: in evaluation mode, with prototypes.
-        path: of the photo.
+        paths: of the photos.
         short_side: of what the model sees, in pixels; larger makes finer segments.
         max_side: of the picture that is shown, in pixels.
         branch: ``'teacher'`` or ``'student'``.
+
+    Raises:
+        UserError: not one of them can be read.
     """
-    photo = read_photo(path, max_side)
-    logits = run_grouping(model, photo, short_side, branch).assignment_logits[0]
-    return GroupedPhoto(Path(path).name, photo, pixel_owners(logits, *photo.shape[:2]).cpu().numpy(), len(logits))
+    grouped = []
+    for index, photo in read_photos(paths, max_side):
+        logits = run_grouping(model, photo, short_side, branch).assignment_logits[0]
+        owners = pixel_owners(logits, *photo.shape[:2]).cpu().numpy()
+        grouped.append(GroupedPhoto(printable(Path(paths[index]).name), photo, owners, len(logits)))
+    return grouped

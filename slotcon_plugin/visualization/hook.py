@@ -10,8 +10,10 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.registry import HOOKS
-from slotcon_plugin.visualization.grouped import group_photo, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos, require_prototypes
 from slotcon_plugin.visualization.sheet import contact_sheet
 
 
@@ -48,8 +50,7 @@ class GroupingPicturesHook(Hook):
         require_prototypes(_unwrapped(runner), "GroupingPicturesHook")
         if self.photos is None:
             source = runner.train_dataloader.dataset.source
-            indices = np.unique(np.linspace(0, len(source) - 1, self.num_photos).round().astype(int))
-            self.photos = [source.path(int(index)) for index in indices]
+            self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
         if runner.iter == 0:
             self._draw(runner, step=0)
 
@@ -64,8 +65,13 @@ class GroupingPicturesHook(Hook):
         model = _unwrapped(runner)
         was_training = model.training
         model.eval()
-        photos = [group_photo(model, path, self.short_side, max_side=480) for path in self.photos]
-        model.train(was_training)
+        try:
+            photos = group_photos(model, self.photos, self.short_side, max_side=480)
+        except UserError as error:  # pictures are not worth a run
+            runner.logger.warning(f"GroupingPicturesHook draws nothing: {error}")
+            return
+        finally:
+            model.train(was_training)
         runner.visualizer.add_image("groupings", np.asarray(contact_sheet(photos, height=200)), step=step)
 
 

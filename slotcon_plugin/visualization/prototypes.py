@@ -13,8 +13,9 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from slotcon_plugin.models import BasePretrainer
+from slotcon_plugin.photos import printable, read_photo, read_photos
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import read_photo, run_grouping
+from slotcon_plugin.visualization.grouped import run_grouping
 from slotcon_plugin.visualization.overlay import pixel_owners, spotlight
 from slotcon_plugin.visualization.sheet import below, beside, caption, fit_height, font
 
@@ -56,16 +57,16 @@ def find_nearest_segments(
         min_share: segments of a smaller share of the positions do not count.
 
     Raises:
-        ValueError: there is no photo, or one cannot be read.
+        UserError: there is no photo, or not one can be read.
     """
-    if not paths:
-        raise ValueError("no photo to look at; expected a folder of photos or a list of them, see --data")
     prototypes = F.normalize(model.branch("teacher")["grouping"].prototypes.detach().float(), dim=1).cpu()
     similarity = torch.full((len(prototypes), count), -torch.inf)
     photo = torch.full((len(prototypes), count), -1)
     usage = torch.zeros(len(prototypes), dtype=torch.int64)
-    for index, path in enumerate(paths):
-        grouping = run_grouping(model, read_photo(path, _MAX_SIDE), short_side)
+    seen = 0
+    for index, pixels in read_photos(paths, _MAX_SIDE):
+        seen += 1
+        grouping = run_grouping(model, pixels, short_side)
         owners = grouping.assignment_logits[0].argmax(dim=0).flatten().cpu()
         shares = torch.bincount(owners, minlength=len(prototypes)) / len(owners)
         found = shares >= min_share
@@ -76,7 +77,7 @@ def find_nearest_segments(
         similarity, order = both.sort(dim=1, descending=True, stable=True)
         photo = torch.cat([photo, torch.where(found, index, -1)[:, None]], dim=1).gather(1, order)
         similarity, photo = similarity[:, :count], photo[:, :count]
-    return NearestSegments(similarity, photo, usage, len(paths))
+    return NearestSegments(similarity, photo, usage, seen)
 
 
 def segment_picture(
@@ -102,7 +103,7 @@ def prototype_row(
     for value, index in zip(nearest.similarity[prototype].tolist(), nearest.photo[prototype].tolist()):
         if index >= 0:
             tile = fit_height(Image.fromarray(segment_picture(model, paths[index], prototype, short_side)[0]), height)
-            tiles.append(below([tile, caption(f"{value:.2f}  {Path(paths[index]).name}", tile.width)], 0, 0))
+            tiles.append(below([tile, caption(f"{value:.2f}  {printable(Path(paths[index]).name)}", tile.width)], 0, 0))
     color = tuple(prototype_colors(len(nearest.usage))[prototype].tolist())
     used = nearest.usage[prototype].item() / nearest.num_photos
     text = f"prototype {prototype}\n" + (f"in {used:.0%} of\nphotos" if used else "in no photo")

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_points
+from slotcon_plugin.photos import printable, read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import model_input, read_photo
+from slotcon_plugin.visualization.grouped import model_input
 from slotcon_plugin.visualization.page import require_picture_path, write_pictures
 from slotcon_plugin.visualization.sheet import font
 
@@ -99,4 +100,5 @@ def visualize_retrieval(
     maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
     chosen = torch.tensor(points)
     sheet = draw_matches(photos, chosen, *nearest_pixels(*maps, chosen))
-    return write_pictures(out, f"Nearest pixels of {Path(first).name} in {Path(second).name}", sheet)
+    names = [printable(Path(path).name) for path in (first, second)]
+    return write_pictures(out, f"Nearest pixels of {names[0]} in {names[1]}", sheet)

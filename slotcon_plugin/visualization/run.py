@@ -5,37 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.data.sources import ImageFolder
+from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.visualization import curves
-from slotcon_plugin.visualization.grouped import group_photo, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos, require_prototypes
 from slotcon_plugin.visualization.page import require_picture_path, write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
 from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
-
-
-def collect_photos(paths: Sequence[str | Path], limit: int | None = None) -> list[str]:
-    """Files as they are named, folders replaced by the photos in them; ``limit`` of them, evenly spaced.
-
-    Raises:
-        ValueError: a path does not exist, a folder holds no photo, or the limit is below 1.
-    """
-    if limit is not None and limit < 1:
-        raise ValueError(f"--limit must be at least 1 photo, got {limit}")
-    found = []
-    for path in map(Path, paths):
-        if path.is_dir():
-            source = ImageFolder(path)
-            found += [source.path(i) for i in range(len(source))]
-        elif path.is_file():
-            found.append(str(path))
-        else:
-            raise ValueError(f"{path} does not exist; expected a photo or a folder of photos")
-    if limit is None or len(found) <= limit:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int)]
 
 
 def visualize_groups(
@@ -46,7 +22,7 @@ def visualize_groups(
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
     require_prototypes(model, "tools/visualize_groups.py")
-    grouped = [group_photo(model, path, size, branch=branch) for path in paths]
+    grouped = group_photos(model, paths, size, branch=branch)
     figures = [(photo.name, photo_beside_overlay(photo, height=420)) for photo in grouped]
     return write_pictures(out, f"Groupings of {Path(checkpoint).name}", contact_sheet(grouped), figures)
 
@@ -75,7 +51,7 @@ def visualize_prototypes(
     if unknown:
         raise ValueError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
     rows = [prototype_row(model, paths, found, k, size) for k in chosen]
-    title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {len(paths)} photos"
+    title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
 
 

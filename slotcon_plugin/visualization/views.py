@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterable
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from slotcon_plugin.data import SampleKey, TwoViewDataset
 from slotcon_plugin.data.photometric import apply_photometric
 from slotcon_plugin.geometry import align_to_overlap, overlap_boxes
+from slotcon_plugin.photos import printable, read_photo
 from slotcon_plugin.visualization.sheet import below, beside, caption, fit_height
 
 _FIRST, _SECOND, _SHARED = (230, 75, 53), (0, 130, 200), (255, 215, 0)
@@ -50,7 +50,7 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
     tile = (torch.arange(aligned.shape[-1]) * _TILES // aligned.shape[-1]) % 2
     mixed = torch.where((tile[:, None] == tile)[None], aligned[0], aligned[1])
 
-    photo = ImageOps.exif_transpose(Image.open(io.BytesIO(dataset.source.read(index)))).convert("RGB")
+    photo = Image.fromarray(read_photo(dataset.source.path(index)))
     scale = height / photo.height
     photo = _outlined(fit_height(photo, height), sample["crop_boxes"].numpy() * scale, (_FIRST, _SECOND))
     view_pictures = [
@@ -59,7 +59,7 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
     ]
     pictures = [photo, *view_pictures, *(fit_height(_picture(maps), height) for maps in (*aligned, mixed))]
     first, second = (" (flipped)" if flip else "" for flip in sample["flipped"].tolist())
-    name = os.path.basename(dataset.source.path(index))
+    name = printable(os.path.basename(dataset.source.path(index)))
     notes = (
         name,
         f"view 1, red{first}",

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from slotcon_plugin.data import BrokenPhotosError, EpochSampler, ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.data.dataset import resize_crop
-from slotcon_plugin.data.photo import _UPRIGHT, EXIF_ORIENTATION, Orientation, Photo
 from slotcon_plugin.geometry import source_to_view
+from slotcon_plugin.photos.photo import _UPRIGHT, EXIF_ORIENTATION, Orientation, Photo
 
 POINTS = torch.tensor([[150.3, 120.7], [451.2, 300.4], [310.0, 180.9]])  # red, green, blue; upright source pixels
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from slotcon_plugin.data.sources import ConcatSources, PackedStrings
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import DATASETS
 
 
@@ -40,6 +41,26 @@ def test_list_file_is_relative_to_its_folder_or_to_a_root(folder):
     assert paths(build("ListFile", path=moved, root=folder)) == expected
 
 
+def test_list_files_of_other_systems(folder):
+    """A mark in front, lines that end in CR LF, names that are not UTF-8, line separators that are not new lines."""
+    names = ["cats/01.png", "dogs/ü.png", "dogs/a\u2028b.png", os.fsdecode(b"cats/latin-\xe9.png")]
+    for name in names[1:]:
+        (folder / name).write_bytes((folder / names[0]).read_bytes())
+    (folder / "list.txt").write_bytes(b"\xef\xbb\xbf" + b"\r\n".join(map(os.fsencode, names)) + b"\r\n")
+    assert paths(build("ListFile", path=folder / "list.txt")) == [str(folder / name) for name in names]
+    (folder / "utf16.txt").write_text("cats/01.png\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"utf16\.txt: expected a path a line in UTF-8"):
+        build("ListFile", path=folder / "utf16.txt")
+    (folder / "latin.txt").write_text("dogs/ü.png\n", encoding="latin-1")
+    with pytest.raises(UserError, match=r"no photo of list file .*latin\.txt is there, .*dogs/\\xfc\.png"):
+        build("ListFile", path=folder / "latin.txt")
+
+
+def test_some_missing_photos_are_left_to_the_data_set(folder):
+    (folder / "list.txt").write_text("cats/gone.png\ncats/01.png\n")
+    assert len(build("ListFile", path=folder / "list.txt")) == 2
+
+
 def test_coco_file_gives_its_images_in_its_order(folder):
     annotations = folder.parent / "instances.json"
     annotations.write_text(json.dumps({"images": [{"id": 5, "file_name": "02.png"}, {"id": 1, "file_name": "00.jpg"}]}))
@@ -62,20 +83,20 @@ def test_several_sources_follow_each_other(folder):
 
 
 def test_sources_say_what_is_missing(folder, tmp_path):
-    with pytest.raises(ValueError, match=r"ImageFolder is not a folder: .*nowhere"):
+    with pytest.raises(UserError, match=r"nowhere is not a folder"):
         build("ImageFolder", root=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="empty has no photo"):
+    with pytest.raises(UserError, match="empty has no photo"):
         build("ImageFolder", root=tmp_path / "empty")
-    with pytest.raises(ValueError, match="ListFile is not a file"):
+    with pytest.raises(UserError, match="ListFile is not a file"):
         build("ListFile", path=tmp_path / "nowhere.txt")
-    (tmp_path / "list.txt").write_text("01.png\n")
-    with pytest.raises(ValueError, match=r"first photo of list file .* check `root`"):
+    (tmp_path / "list.txt").write_text("01.png\n02.png\n")
+    with pytest.raises(UserError, match=r"no photo of list file .* the first would be .*/01\.png; check `root`"):
         build("ListFile", path=tmp_path / "list.txt", root=folder)
     (tmp_path / "wrong.json").write_text("[1, 2]")
-    with pytest.raises(ValueError, match=r"wrong\.json is not a COCO annotation file"):
+    with pytest.raises(UserError, match=r"wrong\.json is not a COCO annotation file"):
         build("CocoImages", ann_file=tmp_path / "wrong.json", root=folder)
-    with pytest.raises(ValueError, match="no source"):
+    with pytest.raises(UserError, match="no source"):
         ConcatSources([])
 
 

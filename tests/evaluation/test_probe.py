@@ -9,8 +9,9 @@ from torch import nn
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.evaluation import calibrate_batch_norm, linear_probe, open_labelled_set, probe_backbone
 from slotcon_plugin.evaluation import probe as probe_module
-from slotcon_plugin.evaluation.features import MEAN, STD, labelled_batches, stage_features, to_short_side, to_size
+from slotcon_plugin.evaluation.features import labelled_batches, stage_features, to_short_side, to_size
 from slotcon_plugin.evaluation.metrics import IGNORE
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = (64, 48)
 
@@ -45,7 +46,7 @@ class Oracle(nn.Module):
     """Sees the label: the photos of the fixture below carry it in the red channel."""
 
     def forward(self, images):
-        red = (images[:, :1] * STD[0] + MEAN[0]) * 255
+        red = (images[:, :1] * IMAGENET_STD[0] + IMAGENET_MEAN[0]) * 255
         return (F.one_hot((red / 50).round().long().squeeze(1), 4).permute(0, 3, 1, 2).float()[:, :, ::2, ::2],)
 
 
@@ -56,7 +57,7 @@ def test_batches_are_normalised_photos_with_their_masks(data):
     assert [mask.shape for mask in masks] == [(48, 64)] * 4
     pixels = torch.tensor(train.read(1).image).float().permute(2, 0, 1) / 255
     small = F.avg_pool2d(pixels, 2)
-    expected = (small - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
+    expected = (small - torch.tensor(IMAGENET_MEAN)[:, None, None]) / torch.tensor(IMAGENET_STD)[:, None, None]
     torch.testing.assert_close(images[1], expected, atol=0.02, rtol=0)
     assert [len(masks) for _, masks in labelled_batches(train, to_size(24, 32), 4)] == [4, 2]
 

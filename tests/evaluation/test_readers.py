@@ -171,7 +171,7 @@ def test_errors_name_the_file_and_what_was_expected(tmp_path, demo):
 
     (tmp_path / "b" / "images" / "val").mkdir(parents=True)
     (tmp_path / "b" / "annotations").mkdir()
-    expect("no image in it; expected files ending in .jpg", lambda: open_labelled_set(tmp_path / "b"))
+    expect("no photo in it; expected files ending in .jpg", lambda: open_labelled_set(tmp_path / "b"))
 
     colour = small_folder(tmp_path / "c", [np.zeros((4, 6, 3))])
     expect(r"expected a mask of class indices .*got mode 'RGB'", lambda: open_labelled_set(colour).read(0))

@@ -11,16 +11,16 @@ from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
-from slotcon_plugin.evaluation.features import MEAN, STD
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.evaluation.run import (
     build_untrained,
     evaluate_unsupervised,
     load_probe_arms,
-    photos_in,
     probe_arms,
 )
 from slotcon_plugin.evaluation.unsupervised import score_counts
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.registry import HOOKS
 from slotcon_plugin.results import read_result
 
@@ -92,7 +92,7 @@ def test_a_real_model_against_naive_code(config, demo):
     parts = model.teacher
     for index in range(3):
         image, label = data.read(index)
-        pixels = (image / 255.0 - np.array(MEAN)) / np.array(STD)
+        pixels = (image / 255.0 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
         with torch.no_grad():
             z = parts["projector"](parts["backbone"](torch.tensor(pixels).permute(2, 0, 1)[None].float())[-1])
         cosine = torch.stack([F.cosine_similarity(z, p.view(1, -1, 1, 1)) for p in parts["grouping"].prototypes], 1)
@@ -189,7 +189,7 @@ def test_hook_finds_mistakes_before_training(demo):
 
 
 def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
-    photos = photos_in(demo / "images", limit=4)
+    photos = collect_photos([demo / "images"], limit=4)
     assert len(photos) == 4
     arms = load_probe_arms(checkpoint, calibration_photos=photos, input_size=(32, 64))
     assert list(arms) == ["checkpoint", "random", "random_bn"]
@@ -222,8 +222,3 @@ def test_probe_arms_by_config(config, checkpoint):
     assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1], "one hash for one backbone"
     assert (arms["random"][0].layer1[0].bn2.weight == 1).all()
     assert (build_untrained(config, 0).teacher["backbone"].layer1[0].bn2.weight == 0).all()
-
-
-def test_photos_in_an_empty_folder(tmp_path):
-    with pytest.raises(ValueError, match="no image in it"):
-        photos_in(tmp_path, 3)

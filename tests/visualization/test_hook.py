@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,6 +42,21 @@ def test_the_same_photos_are_drawn_before_and_every_so_many_epochs(runner):
     want = 0.55 * prototype_colors(4)[0] + 0.45 * float(np.array(RED) @ [0.299, 0.587, 0.114])
     assert (np.abs(first - want).max(axis=-1) <= 1).sum() > 3 * 100 * 200  # half of each photo's overlay
     assert runner.model.training  # as it was
+
+
+def test_unreadable_photos_do_not_end_a_run(runner, caplog):
+    paths, warnings = runner.paths, []
+    runner.logger = SimpleNamespace(warning=warnings.append)
+    for name in (paths[0], paths[4]):
+        Path(name).write_bytes(b"no photo")
+    HOOKS.build(dict(type="GroupingPicturesHook", num_photos=3, short_side=96)).before_train(runner)
+    assert len(runner.drawn) == 1
+    assert runner.drawn[0][1].shape[0] < 400  # one row of one photo
+    Path(paths[2]).unlink()
+    HOOKS.build(dict(type="GroupingPicturesHook", num_photos=3, short_side=96)).before_train(runner)
+    assert len(runner.drawn) == 1
+    assert "draws nothing" in warnings[0]
+    assert runner.model.training
 
 
 def test_a_resumed_run_does_not_draw_at_its_start(runner):

@@ -7,18 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
+from slotcon_plugin.photos import read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import group_photo, model_input, read_photo, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos, model_input, require_prototypes
 from slotcon_plugin.visualization.page import write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
-from slotcon_plugin.visualization.run import collect_photos
 from slotcon_plugin.visualization.sheet import contact_sheet, inner_point, legend
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
 
 def test_a_photo_is_divided_where_its_colours_change(model, halves, tmp_path):
-    grouped = group_photo(model, halves(tmp_path / "a.png", RED, BLUE), short_side=96)
+    grouped = group_photos(model, [halves(tmp_path / "a.png", RED, BLUE)], short_side=96)[0]
     assert grouped.name == "a.png"
     assert grouped.owners.shape == (96, 128)
     assert (grouped.owners[:, :60] == 0).all()
@@ -30,23 +30,6 @@ def test_input_has_sides_of_multiples_of_32_and_is_normalised(model):
     pixels = model_input(np.full((100, 151, 3), 255, dtype=np.uint8), 64, model)
     assert pixels.shape == (1, 3, 64, 96)
     torch.testing.assert_close(pixels, torch.full_like(pixels, 2.0))  # (1 - .5) / .25
-
-
-def test_photos_are_read_upright_and_shrunk(tmp_path):
-    image = Image.new("RGB", (60, 40), RED)
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert read_photo(tmp_path / "turned.jpg").shape == (60, 40, 3)
-    assert read_photo(tmp_path / "turned.jpg", max_side=30).shape == (30, 20, 3)
-
-
-def test_what_is_no_photo_is_named(tmp_path):
-    (tmp_path / "notes.jpg").write_text("no photo")
-    with pytest.raises(ValueError, match=r"notes\.jpg: expected a photo"):
-        read_photo(tmp_path / "notes.jpg")
-    with pytest.raises(ValueError, match=r"gone\.jpg: expected a photo"):
-        read_photo(tmp_path / "gone.jpg")
 
 
 def test_a_pretrainer_without_prototypes_is_refused():
@@ -75,7 +58,7 @@ def test_the_legend_shows_the_largest_first_in_their_colours():
 
 def test_contact_sheet_shows_photo_and_colours_side_by_side(model, halves, tmp_path):
     photos = [halves(tmp_path / f"{i}.png", RED, BLUE, size=(320, 240)) for i in range(3)]
-    sheet = np.asarray(contact_sheet([group_photo(model, p, 96) for p in photos], height=240, max_width=1400))
+    sheet = np.asarray(contact_sheet(group_photos(model, photos, 96), height=240, max_width=1400))
     top = 8 + 22  # margin and caption
     assert sheet.shape[1] == 8 + 642 + 16 + 642 + 8  # two pairs a row
     assert (sheet[top + 20, 8 + 20] == RED).all()
@@ -142,18 +125,11 @@ def test_a_row_begins_with_the_prototypes_colour(model, halves, tmp_path):
     assert row.shape[1] == 12 + 8 + 120 + 8 + 200
 
 
-def test_photos_are_collected_from_files_and_folders(halves, tmp_path):
-    for i in range(5):
-        halves(tmp_path / f"{i}.png", RED, RED, size=(8, 8))
-    names = [str(tmp_path / f"{i}.png") for i in range(5)]
-    assert collect_photos([tmp_path]) == names
-    assert collect_photos([names[3], tmp_path], limit=3) == [names[3], names[1], names[4]]
-    with pytest.raises(ValueError, match="nowhere does not exist"):
-        collect_photos([tmp_path / "nowhere"])
-    with pytest.raises(ValueError, match="at least 1 photo, got 0"):
-        collect_photos(names, limit=0)
-
-
-def test_no_photo_is_an_error(model):
-    with pytest.raises(ValueError, match="no photo to look at"):
+def test_unreadable_photos_are_left_out_of_the_search(model, halves, tmp_path):
+    paths = [tmp_path / "gone.png", halves(tmp_path / "a.png", RED, BLUE), halves(tmp_path / "b.png", RED, GREEN)]
+    found = find_nearest_segments(model, paths, 3, 96)
+    assert found.num_photos == 2
+    assert found.usage.tolist() == [2, 1, 1, 0]
+    assert sorted(found.photo[0].tolist()) == [-1, 1, 2]
+    with pytest.raises(ValueError, match="not one can be read"):
         find_nearest_segments(model, [], 3)

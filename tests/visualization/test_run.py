@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 
 from slotcon_plugin.visualization.run import visualize_groups, visualize_prototypes
@@ -29,6 +32,25 @@ def test_a_page_shows_each_photo_and_each_prototype(photos, tmp_path):
     assert "prototype 0" in page
     assert "prototype 2" in page
     assert "in 3 photos" in page
+
+
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("suffix", [".png", ".html"])
+def test_names_and_contents_of_any_kind(photos, tmp_path, suffix):
+    folder = Path(photos[0])
+    for name in ("new\nline.png", os.fsdecode(b"latin-\xe9.png"), "folder.jpg/x.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((folder / "0.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"no photo")
+    (folder / "loop").symlink_to(folder)
+    for write, options in ((visualize_groups, GROUPS), (visualize_prototypes, PROTOTYPES)):
+        out = write("config", "c.pth", photos, str(tmp_path / f"out{suffix}"), **{**options, "limit": 99})
+        assert out.stat().st_size > 1000
+    if suffix == ".html":
+        out = visualize_groups("config", "c.pth", photos, str(out), **{**GROUPS, "limit": 99})
+        text = out.read_text(encoding="utf-8")
+        assert "new\\nline.png" in text and "latin-\\xe9.png" in text and "broken" not in text
+        assert text.count("<figure>") == 6
 
 
 @pytest.mark.usefixtures("loaded")

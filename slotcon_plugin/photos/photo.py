@@ -9,6 +9,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image, ImageFile
 
+from slotcon_plugin.errors import UserError
+
 Box = tuple[float, float, float, float]
 
 EXIF_ORIENTATION = 0x0112
@@ -26,7 +28,7 @@ _UPRIGHT = {
 }
 
 
-class PhotoError(Exception):
+class PhotoError(UserError):
     """A file that does not hold a photo that can be decoded; the message says why."""
 
 
@@ -49,6 +51,12 @@ class Orientation:
         """Inverse of :meth:`to_stored`."""
         x0, y0, x1, y1 = box
         return self._mirror((y0, x0, y1, x1) if self.transpose else (x0, y0, x1, y1))
+
+    def turn(self, pixels: np.ndarray) -> np.ndarray:
+        """Stored pixels (H, W, C) of the whole photo as they stand upright."""
+        if self.transpose:
+            pixels = pixels.transpose(1, 0, 2)
+        return np.ascontiguousarray(pixels[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1])
 
     def _mirror(self, box: Box) -> Box:
         x0, y0, x1, y1 = box

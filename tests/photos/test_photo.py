@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from slotcon_plugin.data.photo import EXIF_ORIENTATION, Orientation, Photo, PhotoError
+from slotcon_plugin.photos.photo import EXIF_ORIENTATION, Orientation, Photo, PhotoError
 
 
 def smooth(width=61, height=45):

@@ -1,0 +1,71 @@
+"""Whole photos, upright, for all who look at them: evaluation, pictures, the statistics of a random backbone."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+from PIL import Image
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.photos.listing import printable
+from slotcon_plugin.photos.photo import Photo, PhotoError
+
+
+def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
+    """An upright RGB photo.
+
+    Args:
+        path: of the file.
+        max_side: if given, the photo is shrunk to a longer side of this many pixels at most.
+
+    Returns:
+        (H, W, 3) uint8.
+
+    Raises:
+        PhotoError: the file cannot be read, or does not hold a photo that can be decoded; names the file.
+    """
+    try:
+        photo = Photo(Path(path).read_bytes())
+        pixels = photo.orientation.turn(photo.decode())
+    except (PhotoError, OSError, MemoryError) as error:
+        raise PhotoError(f"{printable(path)}: cannot be read as a photo: {error or type(error).__name__}") from error
+    if max_side and max(pixels.shape[:2]) > max_side:
+        small = Image.fromarray(pixels)
+        small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+        pixels = np.array(small)
+    return pixels
+
+
+def read_photos(paths: Iterable[str | Path], max_side: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+    """Those of many photos that can be read, each with its place in ``paths``; the others are named in a warning, once.
+
+    Args:
+        paths: of the files.
+        max_side: see :func:`read_photo`.
+
+    Raises:
+        UserError: at the end, if none could be read.
+    """
+    reason = "there is none"
+    found = False
+    for index, path in enumerate(paths):
+        try:
+            pixels = read_photo(path, max_side)
+        except PhotoError as error:
+            reason = f"the last: {error}"
+            _name_once(str(error))
+            continue
+        found = True
+        yield index, pixels
+    if not found:
+        raise UserError(f"expected photos, not one can be read; {reason}")
+
+
+@functools.lru_cache(maxsize=10_000)
+def _name_once(message: str) -> None:
+    print_log(f"photo left out: {message}", "current", logging.WARNING)
