@@ -38,7 +38,7 @@ MAY_IMPORT = {
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "convert"},
     "engine": {"registry", "geometry", "data", "models"},
-    "profiling": {"registry", "data", "models", "engine"},
+    "profiling": {"registry", "data", "models", "engine", "photos"},
     "apis": {"registry", "config", "convert", "models", "engine"},
     "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {
