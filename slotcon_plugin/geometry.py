@@ -10,9 +10,29 @@ Frames and conventions, defined once for the whole package:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torchvision.ops import roi_align
+
+
+class TwoViewBatch(NamedTuple):
+    """Two views of each of B photos: what a pretrainer's ``loss`` gets.
+
+    A named tuple, so that what moves, pins or traces tensors (torch, DDP, mmengine) sees into it.
+
+    Attributes:
+        views: first and second view, each ``(B, 3, S, S)`` float, normalised.
+        crop_boxes: ``(B, 2, 4)`` xyxy in source pixels.
+        flipped: ``(B, 2)`` bool.
+        sample_index: ``(B,)`` int64, which photo of the source both views are of.
+    """
+
+    views: tuple[Tensor, Tensor]
+    crop_boxes: Tensor
+    flipped: Tensor
+    sample_index: Tensor
 
 
 def overlap_boxes(crop_boxes: Tensor, flipped: Tensor) -> Tensor:

@@ -126,7 +126,7 @@ def _read_by_mmengine() -> dict[str, set[str]]:
         "randomness": arguments(set_random_seed) | {"diff_rank_seed"},
         "log_processor": arguments(LogProcessor),
         "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
-        "auto_scale_lr": {"enable", "base_batch_size"},
+        "auto_scale_lr": {"enable", "base_batch_size", "mode"},
     }
 
 

@@ -37,9 +37,10 @@ META_KEY = "slotcon_plugin"
 PRETRAINING_KEY = "pretraining"
 """Key of a pretraining checkpoint under which the pretrainer declares itself.
 
-A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred (``'teacher'``), the
-input convention ``colour_order``, ``mean``, ``std`` (as above), ``backbone`` (its config) and ``init`` (what the run
-started from, or None).
+A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred (``'teacher'``),
+``groups`` and ``embeds_pixels`` (what the method can do), the input convention ``colour_order``, ``mean``, ``std`` (as
+above; not there if the data preprocessor does not say), ``backbone`` (its config) and ``init`` (what the run started
+from, or None).
 """
 
 IMAGENET_INPUT = {

@@ -30,8 +30,8 @@ def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None
 
     Args:
         path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it.
-        which: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon and
-            this project, the student for MoCo, DenseCL and PixPro).
+        which: ``teacher`` or ``student``; None takes what the method's authors transfer: what a checkpoint of this
+            project declares, else what its kind says (the teacher for SlotCon, the student for MoCo, DenseCL, PixPro).
         kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
 
     Raises:
@@ -41,12 +41,12 @@ def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None
     content = load_file(path)
     state_dict = tensors_of(content, str(path))
     source = source_of_kind(kind) if kind else recognise(state_dict, str(path))
-    branch, weights, fpn = select_branch(source, state_dict, which, str(path))
+    origin, declared = content.get(META_KEY), content.get(PRETRAINING_KEY) or {}
+    branch, weights, fpn = select_branch(source, state_dict, which or declared.get("branch"), str(path))
     complete, depth = canonicalise(weights, f"{path} ({source.kind}, {branch})")
     if fpn is not None and set(fpn) != FPN_KEYS:
         odd = sorted(FPN_KEYS ^ set(fpn))[0]
         raise ConversionError(f"{path}: a feature pyramid has keys {sorted(FPN_KEYS)}; {odd} differs")
-    origin, declared = content.get(META_KEY), content.get(PRETRAINING_KEY) or {}
     meta = {
         "source_file": path.name,
         "source_sha256": sha256_of(path),
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None
         "branch": branch,
         "depth": depth,
         "fpn": fpn is not None,
-        **IMAGENET_INPUT,
+        **{name: declared.get(name, value) for name, value in IMAGENET_INPUT.items()},
         **({k: origin[k] for k in IMAGENET_INPUT} | {"origin": origin} if origin else {}),
         "backbone_sha256": backbone_sha256(complete),
     }

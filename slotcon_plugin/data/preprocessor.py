@@ -9,6 +9,8 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric, plan_blocks
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.registry import MODELS
 
@@ -23,6 +25,9 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         channels_last: give the views that memory format.
         augment: apply the photometric augmentation; False shows the plain crops.
         non_blocking: copy to the device without waiting (needs ``pin_memory`` in the loader to have an effect).
+
+    Attributes:
+        input_convention: what the network is fed, for pixels in 0..255, as checkpoints state it.
     """
 
     def __init__(
@@ -35,13 +40,18 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
     ) -> None:
         super().__init__(non_blocking=non_blocking)
         if max(mean) > 1 or max(std) > 1:
-            raise ValueError(f"mean and std are for pixels in [0, 1], got mean {mean}, std {std}; divide them by 255")
+            raise UserError(f"mean and std are for pixels in [0, 1], got mean {mean}, std {std}; divide them by 255")
+        self.input_convention = {
+            "colour_order": "RGB",
+            "mean": [round(255 * value, 4) for value in mean],
+            "std": [round(255 * value, 4) for value in std],
+        }
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.augment = augment
 
-    def forward(self, data: dict[str, Tensor], training: bool = False) -> dict[str, Tensor | list[Tensor]]:
+    def forward(self, data: dict[str, Tensor], training: bool = False) -> dict[str, TwoViewBatch]:
         """One batch.
 
         Args:
@@ -50,7 +60,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
             training: not looked at; two views are a training batch.
 
         Returns:
-            dict of ``views``, two (B, 3, S, S) float tensors, and crop_boxes, flipped, sample_index on the device.
+            The batch on the device, under ``inputs``: mmengine passes the entries of a dict to ``forward`` by name.
         """
         views, parameters = data["views"], data["photometric"]
         if views.dtype != torch.uint8 or views.ndim != 5 or parameters.shape[1:] != (2, NUM_PARAMETERS):
@@ -72,4 +82,4 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
                 apply_photometric(pixels, parameters[block])
             place = (block % 2 * count + block // 2).to(views.device, non_blocking=True)
             out.index_copy_(0, place, pixels.sub_(self.mean).div_(self.std))
-        return dict(views=list(out.chunk(2)), **rest)
+        return dict(inputs=TwoViewBatch(views=tuple(out.chunk(2)), **rest))

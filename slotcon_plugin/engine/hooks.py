@@ -36,6 +36,15 @@ class TeacherUpdateHook(Hook):
 
 
 @HOOKS.register_module()
+class DeclarationHook(Hook):
+    """Lets the pretrainer state in every checkpoint which method wrote it, and what its weights expect as input."""
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See :meth:`BasePretrainer.declare`."""
+        unwrapped(runner).declare(checkpoint)
+
+
+@HOOKS.register_module()
 class PretrainSchedulerHook(ParamSchedulerHook):
     """mmengine's scheduler hook, except that a step left out by the gradient scaler does not advance the schedule."""
 

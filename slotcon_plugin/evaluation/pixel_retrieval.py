@@ -60,9 +60,9 @@ def evaluate_pixel_retrieval(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for data in DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed)):
-            batch = preprocess(data)
-            first, second = (embed(view) for view in batch["views"])
-            pairs = sample_pairs(batch["crop_boxes"], batch["flipped"], first.shape[-2:], num_pairs)
+            batch = preprocess(data)["inputs"]
+            first, second = (embed(view) for view in batch.views)
+            pairs = sample_pairs(batch.crop_boxes, batch.flipped, first.shape[-2:], num_pairs)
             query = take_pixels(first, pairs.index)
             queries.append(query.cpu())
             matches.append(sample_points(second, pairs.points).cpu())
@@ -118,12 +118,11 @@ def compare_pixel_retrieval(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         untrained = MODELS.build(cfg.model).eval()
-    if not hasattr(untrained, "embed"):
-        raise ValueError(f"{config}: pixel retrieval needs a dense embedding (VADeR), not {type(untrained).__name__}")
+    untrained.require("embeds_pixels", "pixel retrieval")
     untrained.to(device)
     preprocess = TwoViewPreprocessor().to(device)
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
-    update_bn((torch.cat(preprocess(batch)["views"]) for batch in batches), untrained)
+    update_bn((torch.cat(preprocess(batch)["inputs"].views) for batch in batches), untrained)
 
     def judge(model) -> dict[str, float]:
         return evaluate_pixel_retrieval(model.embed, dataset, num_pairs, device=device, seed=seed)

@@ -138,8 +138,6 @@ def segment_unsupervised(
 
 
 def prototypes_of(model: nn.Module, branch: str) -> torch.Tensor:
-    """Prototypes (K, D) of a branch; ValueError for a method that has none."""
-    if not hasattr(model, "group"):
-        name = type(model).__name__
-        raise ValueError(f"{name} has no prototypes, so no unsupervised segmentation; see tools/eval_probe.py")
+    """Prototypes (K, D) of a branch; UserError for a method that has none."""
+    model.require("groups", "unsupervised segmentation")
     return model.branch(branch)["grouping"].prototypes.detach()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import all_reduce_sum
 from slotcon_plugin.registry import MODELS
 
@@ -21,7 +22,7 @@ class Center(nn.Module):
     def __init__(self, num_prototypes: int = 256, momentum: float = 0.9) -> None:
         super().__init__()
         if not 0 <= momentum <= 1:
-            raise ValueError(f"Center: momentum must be in [0, 1], got {momentum}")
+            raise UserError(f"Center: momentum must be in [0, 1], got {momentum}")
         self.momentum = momentum
         self.register_buffer("value", torch.zeros(num_prototypes))
 

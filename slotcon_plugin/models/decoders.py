@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import MODELS
 
 # Channels a group of GroupNorm: 32 groups of 128 channels, as in detectron2's semantic branch.
@@ -79,7 +80,7 @@ class FPNDecoder(nn.Module):
         output_stride: of the embedding; 4 gives 56 x 56 at 224.
 
     Raises:
-        ValueError: channels do not fit, or strides are no powers of two.
+        UserError: channels do not fit, or strides are no powers of two.
     """
 
     def __init__(
@@ -92,12 +93,12 @@ class FPNDecoder(nn.Module):
     ) -> None:
         super().__init__()
         if len(in_channels) != len(strides):
-            raise ValueError(f"FPNDecoder: {len(in_channels)} maps but {len(strides)} strides")
+            raise UserError(f"FPNDecoder: {len(in_channels)} maps but {len(strides)} strides")
         if channels % _GROUP:
-            raise ValueError(f"FPNDecoder: channels must be a multiple of {_GROUP}, got {channels}")
+            raise UserError(f"FPNDecoder: channels must be a multiple of {_GROUP}, got {channels}")
         doublings = [math.log2(stride / output_stride) for stride in strides]
         if any(d != int(d) for d in doublings):
-            raise ValueError(f"FPNDecoder: strides {tuple(strides)} and {output_stride} must be powers of two")
+            raise UserError(f"FPNDecoder: strides {tuple(strides)} and {output_stride} must be powers of two")
         self.out_channels = channels
         self.strides, self.output_stride = tuple(strides), output_stride
         self.fpn = FeaturePyramid(in_channels, fpn_channels)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import MODELS
 
 # Keeps a prototype that attends nowhere from dividing by zero; the value of the official code.
@@ -52,7 +53,7 @@ class SemanticGrouping(nn.Module):
     def __init__(self, num_prototypes: int = 256, channels: int = 256, temperature: float = 0.07) -> None:
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"SemanticGrouping: temperature must be positive, got {temperature}")
+            raise UserError(f"SemanticGrouping: temperature must be positive, got {temperature}")
         self.temperature = temperature
         self.prototypes = nn.Parameter(torch.randn(num_prototypes, channels))
 

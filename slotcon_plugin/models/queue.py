@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import gather_ranks
 
 _EMPTY = -1
@@ -28,7 +29,7 @@ class KeyQueue(nn.Module):
     def __init__(self, size: int = 65536, channels: int = 128) -> None:
         super().__init__()
         if size < 1:
-            raise ValueError(f"KeyQueue: size must be at least 1, got {size}")
+            raise UserError(f"KeyQueue: size must be at least 1, got {size}")
         self.register_buffer("keys", torch.zeros(size, channels))
         self.register_buffer("image_ids", torch.full((size,), _EMPTY, dtype=torch.int64))
         self.register_buffer("position", torch.zeros((), dtype=torch.int64))

@@ -41,12 +41,6 @@ class GroupedPhoto:
         return np.bincount(self.owners.ravel(), minlength=self.num_prototypes) / self.owners.size
 
 
-def require_prototypes(model: BasePretrainer, what_for: str) -> None:
-    """Raises ValueError if the pretrainer does not group by prototypes."""
-    if not hasattr(model, "group"):
-        raise ValueError(
-            f"{what_for} needs a pretrainer with prototypes, such as SlotCon; {type(model).__name__} has none"
-        )
 
 
 def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Tensor:

@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.registry import HOOKS
-from slotcon_plugin.visualization.grouped import group_photos, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos
 from slotcon_plugin.visualization.sheet import contact_sheet
 
 
@@ -47,7 +47,7 @@ class GroupingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the photos; draw the groupings before training."""
-        require_prototypes(_unwrapped(runner), "GroupingPicturesHook")
+        _unwrapped(runner).require("groups", "GroupingPicturesHook")
         if self.photos is None:
             source = runner.train_dataloader.dataset.source
             self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]

@@ -94,8 +94,7 @@ def visualize_retrieval(
     if outside:
         raise ValueError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
     model = load_pretrainer(config, checkpoint, device)
-    if not hasattr(model, "embed"):
-        raise ValueError(f"retrieval needs a pretrainer with a dense embedding (VADeR), not {type(model).__name__}")
+    model.require("embeds_pixels", "retrieval")
     photos = read_photo(first), read_photo(second)
     maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
     chosen = torch.tensor(points)

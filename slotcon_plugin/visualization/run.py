@@ -8,7 +8,7 @@ from pathlib import Path
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.visualization import curves
-from slotcon_plugin.visualization.grouped import group_photos, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos
 from slotcon_plugin.visualization.page import require_picture_path, write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
 from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
@@ -21,7 +21,7 @@ def visualize_groups(
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
-    require_prototypes(model, "tools/visualize_groups.py")
+    model.require("groups", "tools/visualize_groups.py")
     grouped = group_photos(model, paths, size, branch=branch)
     figures = [(photo.name, photo_beside_overlay(photo, height=420)) for photo in grouped]
     return write_pictures(out, f"Groupings of {Path(checkpoint).name}", contact_sheet(grouped), figures)
@@ -43,7 +43,7 @@ def visualize_prototypes(
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
-    require_prototypes(model, "tools/visualize_prototypes.py")
+    model.require("groups", "tools/visualize_prototypes.py")
     found = find_nearest_segments(model, paths, nearest, size)
     count = len(found.usage)
     chosen = list(prototypes) if prototypes else found.most_used(most_used)

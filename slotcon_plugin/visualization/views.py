@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from slotcon_plugin.data import SampleKey, TwoViewDataset
 from slotcon_plugin.data.photometric import apply_photometric
@@ -32,7 +33,7 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
 
     From left to right: the photo with both crops; the two views with the region that both show outlined in yellow; that
     region of each view after the inverse augmentation; and alternate tiles of the latter two, whose edges meet where
-    the geometry is right.
+    the geometry is right. Crops that were drawn independently may share nothing; then the row ends after the views.
 
     Args:
         dataset: of two views.
@@ -45,19 +46,18 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
     pixels = sample["views"].float() / 255  # (2, 3, S, S)
     if augment:
         pixels = apply_photometric(pixels, sample["photometric"])
-    shared = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0]
-    aligned = align_to_overlap(pixels, shared, sample["flipped"])
-    tile = (torch.arange(aligned.shape[-1]) * _TILES // aligned.shape[-1]) % 2
-    mixed = torch.where((tile[:, None] == tile)[None], aligned[0], aligned[1])
-
     photo = Image.fromarray(read_photo(dataset.source.path(index)))
     scale = height / photo.height
     photo = _outlined(fit_height(photo, height), sample["crop_boxes"].numpy() * scale, (_FIRST, _SECOND))
-    view_pictures = [
-        _outlined(fit_height(_picture(view), height), box.numpy()[None] * height, (_SHARED,))
-        for view, box in zip(pixels, shared)
-    ]
-    pictures = [photo, *view_pictures, *(fit_height(_picture(maps), height) for maps in (*aligned, mixed))]
+    pictures = [photo, *(fit_height(_picture(view), height) for view in pixels)]
+    if box_iou(*sample["crop_boxes"][:, None]).item() > 0:
+        shared = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0]
+        for picture, box in zip(pictures[1:], shared):
+            _outlined(picture, box.numpy()[None] * height, (_SHARED,))
+        aligned = align_to_overlap(pixels, shared, sample["flipped"])
+        tile = (torch.arange(aligned.shape[-1]) * _TILES // aligned.shape[-1]) % 2
+        mixed = torch.where((tile[:, None] == tile)[None], aligned[0], aligned[1])
+        pictures += [fit_height(_picture(maps), height) for maps in (*aligned, mixed)]
     first, second = (" (flipped)" if flip else "" for flip in sample["flipped"].tolist())
     name = printable(os.path.basename(dataset.source.path(index)))
     notes = (

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from slotcon_plugin.convert import ConversionError, read_checkpoint
+from slotcon_plugin.convert.metadata import PRETRAINING_KEY
 
 from .conftest import torchvision_file
 
@@ -67,3 +68,38 @@ def test_half_precision_and_missing_counters_become_complete_float32(tmp_path):
     canonical = read_checkpoint(torchvision_file(tmp_path / "x.pth", edit=old_and_half))
     assert {value.dtype for value in canonical.state_dict.values()} == {torch.float32, torch.int64}
     assert canonical.state_dict["bn1.num_batches_tracked"].item() == 0
+
+
+def declaring(tmp_path, **declared):
+    """A checkpoint of this project's names, with student and teacher that differ, that declares itself."""
+    path = torchvision_file(tmp_path / "x.pth")
+    backbone = torch.load(path, weights_only=True)
+    branches = {"teacher": 0.0, "student": 1.0}
+    weights = {
+        f"{branch}.backbone.{name}": value + shift if value.is_floating_point() else value
+        for branch, shift in branches.items()
+        for name, value in backbone.items()
+    }
+    torch.save({"state_dict": weights, **({PRETRAINING_KEY: declared} if declared else {})}, path)
+    return path
+
+
+def test_a_checkpoint_that_declares_itself_is_believed(tmp_path):
+    """A method that this package has never heard of, whose student is what is transferred."""
+    path = declaring(
+        tmp_path, method="mine", branch="student", colour_order="BGR", mean=[103.53, 116.28, 123.675], std=[1.0] * 3
+    )
+    meta = read_checkpoint(path).meta
+    assert (meta["method"], meta["branch"]) == ("mine", "student")
+    assert (meta["colour_order"], meta["mean"], meta["std"]) == ("BGR", [103.53, 116.28, 123.675], [1.0] * 3)
+    assert read_checkpoint(path, which="teacher").meta["branch"] == "teacher"
+
+
+@pytest.mark.parametrize(("key", "method"), [("teacher.grouping.prototypes", "slotcon"), ("queue.keys", "unknown")])
+def test_an_older_checkpoint_is_named_by_its_keys_or_not_at_all(tmp_path, key, method):
+    path = declaring(tmp_path)
+    content = torch.load(path, weights_only=True)
+    content["state_dict"][key] = torch.zeros(1)
+    torch.save(content, path)
+    meta = read_checkpoint(path).meta
+    assert (meta["method"], meta["branch"], meta["colour_order"]) == (method, "teacher", "RGB")

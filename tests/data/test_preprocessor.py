@@ -20,30 +20,30 @@ def batch(folder):
 
 
 def test_views_without_augmentation_are_the_normalised_crops(batch):
-    out = MODELS.build(dict(type="slotcon_plugin.TwoViewPreprocessor", augment=False))(batch, True)
-    assert set(out) == {"views", "crop_boxes", "flipped", "sample_index"}
+    out = MODELS.build(dict(type="slotcon_plugin.TwoViewPreprocessor", augment=False))(batch, True)["inputs"]
     for view in range(2):
         expected = (batch["views"][:, view] / 255 - MEAN[:, None, None]) / STD[:, None, None]
-        torch.testing.assert_close(out["views"][view], expected, atol=1e-6, rtol=0)
-    assert torch.equal(out["crop_boxes"], batch["crop_boxes"])
+        torch.testing.assert_close(out.views[view], expected, atol=1e-6, rtol=0)
+    for name in ("crop_boxes", "flipped", "sample_index"):
+        assert torch.equal(getattr(out, name), batch[name])
 
 
 def test_each_view_of_each_sample_gets_its_own_parameters(batch):
     before = {name: value.clone() for name, value in batch.items()}
-    out = TwoViewPreprocessor()(batch, True)
+    out = TwoViewPreprocessor()(batch, True)["inputs"]
     for view in range(2):
         for n in range(5):
             pixels = apply_photometric(batch["views"][n, view][None] / 255, batch["photometric"][n, view][None])[0]
             expected = (pixels - MEAN[:, None, None]) / STD[:, None, None]
-            torch.testing.assert_close(out["views"][view][n], expected, atol=2e-5, rtol=0)
+            torch.testing.assert_close(out.views[view][n], expected, atol=2e-5, rtol=0)
     assert all(torch.equal(batch[name], before[name]) for name in batch)
 
 
 def test_memory_format(batch):
-    assert all(view.is_contiguous() for view in TwoViewPreprocessor()(batch)["views"])
-    out = TwoViewPreprocessor(channels_last=True)(batch)
-    assert all(view.is_contiguous(memory_format=torch.channels_last) for view in out["views"])
-    torch.testing.assert_close(out["views"][1], TwoViewPreprocessor()(batch)["views"][1], rtol=0, atol=1e-6)
+    assert all(view.is_contiguous() for view in TwoViewPreprocessor()(batch)["inputs"].views)
+    out = TwoViewPreprocessor(channels_last=True)(batch)["inputs"]
+    assert all(view.is_contiguous(memory_format=torch.channels_last) for view in out.views)
+    torch.testing.assert_close(out.views[1], TwoViewPreprocessor()(batch)["inputs"].views[1], rtol=0, atol=1e-6)
 
 
 def test_wrong_input_is_told(batch):
@@ -53,6 +53,15 @@ def test_wrong_input_is_told(batch):
         TwoViewPreprocessor(mean=(123.675, 116.28, 103.53))
 
 
+def test_it_says_what_the_network_is_fed():
+    """The numbers of a detector's config, which normalises pixels in 0..255."""
+    assert TwoViewPreprocessor().input_convention == {
+        "colour_order": "RGB",
+        "mean": [123.675, 116.28, 103.53],
+        "std": [58.395, 57.12, 57.375],
+    }
+
+
 def test_nothing_of_it_is_saved_in_checkpoints():
     assert TwoViewPreprocessor().state_dict() == {}
 
@@ -60,6 +69,6 @@ def test_nothing_of_it_is_saved_in_checkpoints():
 def test_nothing_is_read_back_from_the_device(batch, monkeypatch):
     """The meta device has no values to read, so every wait for a result would raise there."""
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
-    out = TwoViewPreprocessor().to("meta")(batch, True)
-    assert [view.shape for view in out["views"]] == [(5, 3, 24, 24)] * 2
-    assert out["views"][0].device.type == "meta"
+    out = TwoViewPreprocessor().to("meta")(batch, True)["inputs"]
+    assert [view.shape for view in out.views] == [(5, 3, 24, 24)] * 2
+    assert out.views[0].device.type == "meta"

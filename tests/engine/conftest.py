@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
 from slotcon_plugin.registry import DATASETS, MODELS
 
@@ -49,12 +50,8 @@ class PlainPreprocessor(torch.nn.Module):
 
     def forward(self, data, training=False):
         views = data["views"].float() / 255 - 0.5
-        return dict(
-            views=[views[:, 0], views[:, 1]],
-            crop_boxes=data["crop_boxes"],
-            flipped=data["flipped"],
-            sample_index=data["sample_index"],
-        )
+        geometry = (data[name] for name in ("crop_boxes", "flipped", "sample_index"))
+        return dict(inputs=TwoViewBatch((views[:, 0], views[:, 1]), *geometry))
 
 
 @MODELS.register_module(force=True)

@@ -131,3 +131,10 @@ def test_a_checkpoint_of_another_model_stops_the_run():
     ExactResumeHook().after_load_checkpoint(runner, {"state_dict": state})
     with pytest.raises(ValueError, match=r"'weight' \(checkpoint \(2, 3\), model \(2, 2\)\)"):
         ExactResumeHook().after_load_checkpoint(runner, {"state_dict": nn.Linear(3, 2).state_dict()})
+
+
+def test_every_checkpoint_declares_its_method(tiny, tmp_path):
+    tiny(hooks=[dict(type="DeclarationHook")], epochs=1).train()
+    declared = torch.load(tmp_path / "iter_3.pth", weights_only=True)["pretraining"]
+    assert (declared["method"], declared["branch"]) == ("slotcon", "teacher")
+    assert declared["backbone"] == {"type": "TinyBackbone"}

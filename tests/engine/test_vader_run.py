@@ -60,5 +60,7 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, config):
     # six batches of four photos with 32 pixels have gone round a queue of 300 twice and a bit
     assert ends[0]["queue.position"].item() == 6 * 4 * 32 % 300
     assert ends[0]["queue.image_ids"].unique().tolist() == list(range(8))
+    declared = torch.load(tmp_path / "straight/iter_6.pth", weights_only=False)["pretraining"]
+    assert (declared["method"], declared["mean"][0], declared["backbone"]["depth"]) == ("vader", 123.675, 18)
     model = load_pretrainer(config("straight"), tmp_path / "straight/iter_6.pth")
     assert torch.equal(model.queue.keys, ends[0]["queue.keys"])

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.evaluation.run import (
@@ -19,6 +20,7 @@ from slotcon_plugin.evaluation.run import (
     probe_arms,
 )
 from slotcon_plugin.evaluation.unsupervised import score_counts
+from slotcon_plugin.models import BasePretrainer, Method
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.registry import HOOKS
@@ -105,6 +107,9 @@ def test_a_real_model_against_naive_code(config, demo):
 class Painter(nn.Module):
     """A model whose prototypes are exactly the classes of the demo scenes, in another order."""
 
+    method = Method("painter", "Painter", groups=True)
+    require = BasePretrainer.require
+
     def __init__(self, labels):
         super().__init__()
         self.labels = labels
@@ -128,9 +133,15 @@ def test_a_perfect_grouping_scores_100(demo):
         assert score.miou == score.pixel_accuracy == 100
 
 
+class Wordless(Painter):
+    """Whatever it can do, its declaration says that it has no prototypes."""
+
+    method = Method("wordless", "Wordless")
+
+
 def test_a_method_without_prototypes_is_refused(demo):
-    with pytest.raises(ValueError, match=r"Identity has no prototypes.*eval_probe"):
-        segment_unsupervised(nn.Identity(), open_labelled_set(demo, "val"))
+    with pytest.raises(UserError, match=r"needs a method with prototypes.*Wordless has none"):
+        segment_unsupervised(Wordless([]), open_labelled_set(demo, "val"))
 
 
 def test_result_file(config, checkpoint, demo, tmp_path):
@@ -184,8 +195,8 @@ def test_hook_finds_mistakes_before_training(demo):
         UnsupervisedSegHook(data=str(demo / "nowhere"))
     with pytest.raises(ValueError, match="at least 1 epoch, got 0"):
         UnsupervisedSegHook(data=str(demo), interval=0)
-    with pytest.raises(ValueError, match="has no prototypes"):
-        UnsupervisedSegHook(data=str(demo)).before_train(SimpleNamespace(model=nn.Identity(), iter=0))
+    with pytest.raises(ValueError, match="Wordless has none"):
+        UnsupervisedSegHook(data=str(demo)).before_train(SimpleNamespace(model=Wordless([]), iter=0))
 
 
 def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):

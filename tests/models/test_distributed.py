@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
 from slotcon_plugin.models.grouping import Grouping
@@ -48,14 +49,14 @@ def build() -> SlotCon:
 
 def batch():
     generator = torch.Generator().manual_seed(1)
-    views = [torch.randn(8, 3, 64, 64, generator=generator) for _ in range(2)]
+    views = tuple(torch.randn(8, 3, 64, 64, generator=generator) for _ in range(2))
     low = torch.rand(8, 2, 2, generator=generator) * 30
     crop_boxes = torch.cat([low, low + 50 + torch.rand(8, 2, 2, generator=generator) * 40], dim=-1)
-    return views, crop_boxes, torch.rand(8, 2, generator=generator) < 0.5
+    return TwoViewBatch(views, crop_boxes, torch.rand(8, 2, generator=generator) < 0.5, torch.arange(8))
 
 
-def loss_and_gradients(model, views, crop_boxes, flipped):
-    losses = model.loss(views, crop_boxes, flipped)
+def loss_and_gradients(model, data):
+    losses = model.loss(data)
     model.parse_losses(losses)[0].backward()
     return {
         "losses": torch.stack([losses["loss_group"], losses["loss_slot"]]).detach(),
@@ -66,15 +67,15 @@ def loss_and_gradients(model, views, crop_boxes, flipped):
 
 
 def half_of_the_batch(rank):
-    views, crop_boxes, flipped = batch()
+    (first, second), *rest = batch()
     mine = slice(rank * 4, rank * 4 + 4)
-    return loss_and_gradients(build(), [v[mine] for v in views], crop_boxes[mine], flipped[mine])
+    return loss_and_gradients(build(), TwoViewBatch((first[mine], second[mine]), *(part[mine] for part in rest)))
 
 
 @pytest.mark.slow
 def test_two_ranks_are_one_process_with_both_halves(tmp_path):
     ranks = on_two_ranks(half_of_the_batch, tmp_path)
-    want = loss_and_gradients(build(), *batch())
+    want = loss_and_gradients(build(), batch())
     torch.testing.assert_close((ranks[0]["losses"] + ranks[1]["losses"]) / 2, want["losses"], rtol=1e-4, atol=1e-5)
     for name, gradient in want["gradients"].items():
         got = (ranks[0]["gradients"][name] + ranks[1]["gradients"][name]) / 2  # what DDP leaves on each rank

@@ -7,6 +7,7 @@ import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from torch import nn
 
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
 from slotcon_plugin.registry import MODELS
 
@@ -39,10 +40,10 @@ def build(**changes) -> SlotCon:
 
 def losses_and_gradients(model: nn.Module, side: int = 64):
     generator = torch.Generator().manual_seed(1)
-    views = [torch.randn(8, 3, side, side, generator=generator) for _ in range(2)]
+    views = tuple(torch.randn(8, 3, side, side, generator=generator) for _ in range(2))
     crop_boxes = torch.tensor([[[0.0, 0, 100, 80], [20, 10, 90, 100]]]).repeat(8, 1, 1)
     flipped = torch.tensor([[False, True]]).repeat(8, 1)
-    losses = model(views, crop_boxes, flipped, mode="loss")
+    losses = model(TwoViewBatch(views, crop_boxes, flipped, torch.arange(8)), mode="loss")
     model.parse_losses(losses)[0].backward()
     gradients = {name: p.grad for name, p in model.student.named_parameters()}
     return torch.stack([losses["loss_group"], losses["loss_slot"]]).detach(), gradients

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import roi_align
 
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon, TimmBackbone, TorchvisionResNet
 
 
@@ -26,15 +27,16 @@ def build(**changes) -> SlotCon:
 
 def batch(size: int = 3, side: int = 64, seed: int = 1):
     generator = torch.Generator().manual_seed(seed)
-    views = [torch.randn(size, 3, side, side, generator=generator) for _ in range(2)]
+    views = tuple(torch.randn(size, 3, side, side, generator=generator) for _ in range(2))
     boxes = torch.tensor([[[0.0, 0, 100, 80], [20, 10, 90, 100]], [[5, 5, 60, 60], [0, 0, 80, 80]]])
     crop_boxes = boxes.repeat(size // 2 + 1, 1, 1)[:size]
     flipped = torch.tensor([[False, True], [True, True], [False, False]]).repeat(size // 3 + 1, 1)[:size]
-    return views, crop_boxes, flipped
+    return TwoViewBatch(views, crop_boxes, flipped, torch.arange(size))
 
 
-def slow_loss(model: SlotCon, views, crop_boxes, flipped) -> tuple[float, float]:
+def slow_loss(model: SlotCon, batch: TwoViewBatch) -> tuple[float, float]:
     """Sections 3.2 and 3.3 with loops; BatchNorm layers are taken from the model, one forward a view and branch."""
+    views, crop_boxes, flipped, _ = batch
 
     def project(parts, view):
         return parts["projector"](parts["backbone"](view)[-1])
@@ -99,8 +101,8 @@ def test_loss_equals_the_slow_one():
     for p in model.teacher.parameters():
         p.data.mul_(1.1).add_(0.01)  # so that the branches differ
     model.center.value.uniform_(-0.1, 0.1)
-    want = slow_loss(copy.deepcopy(model).train(), *batch(size=8, side=96))
-    got = model.train().loss(*batch(size=8, side=96))
+    want = slow_loss(copy.deepcopy(model).train(), batch(size=8, side=96))
+    got = model.train().loss(batch(size=8, side=96))
     assert model.monitor["num_queries"] > 8
     assert got["loss_group"].item() == pytest.approx(want[0], rel=1e-4)
     assert got["loss_slot"].item() == pytest.approx(want[1], rel=1e-3)
@@ -108,7 +110,7 @@ def test_loss_equals_the_slow_one():
 
 def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter():
     model = build().train()
-    loss, _ = model.parse_losses(model.loss(*batch()))
+    loss, _ = model.parse_losses(model.loss(batch()))
     loss.backward()
     assert [name for name, p in model.student.named_parameters() if p.grad is None] == []
     assert [name for name, p in model.teacher.named_parameters() if p.grad is not None or p.requires_grad] == []
@@ -116,20 +118,24 @@ def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter():
 
 def test_identical_views_of_equal_branches_agree():
     model = build(student_temperature=0.07).eval()  # no centring, same temperature: cross-entropy = entropy
-    views, crop_boxes, flipped = batch()
-    crop_boxes, flipped = crop_boxes[:, :1].repeat(1, 2, 1), torch.zeros_like(flipped)
-    losses = model.loss([views[0], views[0]], crop_boxes, flipped)
+    data = batch()
+    same = TwoViewBatch(
+        views=(data.views[0], data.views[0]),
+        crop_boxes=data.crop_boxes[:, :1].repeat(1, 2, 1),
+        flipped=torch.zeros_like(data.flipped),
+        sample_index=data.sample_index,
+    )
+    losses = model.loss(same)
     assert losses["loss_group"].item() == pytest.approx(losses["teacher_entropy"].item(), rel=1e-4)
 
 
 def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient():
     model = build().train()
-    views, crop_boxes, flipped = batch(size=2)
     # every position of the student belongs to prototype 0, every position of the teacher to prototype 1
     for owner, parts in enumerate((model.student, model.teacher)):
         parts["projector"].layers[-1].bias.data.fill_(100.0)
         parts["grouping"].prototypes.data.fill_(-1.0)[owner] = 1.0
-    losses = model.loss(views, crop_boxes, flipped)
+    losses = model.loss(batch(size=2))
     assert model.monitor["num_queries"].item() == 0
     assert losses["loss_slot"].item() == 0
     model.parse_losses(losses)[0].backward()
@@ -155,11 +161,10 @@ def test_teacher_follows_the_cosine_schedule():
 
 def test_center_moves_once_a_loss():
     model = build().train()
-    model.loss(*batch())
-    views, *_ = batch()
+    model.loss(batch())
     assert model.center.value.abs().max() > 0
     before = model.center.value.clone()
-    model.group(views[0])
+    model.group(batch().views[0])
     assert model.center.value.equal(before)
 
 
@@ -217,7 +222,7 @@ def test_dilated_resnet_equals_torchvisions():
 def test_timm_backbones_pretrain(name):
     kwargs = {"img_size": 64} if name.startswith("vit") else {}
     model = build(backbone={"type": "TimmBackbone", "name": name, **kwargs}).train()
-    loss, _ = model.parse_losses(model.loss(*batch(size=2)))
+    loss, _ = model.parse_losses(model.loss(batch(size=2)))
     loss.backward()
     assert torch.isfinite(loss)
     assert isinstance(model.student["backbone"], TimmBackbone)

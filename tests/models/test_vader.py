@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 
+from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import VADeR
 from slotcon_plugin.models.pixel_pairs import sample_pairs
 
@@ -23,8 +24,8 @@ def make_vader(**options):
 
 def batch(size=3, first=0, side=64):
     boxes = torch.tensor([[0.0, 0.0, 64.0, 64.0], [16.0, 8.0, 64.0, 56.0]]).expand(size, 2, 4)
-    return dict(
-        views=[torch.randn(size, 3, side, side) for _ in range(2)],
+    return TwoViewBatch(
+        views=tuple(torch.randn(size, 3, side, side) for _ in range(2)),
         crop_boxes=boxes,
         flipped=torch.rand(size, 2) < 0.5,
         sample_index=torch.arange(first, first + size),
@@ -38,14 +39,14 @@ def vader():
 
 def naive_loss(model, data):
     """Every step of the method in loops, from the maps on: correspondence, bilinear reading, InfoNCE over the queue."""
-    first = model.embed(data["views"][0], "student")
-    second = model.embed(data["views"][1], "teacher")
+    first = model.embed(data.views[0], "student")
+    second = model.embed(data.views[1], "teacher")
     size = first.shape[-1]
-    index = sample_pairs(data["crop_boxes"], data["flipped"], (size, size), model.num_pairs).index
+    index = sample_pairs(data.crop_boxes, data.flipped, (size, size), model.num_pairs).index
     total, keys = 0.0, []
     for b in range(len(first)):
-        (l1, t1, r1, b1), (l2, t2, r2, b2) = data["crop_boxes"][b].tolist()
-        flip1, flip2 = data["flipped"][b].tolist()
+        (l1, t1, r1, b1), (l2, t2, r2, b2) = data.crop_boxes[b].tolist()
+        flip1, flip2 = data.flipped[b].tolist()
         for i in index[b].tolist():
             u, v = (i % size + 0.5) / size, (i // size + 0.5) / size
             x, y = l1 + (1 - u if flip1 else u) * (r1 - l1), t1 + v * (b1 - t1)
@@ -62,7 +63,7 @@ def naive_loss(model, data):
             query = F.normalize(first[b, :, i // size, i % size], dim=0)
             scores = [query @ key]
             for row_of_queue, image in zip(model.queue.keys, model.queue.image_ids.tolist()):
-                if image not in (-1, data["sample_index"][b].item()):
+                if image not in (-1, data.sample_index[b].item()):
                     scores.append(query @ row_of_queue)
             scores = torch.stack(scores) / model.temperature
             total = total + scores.logsumexp(0) - scores[0]
@@ -78,7 +79,7 @@ def test_loss_and_queue_equal_a_loop():
     torch.manual_seed(1)
     expected, keys = naive_loss(vader, data)
     torch.manual_seed(1)
-    out = vader(**data, mode="loss")
+    out = vader(data, mode="loss")
     assert out["loss_pixel"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert expected.item() > 1
     # the batch's keys are written after the loss: rows 30..39, then 0..7
@@ -92,15 +93,15 @@ def test_loss_and_queue_equal_a_loop():
 def test_keys_of_the_same_image_are_no_negatives(vader):
     """An epoch shorter than the queue: with only its own keys in the queue, an image has no negatives and no loss."""
     data = batch(size=1, first=9)
-    assert vader(**data, mode="loss")["loss_pixel"].item() == 0.0
-    assert vader(**data, mode="loss")["loss_pixel"].item() == 0.0
-    data["sample_index"] += 1
-    assert vader(**data, mode="loss")["loss_pixel"].item() > 0.1
+    assert vader(data, mode="loss")["loss_pixel"].item() == 0.0
+    assert vader(data, mode="loss")["loss_pixel"].item() == 0.0
+    data = data._replace(sample_index=data.sample_index + 1)
+    assert vader(data, mode="loss")["loss_pixel"].item() > 0.1
 
 
 def test_gradient_reaches_every_part_of_the_student_and_none_of_the_teacher(vader):
-    vader(**batch(), mode="loss")
-    vader(**batch(first=3), mode="loss")["loss_pixel"].backward()
+    vader(batch(), mode="loss")
+    vader(batch(first=3), mode="loss")["loss_pixel"].backward()
     for name, parameter in vader.student.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
@@ -111,10 +112,12 @@ def test_gradient_reaches_every_part_of_the_student_and_none_of_the_teacher(vade
 def test_identical_branches_and_views_are_perfectly_retrieved():
     model = make_vader().eval()
     data = batch()
-    data["views"][1] = data["views"][0]
-    data["crop_boxes"] = data["crop_boxes"][:, :1].expand(-1, 2, -1)
-    data["flipped"] = data["flipped"][:, :1].expand(-1, 2)
-    figures = model(**data, mode="loss")
+    data = data._replace(
+        views=(data.views[0], data.views[0]),
+        crop_boxes=data.crop_boxes[:, :1].expand(-1, 2, -1),
+        flipped=data.flipped[:, :1].expand(-1, 2),
+    )
+    figures = model(data, mode="loss")
     assert figures["pixel_accuracy"].item() == 1.0
     assert figures["positive_similarity"].item() == pytest.approx(1.0, abs=1e-5)
 
@@ -137,7 +140,7 @@ def test_a_resumed_run_repeats_the_run_bit_for_bit(vader):
 
     def train(model, optimizer, data, i):
         torch.manual_seed(i)
-        optimizer.update_params(model(**data, mode="loss")["loss_pixel"])
+        optimizer.update_params(model(data, mode="loss")["loss_pixel"])
         model.update_teacher()
 
     optimizer = OptimWrapper(torch.optim.SGD(vader.student.parameters(), lr=0.01))
@@ -184,9 +187,7 @@ def test_starts_from_a_checkpoint_of_another_method(tmp_path, vader):
         other.init_weights()
 
 
-def test_what_cannot_work_is_refused(vader):
-    with pytest.raises(ValueError, match="sample_index"):
-        vader(**{**batch(), "sample_index": None}, mode="loss")
+def test_what_cannot_work_is_refused():
     for option, value in (("temperature", 0), ("num_pairs", 0), ("interpolation", "bicubic"), ("queue_size", 0)):
         with pytest.raises(ValueError):
             make_vader(**{option: value})

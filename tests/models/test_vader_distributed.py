@@ -18,6 +18,7 @@ def work(rank, ranks, folder):
 
     The views coincide and every pixel is a pair, so that which pixels are drawn does not matter.
     """
+    from slotcon_plugin.geometry import TwoViewBatch
     from slotcon_plugin.models import VADeR
     from slotcon_plugin.models.distributed import all_reduce_sum
 
@@ -38,10 +39,12 @@ def work(rank, ranks, folder):
         views = [torch.randn(BATCH, 3, SIDE, SIDE) for _ in range(2)]
         model.zero_grad()
         out = model(
-            [view[mine] for view in views],
-            boxes[mine],
-            torch.zeros(BATCH, 2, dtype=torch.bool)[mine],
-            torch.arange(BATCH)[mine] + 2 * step,  # half of the photos come back in the second step
+            TwoViewBatch(
+                (views[0][mine], views[1][mine]),
+                boxes[mine],
+                torch.zeros(BATCH, 2, dtype=torch.bool)[mine],
+                torch.arange(BATCH)[mine] + 2 * step,  # half of the photos come back in the second step
+            ),
             mode="loss",
         )
         out["loss_pixel"].backward()

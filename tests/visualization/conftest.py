@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from slotcon_plugin.models import Grouping
+from slotcon_plugin.models import BasePretrainer, Grouping, Method
 from slotcon_plugin.models.grouping import present_prototypes
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
@@ -13,6 +13,9 @@ RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
 class ColourModel(torch.nn.Module):
     """Prototypes 0, 1, 2 are red, green and blue, prototype 3 is never chosen; a map of stride 8."""
+
+    method = Method("colour", "Colour", groups=True)
+    require = BasePretrainer.require
 
     def __init__(self):
         super().__init__()

@@ -3,8 +3,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
+from slotcon_plugin.models import Method
 from slotcon_plugin.registry import HOOKS
 from slotcon_plugin.visualization.colors import prototype_colors
 
@@ -68,6 +68,6 @@ def test_a_resumed_run_does_not_draw_at_its_start(runner):
 def test_options_are_checked(runner):
     with pytest.raises(ValueError, match="1 or more, got 0 and 6"):
         HOOKS.build(dict(type="GroupingPicturesHook", interval=0))
-    runner.model = torch.nn.Linear(1, 1)
-    with pytest.raises(ValueError, match="GroupingPicturesHook needs a pretrainer with prototypes"):
+    runner.model.method = Method("mine", "Mine")
+    with pytest.raises(ValueError, match="GroupingPicturesHook needs a method with prototypes"):
         HOOKS.build(dict(type="GroupingPicturesHook")).before_train(runner)

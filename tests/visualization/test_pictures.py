@@ -9,7 +9,7 @@ from PIL import Image
 
 from slotcon_plugin.photos import read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import group_photos, model_input, require_prototypes
+from slotcon_plugin.visualization.grouped import group_photos, model_input
 from slotcon_plugin.visualization.page import write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
 from slotcon_plugin.visualization.sheet import contact_sheet, inner_point, legend
@@ -32,9 +32,6 @@ def test_input_has_sides_of_multiples_of_32_and_is_normalised(model):
     torch.testing.assert_close(pixels, torch.full_like(pixels, 2.0))  # (1 - .5) / .25
 
 
-def test_a_pretrainer_without_prototypes_is_refused():
-    with pytest.raises(ValueError, match="needs a pretrainer with prototypes, such as SlotCon; Linear has none"):
-        require_prototypes(torch.nn.Linear(1, 1), "this")
 
 
 def test_the_number_stands_inside_its_segment():

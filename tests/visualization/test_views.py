@@ -47,6 +47,13 @@ def test_shared_region_is_outlined_in_each_view(photos):
         assert seen == pytest.approx(box.tolist(), abs=1)
 
 
+def test_views_that_share_nothing_are_shown_without_their_overlap(photos):
+    dataset = TwoViewDataset(ImageFolder(photos), view_size=32, scale=(0.08, 0.1), min_overlap=0)
+    widths = {views_row(dataset, SampleKey(0, epoch, 0), height=32).width for epoch in range(20)}
+    assert len(widths) == 2
+    assert max(widths) - min(widths) == 3 * (32 + 8)
+
+
 def test_a_row_for_each_sample(photos):
     dataset = TwoViewDataset(ImageFolder(photos), view_size=32)
     one = views_sheet(dataset, [SampleKey(0, 0, 0)], height=32)

@@ -15,6 +15,7 @@ default_hooks = dict(
         type="CheckpointHook", by_epoch=False, interval=1000, max_keep_ckpts=3, backend_args=dict(backend="atomic")
     ),
     teacher=dict(type="TeacherUpdateHook"),
+    declaration=dict(type="DeclarationHook"),
     exact_resume=dict(type="ExactResumeHook"),
     slot_health=dict(type="SlotHealthHook", interval=50),
     nan_guard=dict(type="NanGuardHook"),

@@ -1,7 +1,7 @@
 """Self-supervised algorithms: wiring only; what they compute lives in the neighbouring files."""
 
-from slotcon_plugin.models.pretrainers.base import BasePretrainer
+from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.models.pretrainers.slotcon import SlotCon
 from slotcon_plugin.models.pretrainers.vader import VADeR
 
-__all__ = ["BasePretrainer", "SlotCon", "VADeR"]
+__all__ = ["BasePretrainer", "Method", "SlotCon", "VADeR"]

@@ -3,19 +3,50 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from slotcon_plugin.convert.metadata import PRETRAINING_KEY
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.geometry import TwoViewBatch
+from slotcon_plugin.models.backbones import describe_backbone
+from slotcon_plugin.models.build import plain
 from slotcon_plugin.models.distributed import synchronise_batchnorm
 from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher
+from slotcon_plugin.registry import MODELS
+
+# Ability of a method -> what a pretrainer has that has it, for messages.
+_ABILITIES = {"groups": "prototypes (SlotCon)", "embeds_pixels": "a dense embedding (VADeR)"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a pretrainer is and what can be done with it; tools, converters and tables go by this.
+
+    Attributes:
+        name: in metadata and result files, ``'slotcon'``.
+        title: for people, ``'SlotCon'``.
+        transfers: the branch that its authors transfer.
+        groups: it has ``group(images, branch)``, a :class:`~slotcon_plugin.models.Grouping` by prototypes.
+        embeds_pixels: it has ``embed(images, branch)``, an embedding ``(B, D, h, w)`` of each position.
+    """
+
+    name: str
+    title: str
+    transfers: Literal["teacher", "student"] = "teacher"
+    groups: bool = False
+    embeds_pixels: bool = False
 
 
 class BasePretrainer(BaseModel):
     """A student that learns by gradient and a teacher that averages it.
 
-    A subclass builds the student's parts, calls :meth:`set_branches` with them, and implements :meth:`loss`.
+    A subclass names its :attr:`method`, builds the student's parts, calls :meth:`set_branches` with them, and
+    implements :meth:`loss`.
 
     Args:
         teacher_momentum: momentum of the teacher at the start.
@@ -35,6 +66,11 @@ class BasePretrainer(BaseModel):
 
     dense_parts = ("backbone", "projector")
 
+    @property
+    @abstractmethod
+    def method(self) -> Method:
+        """A class attribute of each pretrainer: ``method = Method("slotcon", "SlotCon", groups=True)``."""
+
     def __init__(
         self,
         teacher_momentum: float = 0.99,
@@ -46,9 +82,9 @@ class BasePretrainer(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
         if not 0 <= teacher_momentum <= 1:
-            raise ValueError(f"teacher_momentum must be in [0, 1], got {teacher_momentum}")
+            raise UserError(f"teacher_momentum must be in [0, 1], got {teacher_momentum}")
         if teacher_momentum_schedule not in ("cosine", "constant"):
-            raise ValueError(
+            raise UserError(
                 f"teacher_momentum_schedule must be 'cosine' or 'constant', got {teacher_momentum_schedule!r}"
             )
         self.teacher_momentum = teacher_momentum
@@ -58,7 +94,14 @@ class BasePretrainer(BaseModel):
         self.sync_bn = sync_bn
         self.total_steps = 0
         self.monitor: dict[str, Tensor] = {}
+        self._backbone_config: dict[str, Any] = {}
         self.register_buffer("teacher_steps", torch.zeros((), dtype=torch.int64))
+
+    def build_backbone(self, config: dict) -> tuple[nn.Module, tuple[int, ...], tuple[int, ...]]:
+        """A backbone from its config, with the channels and the strides of its stage maps."""
+        self._backbone_config = plain(config)
+        backbone = MODELS.build(config)
+        return backbone, *describe_backbone(backbone)
 
     def set_branches(self, student: nn.ModuleDict, teacher_parts: tuple[str, ...]) -> None:
         """Take the student's parts, copy those named into the teacher, and prepare both for the hardware."""
@@ -93,23 +136,40 @@ class BasePretrainer(BaseModel):
             momentum = cosine_momentum(momentum, self.teacher_steps.item(), self.total_steps)
         ema_update(self.teacher, self.student, momentum)
 
-    def forward(self, views, crop_boxes=None, flipped=None, sample_index=None, mode: str = "tensor"):
+    def require(self, ability: str, what_for: str) -> None:
+        """Refuse what this method cannot do.
+
+        Args:
+            ability: ``'groups'`` or ``'embeds_pixels'``, see :class:`Method`.
+            what_for: what asks for it.
+
+        Raises:
+            UserError: the method lacks the ability.
+        """
+        if not getattr(self.method, ability):
+            raise UserError(f"{what_for} needs a method with {_ABILITIES[ability]}; {self.method.title} has none")
+
+    def declare(self, checkpoint: dict) -> None:
+        """State in a checkpoint that is about to be written what wrote it, see :data:`PRETRAINING_KEY`."""
+        checkpoint[PRETRAINING_KEY] = {
+            "method": self.method.name,
+            "title": self.method.title,
+            "branch": self.method.transfers,
+            "groups": self.method.groups,
+            "embeds_pixels": self.method.embeds_pixels,
+            **getattr(self.data_preprocessor, "input_convention", {}),
+            "backbone": self._backbone_config,
+            "init": None,
+        }
+
+    def forward(self, inputs: TwoViewBatch | Tensor, mode: str = "tensor"):
         """mmengine's entry: ``mode='loss'`` for a batch of two views, ``mode='tensor'`` for plain images."""
         if mode == "loss":
-            return self.loss(views, crop_boxes, flipped, sample_index)
+            return self.loss(inputs)
         if mode == "tensor":
-            return self.extract_features(views)
+            return self.extract_features(inputs)
         raise ValueError(f"{type(self).__name__} knows mode='loss' and mode='tensor', got {mode!r}")
 
     @abstractmethod
-    def loss(
-        self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor, sample_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
-        """Losses (keys with ``loss``, summed by mmengine) and figures to log of two views of each image.
-
-        Args:
-            views: two ``(B, 3, S, S)`` normalised images.
-            crop_boxes: ``(B, 2, 4)`` xyxy in continuous source pixels.
-            flipped: ``(B, 2)`` bool.
-            sample_index: ``(B,)`` int64, which photo of the source each pair of views is of.
-        """
+    def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
+        """Losses (keys with ``loss``, summed by mmengine) and figures to log."""

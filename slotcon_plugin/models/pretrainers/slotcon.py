@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.geometry import align_to_overlap, overlap_boxes
-from slotcon_plugin.models.backbones import describe_backbone
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.geometry import TwoViewBatch, align_to_overlap, overlap_boxes
+from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.distributed import all_reduce_sum, gather_ranks, rank_offset, zero_like_loss
 from slotcon_plugin.models.grouping import Grouping
 from slotcon_plugin.models.losses import grouping_loss, slot_contrast_loss
-from slotcon_plugin.models.pretrainers.base import BasePretrainer
+from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.registry import MODELS
 
 
@@ -33,6 +34,8 @@ class SlotCon(BasePretrainer):
         kwargs: see :class:`BasePretrainer`.
     """
 
+    method = Method("slotcon", "SlotCon", groups=True)
+
     def __init__(
         self,
         backbone: dict,
@@ -48,51 +51,41 @@ class SlotCon(BasePretrainer):
     ) -> None:
         super().__init__(**kwargs)
         if min(student_temperature, teacher_temperature, contrast_temperature) <= 0:
-            raise ValueError("SlotCon: every temperature must be positive")
+            raise UserError("SlotCon: every temperature must be positive")
         if not 0 <= group_loss_weight <= 1:
-            raise ValueError(f"SlotCon: group_loss_weight must be in [0, 1], got {group_loss_weight}")
+            raise UserError(f"SlotCon: group_loss_weight must be in [0, 1], got {group_loss_weight}")
         self.student_temperature = student_temperature
         self.teacher_temperature = teacher_temperature
         self.contrast_temperature = contrast_temperature
         self.group_loss_weight = group_loss_weight
 
-        backbone = MODELS.build(backbone)
-        channels, _ = describe_backbone(backbone)
-        dim = projector.get("out_channels", 256)
-        grouping = MODELS.build({"type": "SemanticGrouping", **grouping, "channels": dim})
-        student = nn.ModuleDict(
-            {
-                "backbone": backbone,
-                "projector": MODELS.build({"type": "MLPHead", **projector, "in_channels": channels[-1]}),
-                "grouping": grouping,
-                "predictor": MODELS.build(
-                    {"type": "MLPHead", **predictor, "in_channels": dim, "out_channels": dim, "dims": 0}
-                ),
-            }
-        )
-        self.center = MODELS.build({"type": "Center", **(center or {}), "num_prototypes": len(grouping.prototypes)})
-        self.set_branches(student, teacher_parts=("backbone", "projector", "grouping"))
+        backbone, channels, _ = self.build_backbone(backbone)
+        projector = build_part("projector", projector, "MLPHead", in_channels=channels[-1], dims=2)
+        dim = projector.out_channels
+        grouping = build_part("grouping", grouping, "SemanticGrouping", channels=dim)
+        predictor = build_part("predictor", predictor, "MLPHead", in_channels=dim, out_channels=dim, dims=0)
+        self.center = build_part("center", center or {}, "Center", num_prototypes=len(grouping.prototypes))
+        student = {"backbone": backbone, "projector": projector, "grouping": grouping, "predictor": predictor}
+        self.set_branches(nn.ModuleDict(student), teacher_parts=("backbone", "projector", "grouping"))
 
     def group(self, images: Tensor, branch: str = "teacher") -> Grouping:
         """Grouping of normalised images ``(B, 3, H, W)`` at the stride of the backbone's last stage."""
         parts = self.branch(branch)
         return parts["grouping"](parts["projector"](self.extract_features(images, branch)[-1]))
 
-    def loss(
-        self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor, sample_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`."""
-        boxes = overlap_boxes(crop_boxes, flipped)
-        student = [self.group(view, "student") for view in views]
+        boxes = overlap_boxes(batch.crop_boxes, batch.flipped)
+        student = [self.group(view, "student") for view in batch.views]
         with torch.no_grad():
-            teacher = [self.group(view, "teacher") for view in views]
+            teacher = [self.group(view, "teacher") for view in batch.views]
 
         num_prototypes = len(self.student["grouping"].prototypes)
         aligned = [
             align_to_overlap(
                 torch.cat([student[i].assignment_logits, teacher[i].assignment_logits], dim=1),
                 boxes[:, i],
-                flipped[:, i],
+                batch.flipped[:, i],
             ).split(num_prototypes, dim=1)
             for i in (0, 1)
         ]

@@ -7,10 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.models.backbones import describe_backbone
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.geometry import TwoViewBatch
+from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.losses import PixelSimilarities, pixel_contrast_loss, pixel_similarities
 from slotcon_plugin.models.pixel_pairs import INTERPOLATIONS, sample_pairs, sample_points, take_pixels
-from slotcon_plugin.models.pretrainers.base import BasePretrainer
+from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.registry import MODELS
 
@@ -35,6 +37,7 @@ class VADeR(BasePretrainer):
         kwargs: see :class:`BasePretrainer`; the teacher's momentum is .999 throughout, as in MoCo.
     """
 
+    method = Method("vader", "VADeR", embeds_pixels=True)
     dense_parts = ("backbone", "decoder")
 
     def __init__(
@@ -54,19 +57,18 @@ class VADeR(BasePretrainer):
             teacher_momentum=teacher_momentum, teacher_momentum_schedule=teacher_momentum_schedule, **kwargs
         )
         if temperature <= 0:
-            raise ValueError(f"VADeR: temperature must be positive, got {temperature}")
+            raise UserError(f"VADeR: temperature must be positive, got {temperature}")
         if num_pairs < 1:
-            raise ValueError(f"VADeR: num_pairs must be at least 1, got {num_pairs}")
+            raise UserError(f"VADeR: num_pairs must be at least 1, got {num_pairs}")
         if interpolation not in INTERPOLATIONS:
-            raise ValueError(f"VADeR: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}")
+            raise UserError(f"VADeR: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}")
         self.num_pairs = num_pairs
         self.temperature = temperature
         self.interpolation = interpolation
         self.backbone_checkpoint = backbone_checkpoint
 
-        backbone = MODELS.build(backbone)
-        channels, strides = describe_backbone(backbone)
-        decoder = MODELS.build({"type": "FPNDecoder", **decoder, "in_channels": channels, "strides": strides})
+        backbone, channels, strides = self.build_backbone(backbone)
+        decoder = build_part("decoder", decoder, "FPNDecoder", in_channels=channels, strides=strides)
         self.queue = KeyQueue(queue_size, decoder.out_channels)
         student = nn.ModuleDict({"backbone": backbone, "decoder": decoder})
         self.set_branches(student, teacher_parts=("backbone", "decoder"))
@@ -75,7 +77,7 @@ class VADeR(BasePretrainer):
         """Called by the runner before training: put the given encoder into both branches.
 
         Raises:
-            ValueError: the checkpoint's backbone is not that of the config.
+            UserError: the checkpoint's backbone is not that of the config.
         """
         super().init_weights()
         if self.backbone_checkpoint is None:
@@ -87,7 +89,7 @@ class VADeR(BasePretrainer):
             try:
                 branch["backbone"].load_state_dict(canonical.state_dict)
             except RuntimeError as error:
-                raise ValueError(
+                raise UserError(
                     f"backbone_checkpoint {self.backbone_checkpoint} holds a ResNet-{canonical.depth}, which does not "
                     f"fit the backbone of the config ({type(branch['backbone']).__name__}): {error}"
                 ) from error
@@ -96,23 +98,19 @@ class VADeR(BasePretrainer):
         """Embedding ``(B, D, h, w)`` of normalised images ``(B, 3, H, W)``, un-normalised, at the decoder's stride."""
         return self.branch(branch)["decoder"](self.extract_features(images, branch))
 
-    def loss(
-        self, views: list[Tensor], crop_boxes: Tensor, flipped: Tensor, sample_index: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`; ``sample_index`` tells which keys of the queue are of the same image."""
-        if sample_index is None:
-            raise ValueError("VADeR needs the sample_index of each image, to leave its own pixels out of its negatives")
-        first = self.embed(views[0], "student")
+        first = self.embed(batch.views[0], "student")
         with torch.no_grad():
-            second = self.embed(views[1], "teacher")
-        pairs = sample_pairs(crop_boxes, flipped, first.shape[-2:], self.num_pairs)
+            second = self.embed(batch.views[1], "teacher")
+        pairs = sample_pairs(batch.crop_boxes, batch.flipped, first.shape[-2:], self.num_pairs)
         queries = take_pixels(first, pairs.index)
         keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
 
-        similarities = pixel_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(sample_index))
+        similarities = pixel_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
         loss = pixel_contrast_loss(similarities, self.temperature)
         figures = self._watch(queries, keys, similarities)
-        self.queue.enqueue(keys.flatten(0, 1), sample_index.repeat_interleave(self.num_pairs))
+        self.queue.enqueue(keys.flatten(0, 1), batch.sample_index.repeat_interleave(self.num_pairs))
         return {"loss_pixel": loss, **figures}
 
     @torch.no_grad()
