@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "registry": set(),
     "config": set(),
     "results": set(),
+    "page": set(),
     "convert": {"resnet"},
     "command": set(),
     "data": {"registry", "geometry", "photos"},
@@ -46,9 +47,9 @@ MAY_IMPORT = {
         *{"convert", "results", "demo_scenes", "apis", "config", "photos"},
     },
     "visualization": {
-        *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos"},
+        *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos", "page"},
     },
-    "benchmark": {"results", "config"},
+    "benchmark": {"results", "config", "page"},
     "quickstart": {"apis", "config", "convert", "data", "evaluation", "photos", "visualization"},
 }
 

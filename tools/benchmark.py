@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
+
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import UserError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -45,43 +47,37 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if not Path("tools/train.py").is_file():
-        sys.exit("error: run this from the checkout's root: steps are commands of tools/")
     from slotcon_plugin.benchmark import load_plan, plan_steps
-    from slotcon_plugin.benchmark.describe import describe
-    from slotcon_plugin.benchmark.publish import write_tables
-    from slotcon_plugin.benchmark.run import StepError, run_plan, run_step
+    from slotcon_plugin.benchmark.render import write_tables
+    from slotcon_plugin.benchmark.run import describe, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
 
-    try:
-        plan = load_plan(args.plan, args.set)
-        work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
-        steps = plan_steps(plan, work_dir)
-        gpus = _gpus() if args.gpus is None else args.gpus
-        base = ["python", "tools/benchmark.py", args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
-        if args.set:
-            base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
-        if args.dry_run:
-            print(describe(plan, steps, work_dir, gpus))
-        elif args.print_commands:
-            print("\n".join(step_commands(steps, base)))
-        elif args.slurm:
-            args.slurm.write_text(slurm_script(plan, steps, base, gpus), encoding="utf-8")
-            print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
-        elif args.step:
-            chosen = {step.name: step for step in steps}.get(args.step)
-            if chosen is None:
-                raise ValueError(f"no step {args.step!r}; the plan has: {', '.join(step.name for step in steps)}")
-            done = run_step(chosen, work_dir, gpus)
-            print(f"{chosen.name}: {'done' if done else 'was done already'}")
-        else:
-            run_plan(plan, steps, work_dir, gpus, say=lambda text: print(text, flush=True))
-            for path in write_tables(plan, [work_dir], work_dir):
-                print(path)
-    except (ValueError, StepError) as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on")
+    if not Path("tools/train.py").is_file():
+        raise UserError("run this from the checkout's root: steps are commands of tools/")
+    plan = load_plan(args.plan, args.set)
+    work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
+    steps = plan_steps(plan, work_dir)
+    gpus = _gpus() if args.gpus is None else args.gpus
+    base = ["python", "tools/benchmark.py", args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
+    if args.set:
+        base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
+    if args.dry_run:
+        print(describe(plan, steps, work_dir, gpus))
+    elif args.print_commands:
+        print("\n".join(step_commands(steps, base)))
+    elif args.slurm:
+        args.slurm.write_text(slurm_script(plan, steps, base, gpus), encoding="utf-8")
+        print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
+    elif args.step:
+        chosen = {step.name: step for step in steps}.get(args.step)
+        if chosen is None:
+            raise UserError(f"no step {args.step!r}; the plan has: {', '.join(step.name for step in steps)}")
+        done = run_step(chosen, work_dir, gpus)
+        print(f"{chosen.name}: {'done' if done else 'was done already'}")
+    else:
+        run_plan(plan, steps, work_dir, gpus, say=lambda text: print(text, flush=True))
+        for path in write_tables(plan, [work_dir], work_dir):
+            print(path)
 
 
 def _gpus() -> int:
@@ -91,4 +87,4 @@ def _gpus() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

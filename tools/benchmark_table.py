@@ -12,10 +12,22 @@ docs/results/NAME/**/*.json and docs/published.json.
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmengine.config import DictAction
+
+from slotcon_plugin.benchmark import Plan, load_plan
+from slotcon_plugin.benchmark.collect import collect
+from slotcon_plugin.benchmark.render import markdown, write_tables
+from slotcon_plugin.benchmark.tables import build_table
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.files import write_json, write_text
+
+_MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) begin -->\n)(?P<body>.*?)(<!-- table:(?P=name) end -->)", re.DOTALL)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -41,31 +53,100 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from slotcon_plugin.benchmark import load_plan
-    from slotcon_plugin.benchmark.publish import write_tables
-    from slotcon_plugin.benchmark.readme import fill_readme, keep_results
+    if args.readme:
+        same, problems = fill_readme(args.readme, write=not args.check)
+        print("\n".join(problems), file=sys.stderr)
+        if args.check and not same:
+            raise RunFailedError(
+                f"{args.readme} is not what the result files give; leave out --check to write it"
+            )
+        print(f"{args.readme}: {'unchanged' if same else 'written'}")
+        return
+    plan = load_plan(args.plan, args.set)
+    folders = args.results or [f"work_dirs/benchmark/{plan.name}"]
+    if missing := [folder for folder in folders if not Path(folder).is_dir()]:
+        raise UserError(f"--results: {missing[0]} is no folder")
+    if args.keep:
+        written, problems = keep_results(plan, folders, args.keep)
+        print("\n".join([*problems, *map(str, written)]))
+        return
+    for path in write_tables(plan, folders, args.out or Path(folders[0])):
+        print(path)
 
-    try:
-        if args.readme:
-            same, problems = fill_readme(args.readme, write=not args.check)
-            print("\n".join(problems), file=sys.stderr)
-            if args.check and not same:
-                sys.exit(f"{args.readme} differs from what the result files give; without --check this writes it")
-            print(f"{args.readme}: {'unchanged' if same else 'written'}")
-            return
-        plan = load_plan(args.plan, args.set)
-        folders = args.results or [f"work_dirs/benchmark/{plan.name}"]
-        if missing := [folder for folder in folders if not Path(folder).is_dir()]:
-            raise ValueError(f"--results: {missing[0]} is no folder")
-        if args.keep:
-            written, problems = keep_results(plan, folders, args.keep)
-            print("\n".join([*problems, *map(str, written)]))
-            return
-        for path in write_tables(plan, folders, args.out or Path(folders[0])):
-            print(path)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+
+def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[list[Path], list[str]]:
+    """Copy the result files of a plan's runs to where they are kept, under the names that they have in their folders.
+
+    Where a data set was moved, its path is replaced by the plan's own: a published command says what was run and not
+    how this machine's folders are called.
+
+    Returns:
+        The copies, and a line for every file that was left because it is damaged or no step's.
+    """
+    usual = load_plan(plan.file).data
+    places = sorted(((data.path, usual[name].path) for name, data in plan.data.items()), key=lambda p: -len(p[0]))
+
+    def portable(value: object) -> object:
+        if isinstance(value, dict):
+            return {key: portable(inner) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [portable(inner) for inner in value]
+        for here, there in places if isinstance(value, str) else ():
+            value = value.replace(here, there)
+        return value
+
+    written, problems = [], []
+    for folder in map(Path, folders):
+        found, ignored = collect([folder])
+        problems += ignored
+        for file in found:
+            written.append(out / file.path.relative_to(folder))
+            write_json(written[-1], portable(file.result), indent=1)
+    return written, problems
+
+
+def fill_readme(document: Path, root: Path = Path(), write: bool = True) -> tuple[bool, list[str]]:
+    """Fill the tables between a document's markers.
+
+    Args:
+        document: Markdown file; links are relative to its folder.
+        root: checkout with ``configs/benchmark``, ``docs/results`` and ``docs/published.json``.
+        write: False only compares.
+
+    Returns:
+        Whether the document was what the files give, and a line for every file that was ignored.
+
+    Raises:
+        UserError: no such plan, half a marker, or results that cannot share a cell.
+    """
+    problems: list[str] = []
+
+    def table_of(name: str) -> str:
+        plan = load_plan(root / "configs/benchmark" / f"{name}.py")
+        runs, ignored = collect([root / "docs/results" / name])
+        table = build_table(plan, runs, root / "docs/published.json")
+        problems.extend((*ignored, *table.problems))
+        return markdown(table, document.parent)
+
+    before = document.read_text(encoding="utf-8")
+    after = fill_markers(before, table_of)
+    if write and after != before:
+        write_text(document, after)
+    return after == before, problems
+
+
+def fill_markers(document: str, make: Callable[[str], str]) -> str:
+    """A document with ``make(NAME)`` between each ``<!-- table:NAME begin -->`` and ``<!-- table:NAME end -->``.
+
+    Raises:
+        UserError: a marker without its other half.
+    """
+    filled = _MARKED.sub(lambda match: f"{match[1]}\n{make(match['name'])}\n{match[4]}", document)
+    left = re.findall(r"<!-- table:[\w-]+ (?:begin|end) -->", _MARKED.sub("", document))
+    if left:
+        raise UserError(f"a table's marker without its other half: {', '.join(left)}")
+    return filled
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -23,10 +23,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from slotcon_plugin.config import load_config
+from slotcon_plugin.errors import UserError
 
 TOOLS = ("mm", "detectron2", "probe", "unsupervised")
-TARGETS = ("detectron2", "mmdet", "mmseg", "torchvision")
+EXPORTS = {
+    "detectron2": ("tools/convert_to_d2.py", "backbone.pkl"),
+    "mmdet": ("tools/convert_to_mmdet.py", "backbone.pth"),
+    "mmseg": ("tools/convert_to_mmseg.py", "backbone.pth"),
+    "torchvision": ("tools/convert_to_torchvision.py", "backbone.pth"),
+}
+"""Target of an export -> the tool that makes it, and the file's name."""
 RANDOM = "random"
 
 
@@ -131,11 +138,11 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
             (``{"seeds": [0, 1]}``, ``{"tasks.probe.args": [...]}``).
 
     Raises:
-        ValueError: the file, a key or a value is not what a plan knows.
+        UserError: the file, a key or a value is not what a plan knows.
     """
     if not Path(path).is_file():
-        raise ValueError(f"plan {path} does not exist; plans are in configs/benchmark/")
-    cfg = Config.fromfile(path)
+        raise UserError(f"plan {path} does not exist; plans are in configs/benchmark/")
+    cfg = load_config(path)
     moved = {
         f"data.{key}.path" if key in cfg.get("data", {}) else key: value for key, value in (overrides or {}).items()
     }
@@ -143,7 +150,7 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     given = cfg.to_dict()
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
     if foreign := sorted(set(given) - known):
-        raise ValueError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
+        raise UserError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
     plan = Plan(
         name=Path(path).stem,
         file=str(path),
@@ -163,26 +170,26 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
 
 def _entry(kind: type, where: str, entry: Any) -> Any:
     if not isinstance(entry, dict):
-        raise ValueError(f"{where}: expected dict(...), got {entry!r}")
+        raise UserError(f"{where}: expected dict(...), got {entry!r}")
     names = {field.name: field for field in fields(kind)}
     if foreign := sorted(set(entry) - set(names)):
-        raise ValueError(f"{where} has no {foreign}; it knows {sorted(names)}")
+        raise UserError(f"{where} has no {foreign}; it knows {sorted(names)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     try:
         return kind(**values)
     except TypeError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise UserError(f"{where}: {error}") from error
 
 
 def _check(plan: Plan) -> None:
     def require(condition: bool, message: str) -> None:
         if not condition:
-            raise ValueError(f"{plan.file}: {message}")
+            raise UserError(f"{plan.file}: {message}")
 
     require(bool(plan.pretraining), "pretraining is empty: there is nothing to compare")
     require(bool(plan.seeds) and all(type(seed) is int for seed in plan.seeds), "seeds must be a list of integers")
     for target in plan.targets:
-        require(target in TARGETS, f"targets: {target!r} is none of {', '.join(TARGETS)}")
+        require(target in EXPORTS, f"targets: {target!r} is none of {', '.join(EXPORTS)}")
     for name, entry in plan.pretraining.items():
         where = f"pretraining.{name}"
         require(not (entry.config and entry.checkpoint), f"{where}: give config or checkpoint, not both")

@@ -14,22 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.state import (
-    log_file,
-    mark_done,
-    mark_started,
-    request,
-    seconds_taken,
-    state,
-    why_not_done,
-)
+from slotcon_plugin.benchmark.records import log_file, mark_done, mark_started, request, seconds_taken, why_not_done
 from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
+from slotcon_plugin.errors import RunFailedError, UserError
 
 REPORT_EVERY_S = 60.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-class StepError(RuntimeError):
+class StepError(RunFailedError):
     """A step ended with an error; the message names its log."""
 
 
@@ -37,14 +30,14 @@ def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: 
     """Run all steps that are not done.
 
     Raises:
-        ValueError: a data set is missing; nothing has been started then.
+        UserError: a data set is missing; nothing has been started then.
         StepError: a step failed; those before it stay done.
     """
-    reasons = state(steps, work_dir)
-    todo = [step for step in steps if reasons[step.name]]
+    reasons = reasons_to_run(steps, work_dir)
+    todo = [step for step in steps if step.name in reasons]
     if gone := missing_data(plan, todo):
-        raise ValueError("missing before anything was started:\n  " + "\n  ".join(gone))
-    progress = Progress(steps, {name for name, reason in reasons.items() if reason is None})
+        raise UserError("missing before anything was started:\n  " + "\n  ".join(gone))
+    progress = Progress(steps, {step.name for step in steps} - set(reasons))
     say(f"{plan.name}: {len(steps)} steps, {len(steps) - len(todo)} done. {progress.left()}")
     for step in todo:
         say(f"[{steps.index(step) + 1}/{len(steps)}] {step.name} ({reasons[step.name]}); log: {log_file(step)}")
@@ -59,12 +52,39 @@ def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: 
         say(f"    {took}. {progress.left()}")
 
 
+def describe(plan: Plan, steps: list[Step], work_dir: Path, gpus: int) -> str:
+    """Before anything starts: every step that is to run with its reason, hours and command; what is missing."""
+    reasons = reasons_to_run(steps, work_dir)
+    todo = [step for step in steps if step.name in reasons]
+    lines = []
+    for step in steps:
+        if step in todo:
+            lines += [f"{step.name}: {reasons[step.name]} ({step.hours:g} h)", f"    {step.shown(gpus)}"]
+        else:
+            lines.append(f"{step.name}: done")
+    lines.append(f"\n{len(todo)} of {len(steps)} steps to run, {sum(step.hours for step in todo):g} hours")
+    lines.append(f"hours are an estimate: {plan.estimate}")
+    gone = missing_data(plan, todo)
+    lines += ["missing:", *(f"  {line}" for line in gone)] if gone else ["data sets and checkpoints: all there"]
+    return "\n".join(lines)
+
+
+def reasons_to_run(steps: list[Step], work_dir: Path) -> dict[str, str]:
+    """Name of each step that is not done -> why not; none is done before those that it needs."""
+    reasons: dict[str, str] = {}
+    for step in steps:
+        before = next((name for name in step.needs if name in reasons), None)
+        if reason := why_not_done(step, work_dir) or (before and f"{before} is run again"):
+            reasons[step.name] = reason
+    return reasons
+
+
 def run_step(step: Step, work_dir: Path, gpus: int = 0, report: Callable[[float], None] | None = None) -> bool:
     """Run one step to its end and record it. False if another process has done it meanwhile.
 
     Raises:
-        ValueError: an input is not there, or the step left no output.
-        StepError: it failed.
+        UserError: an input is not there.
+        RunFailedError: it failed, or ended without its outputs.
     """
     with _lock(work_dir / ".locks" / step.name.replace("/", "__")) as lock:
         if why_not_done(step, work_dir) is None and all(path.exists() for path in step.inputs):
@@ -171,7 +191,7 @@ def _name_last_checkpoint(step: Step) -> None:
     """Let ``checkpoint.pth`` be the checkpoint that mmengine wrote last."""
     pointer = step.folder / "last_checkpoint"
     if not pointer.is_file():
-        raise ValueError(f"{step.name} ended without an error but wrote no checkpoint; its log: {log_file(step)}")
+        raise StepError(f"{step.name} ended without an error but wrote no checkpoint; its log: {log_file(step)}")
     last = Path(pointer.read_text(encoding="utf-8").strip()).name
     temporary = step.folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
     temporary.symlink_to(last)

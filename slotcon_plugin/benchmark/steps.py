@@ -9,17 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.benchmark.plan import RANDOM, Plan, Pretraining, Task
+from slotcon_plugin.benchmark.plan import EXPORTS, RANDOM, Plan, Pretraining, Task
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
-
-_CONVERTERS = {
-    "detectron2": ("tools/convert_to_d2.py", "backbone.pkl"),
-    "mmdet": ("tools/convert_to_mmdet.py", "backbone.pth"),
-    "mmseg": ("tools/convert_to_mmseg.py", "backbone.pth"),
-    "torchvision": ("tools/convert_to_torchvision.py", "backbone.pth"),
-}
 
 
 @dataclass(frozen=True)
@@ -163,7 +156,7 @@ def _photos(plan: Plan, name: str) -> str:
 
 
 def _convert(work_dir: Path, name: str, target: str, checkpoint: Path, needs: tuple[str, ...]) -> Step:
-    tool, file = _CONVERTERS[target]
+    tool, file = EXPORTS[target]
     folder = work_dir / name
     return Step(
         name=name,

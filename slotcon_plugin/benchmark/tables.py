@@ -8,28 +8,20 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from slotcon_plugin.benchmark.collect import ResultFile
 from slotcon_plugin.benchmark.plan import RANDOM, Plan
-from slotcon_plugin.benchmark.state import RECORD, STARTED, read_json, sha256
 from slotcon_plugin.benchmark.steps import applies, step_name
-from slotcon_plugin.results import read_result
+from slotcon_plugin.errors import UserError
 
 PUBLISHED = Path("docs/published.json")
 UNKNOWN = "n/a"
 """Cell of a published row for which no figure may be cited."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A result file that has been read."""
-
-    path: Path
-    result: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -39,6 +31,9 @@ class Column:
     key: str
     title: str
     metric: str
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.metric}"
 
 
 @dataclass(frozen=True)
@@ -83,48 +78,11 @@ class Table:
     problems: tuple[str, ...]
 
 
-def collect(folders: Iterable[str | Path]) -> tuple[list[Run], list[str]]:
-    """All result files below folders, and a line for each file that is ignored, with its reason.
-
-    A benchmark's work dir gives the files that its steps' records name, unchanged since; elsewhere every ``*.json``
-    counts.
-    """
-    runs, problems = [], []
-    for folder in map(Path, folders):
-        records = {path.parent: read_json(path) or {} for path in sorted(folder.rglob(RECORD))}
-        started = {path.parent for path in folder.rglob(STARTED)}
-        for path in sorted(folder.rglob("*.json")):
-            if path.name in (RECORD, STARTED) or _set_aside(path, folder):
-                continue
-            step = next((parent for parent in path.parents if parent in started), None)
-            if step:
-                known = records.get(step, {}).get("outputs", {})
-                expected = known.get(str(path.relative_to(step)))
-                if expected is None and not path.name.endswith("result.json"):
-                    continue  # a log of the run, or a result file of a step that has not ended
-                if expected is None or expected != sha256(path):
-                    why = "its step has not ended" if step not in records else "not the file that its step left"
-                    problems.append(f"ignored {path}: {why}")
-                    continue
-            elif started:
-                problems.append(f"ignored {path}: no step of this work dir left it")
-                continue
-            try:
-                runs.append(Run(path, read_result(path)))
-            except ValueError as error:
-                problems.append(f"ignored {path}: {error}")
-    return runs, problems
-
-
-def _set_aside(path: Path, folder: Path) -> bool:
-    return any(".old" in part for part in path.relative_to(folder).parts)
-
-
-def build_table(plan: Plan, runs: Sequence[Run], published: str | Path | None = PUBLISHED) -> Table:
+def build_table(plan: Plan, runs: Sequence[ResultFile], published: str | Path | None = PUBLISHED) -> Table:
     """The table of a plan: its pretrainings, others found in the results, then published rows that compare.
 
     Raises:
-        ValueError: runs of one cell have different configs: their mean would mean nothing.
+        UserError: runs of one cell have different configs: their mean would mean nothing.
     """
     columns = tuple(Column(key, t.title or key, metric) for key, t in plan.tasks.items() for metric in t.metrics)
     problems: list[str] = []
@@ -146,7 +104,7 @@ def build_table(plan: Plan, runs: Sequence[Run], published: str | Path | None = 
     return Table(plan.name, columns, tuple(rows), tuple(problems))
 
 
-def _own_cell(plan: Plan, runs: Sequence[Run], name: str, column: Column) -> Cell:
+def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column) -> Cell:
     task = plan.tasks[column.key]
     found = {}
     for run in sorted(runs, key=lambda run: str(run.path)):
@@ -164,7 +122,7 @@ def _own_cell(plan: Plan, runs: Sequence[Run], name: str, column: Column) -> Cel
     chosen = sorted(found.values(), key=lambda run: (run.result["seed"], str(run.path)))
     if len({run.result["config_sha256"] for run in chosen}) > 1:
         files = ", ".join(str(run.path) for run in chosen)
-        raise ValueError(f"{name}, {column.title}: results of different configs cannot share a cell: {files}")
+        raise UserError(f"{name}, {column.title}: results of different configs cannot share a cell: {files}")
     return Cell(
         "measured",
         tuple(run.result["metrics"][column.metric] for run in chosen),
@@ -218,10 +176,10 @@ def read_published(path: str | Path) -> list[dict[str, Any]]:
     """Entries of the file of published figures.
 
     Raises:
-        ValueError: an entry has no pretraining, no column, or figures without a source.
+        UserError: an entry has no pretraining, no column, or figures without a source.
     """
     entries = json.loads(Path(path).read_text(encoding="utf-8"))["figures"]
     for entry in entries:
         if not {"pretraining", "column"} <= set(entry) or ("metrics" in entry and not entry.get("source")):
-            raise ValueError(f"{path}: every entry has pretraining, column, and a source for its metrics, got {entry}")
+            raise UserError(f"{path}: every entry has pretraining, column, and a source for its metrics, got {entry}")
     return entries

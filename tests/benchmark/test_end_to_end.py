@@ -10,8 +10,9 @@ import time
 import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps
-from slotcon_plugin.benchmark.publish import write_tables
-from slotcon_plugin.benchmark.state import read_json, state
+from slotcon_plugin.benchmark.records import read_json
+from slotcon_plugin.benchmark.render import write_tables
+from slotcon_plugin.benchmark.run import reasons_to_run
 from slotcon_plugin.results import read_result
 
 PLAN = """
@@ -64,7 +65,7 @@ def test_killed_in_the_middle_and_finished_on_the_second_start(tmp_path, repo, m
     assert "data/scenes (" not in second.stdout, "a finished step was run again"
     assert (steps["data/scenes"].folder / "step.json").stat().st_mtime_ns == scenes_done
     assert "resumed epoch" in (pretraining / "log.txt").read_text(), "the killed pretraining began anew"
-    assert set(state(list(steps.values()), work_dir).values()) == {None}
+    assert reasons_to_run(list(steps.values()), work_dir) == {}
 
     third = subprocess.run(command, capture_output=True, text=True)
     assert third.returncode == 0, third.stderr

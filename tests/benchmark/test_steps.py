@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps
-from slotcon_plugin.benchmark.describe import describe
+from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
 from slotcon_plugin.benchmark.steps import layers
+from slotcon_plugin.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "configs/benchmark").glob("*.py"))
 
@@ -107,7 +108,7 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
     ],
 )
 def test_what_a_plan_does_not_know_is_named(plan_file, override, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UserError, match=message):
         load_plan(plan_file, override)
 
 

@@ -3,20 +3,22 @@
 import csv
 import io
 import json
-import subprocess
-import sys
+import runpy
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slotcon_plugin.benchmark import load_plan
-from slotcon_plugin.benchmark.page import html_page
-from slotcon_plugin.benchmark.readme import fill_readme, keep_results
-from slotcon_plugin.benchmark.state import write_json
-from slotcon_plugin.benchmark.tables import build_table, collect, read_published
-from slotcon_plugin.benchmark.text import csv_text, fill_markers, markdown
+from slotcon_plugin.benchmark.collect import collect
+from slotcon_plugin.benchmark.render import bar_chart, csv_text, markdown, table_page
+from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
+from slotcon_plugin.files import sha256_of, write_json
 
 COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
 SOURCE = "somebody's README"
+TOOL = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools/benchmark_table.py"))
+fill_markers, fill_readme, keep_results = TOOL["fill_markers"], TOOL["fill_readme"], TOOL["keep_results"]
 
 
 @pytest.fixture
@@ -85,24 +87,38 @@ def test_csv_keeps_full_figures(table, tmp_path):
     assert found["theirs", "AP_box"]["from"] == SOURCE
 
 
-def test_page_is_self_contained_with_a_bar_and_an_error_bar_in_proportion(table, tmp_path):
-    page = html_page(table, tmp_path, ["ignored <x>: why"])
-    assert "src=" not in page
+def test_page_is_self_contained_and_links_each_figure_to_its_file(table, tmp_path):
+    page = table_page(table, tmp_path, ["ignored <x>: why"])
+    assert page.count("src=") == page.count('src="data:image/png;base64,') == 3, "a chart a column that has a figure"
     assert "http" not in page
     assert "ignored &lt;x&gt;: why" in page
-    assert 'href="results/s1.json" title="seed 1">22.0</a>' in page
-    chart = page.split("<svg")[1]
-    # 530 pixels stand for the longest bar with its error, 23 + sqrt 13
-    scale = 530 / (23 + 13**0.5)
-    assert f'class="measured" x="320" y="31" width="{23 * scale:.1f}"' in chart
-    assert f"M{320 + scale * (23 - 13**0.5):.1f} 39.0H850.0" in chart
-    assert page.count("<svg") == 3, "a chart for each column that has a figure"
+    assert '<a href="results/s1.json" title="seed 1">22.0</a>' in page
+    assert page.count("23.0 ± 3.6") == 1
+    assert page.count(">30.0</a>") == 1, "the figure of a single run is its link"
+    assert SOURCE.replace("'", "&#39;") in page
+
+
+def test_bars_are_as_long_as_their_figures_and_errors_as_their_spread():
+    cells = {
+        "a": Cell("measured", (20.0,), ((0, Path("a.json")),)),
+        "b": Cell("published", (40.0,), text=SOURCE),
+        "c": Cell("measured", (8.0, 12.0), ((0, Path("b.json")), (1, Path("c.json")))),
+    }
+    pixels = np.asarray(bar_chart(cells)).astype(int)
+    lengths = []
+    for colour in ((0x2A, 0x6F, 0xB0), (0xB9, 0xB9, 0xB9)):
+        hits = np.abs(pixels - colour).sum(axis=-1) < 12
+        rows = hits.sum(axis=1)
+        lengths.append([rows[rows > 20][k] for k in (1, -2)])
+    (a, c), (b, _) = lengths
+    assert b == pytest.approx(2 * a, abs=3)
+    assert c == pytest.approx(a / 2, abs=a / 20)  # its error bar is drawn over it
 
 
 def test_the_same_files_give_the_same_table(plan, result, tmp_path, published, table):
     again = build_table(plan, list(reversed(collect([tmp_path / "results"])[0])), published)
     assert markdown(again, tmp_path) == markdown(table, tmp_path)
-    assert html_page(again, tmp_path) == html_page(table, tmp_path)
+    assert table_page(again, tmp_path) == table_page(table, tmp_path)
 
 
 def test_results_of_different_configs_do_not_share_a_cell(plan, result, tmp_path):
@@ -126,8 +142,6 @@ def test_corrupted_and_foreign_files_are_named_and_ignored(result, tmp_path):
 
 
 def test_in_a_work_dir_only_what_steps_left_counts(result, tmp_path):
-    from slotcon_plugin.benchmark.state import sha256
-
     work = tmp_path / "results"
     kept = result("probe/a/linear_checkpoint.json", "a", "t", m=1.0)
     changed = result("probe/b/result.json", "b", "t", m=1.0)
@@ -136,7 +150,7 @@ def test_in_a_work_dir_only_what_steps_left_counts(result, tmp_path):
     for path in (kept, changed, running):
         write_json(path.parent / "started.json", {})
     for path in (kept, changed):
-        write_json(path.parent / "step.json", {"outputs": {path.name: sha256(path)}})
+        write_json(path.parent / "step.json", {"outputs": {path.name: sha256_of(path)}})
     changed.write_text(changed.read_text().replace("1.0", "9.0"))
     (kept.parent / "log_of_the_framework.json").write_text("{}")
     runs, problems = collect([work])
@@ -192,18 +206,11 @@ def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, 
     assert "broken_result.json" in problems[0]
 
 
-def test_tables_of_the_documents_are_what_the_result_files_give(repo):
-    for document in [repo / "README.md", *sorted((repo / "docs").glob("*.md"))]:
+def test_tables_of_the_documents_are_what_the_result_files_give(in_repo):
+    for document in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]:
         if "<!-- table:" in document.read_text().replace("`<!-- table:", ""):
-            command = [
-                sys.executable,
-                "tools/benchmark_table.py",
-                "--readme",
-                str(document.relative_to(repo)),
-                "--check",
-            ]
-            done = subprocess.run(command, cwd=repo, capture_output=True, text=True)
-            assert done.returncode == 0, done.stderr
+            same, problems = fill_readme(document, write=False)
+            assert same, f"{document}: tools/benchmark_table.py --readme writes it; {problems}"
 
 
 def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(repo, tmp_path):

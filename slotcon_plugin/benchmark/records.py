@@ -1,4 +1,4 @@
-"""What is done: a record beside the outputs of each step, written when the step has ended.
+"""What a step has done: a record beside the outputs of each step, written when the step has ended.
 
 A step is done when its record has the fingerprint of today's plan, its inputs and outputs are the files of the record
 (sha256), and the steps it needs are done. Anything else is named with its reason and run again.
@@ -17,6 +17,8 @@ import yaml
 from mmengine.config import Config
 
 from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.files import sha256_of, write_json
 from slotcon_plugin.results import describe_config
 
 RECORD = "step.json"
@@ -54,22 +56,14 @@ def sha256(path: Path) -> str:
 
 @lru_cache
 def _sha256(path: str, size: int, changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
-
-
-def _digest(file: Any) -> str:  # Python 3.10
-    digest = hashlib.sha256()
-    while block := file.read(1 << 20):
-        digest.update(block)
-    return digest.hexdigest()
+    return sha256_of(path)
 
 
 def request(step: Step, work_dir: Path) -> dict[str, Any]:
-    """What the step would work on now. Raises ValueError if an input is not there."""
+    """What the step would work on now. Raises UserError if an input is not there."""
     for path in step.inputs:
         if not path.is_file():
-            raise ValueError(f"{step.name}: {path} does not exist")
+            raise UserError(f"{step.name}: {path} does not exist")
     return {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
 
 
@@ -91,10 +85,10 @@ def mark_started(step: Step, asked: dict[str, Any]) -> bool:
 
 
 def mark_done(step: Step, asked: dict[str, Any], seconds: float) -> None:
-    """Write the record. Raises ValueError when the step ended without its outputs."""
+    """Write the record. Raises RunFailedError when the step ended without its outputs."""
     for path in step.outputs:
         if not path.exists():
-            raise ValueError(f"{step.name} ended without an error but left no {path}; its log: {log_file(step)}")
+            raise RunFailedError(f"{step.name} ended without an error but left no {path}; its log: {log_file(step)}")
     files = {*step.outputs, *step.folder.glob("*.json")} - {step.folder / RECORD, step.folder / STARTED}
     made = {os.path.relpath(path, step.folder): sha256(path) for path in sorted(files) if path.is_file()}
     record = {"step": step.name, **asked, "outputs": made, "seconds": round(seconds, 1)}
@@ -121,17 +115,6 @@ def why_not_done(step: Step, work_dir: Path) -> str | None:
     return None
 
 
-def state(steps: list[Step], work_dir: Path) -> dict[str, str | None]:
-    """Name of every step -> None if done, else why not; a step is not done before those that it needs."""
-    reasons: dict[str, str | None] = {}
-    for step in steps:
-        before = next((name for name in step.needs if reasons.get(name)), None)
-        reasons[step.name] = why_not_done(step, work_dir)
-        if before and reasons[step.name] is None:
-            reasons[step.name] = f"{before} is run again"
-    return reasons
-
-
 def seconds_taken(step: Step) -> float:
     """Of a step that is done."""
     return float((read_json(step.folder / RECORD) or {}).get("seconds", 0.0))
@@ -148,11 +131,3 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return content if isinstance(content, dict) else None
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)

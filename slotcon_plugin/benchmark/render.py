@@ -1,17 +1,59 @@
-"""A table as Markdown and CSV, and Markdown tables between the markers of a document."""
+"""A table as Markdown, as CSV, and as an HTML page with bars."""
 
 from __future__ import annotations
 
 import csv
 import io
+import math
 import os
-import re
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from slotcon_plugin.benchmark.tables import UNKNOWN, Cell, Table
+from matplotlib.figure import Figure
+from PIL import Image
 
-_MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) begin -->\n)(?P<body>.*?)(<!-- table:(?P=name) end -->)", re.DOTALL)
+from slotcon_plugin.benchmark.collect import collect
+from slotcon_plugin.benchmark.plan import Plan
+from slotcon_plugin.benchmark.tables import PUBLISHED, UNKNOWN, Cell, Table, build_table
+from slotcon_plugin.files import write_text
+from slotcon_plugin.page import draw, figure, fill, html_page
+
+_COLOURS = {"measured": "#2a6fb0", "published": "#b9b9b9"}
+_FIGURES = """\
+<h2>All figures</h2>
+<div class="wide"><table>
+<tr><th>pretraining</th>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
+{% for title, cells in table.rows %}
+<tr><th>{{ title }}</th>
+{% for cell in cells %}
+<td>{{ cell.figure if cell.values | length != 1 or cell.kind == "published" }}
+{% for seed, path in cell.sources %}
+<a href="{{ link(path) }}" title="seed {{ seed }}">{{ "%.1f" | format(cell.values[loop.index0]) }}</a>
+{% endfor %}
+{% if cell.text %}<span class="note">{{ cell.text }}</span>{% endif %}
+</td>
+{% endfor %}
+</tr>
+{% endfor %}
+</table></div>
+{% for note in notes %}<p class="note">{{ note }}</p>
+{% endfor %}
+"""
+
+
+def write_tables(plan: Plan, folders: Iterable[str | Path], out: Path) -> list[Path]:
+    """``table.md``, ``table.csv`` and ``table.html`` of a plan in a folder."""
+    runs, problems = collect(folders)
+    table = build_table(plan, runs, PUBLISHED if PUBLISHED.is_file() else None)
+    notes = (*problems, *table.problems)
+    texts = {
+        "table.md": markdown(table, out) + "".join(f"\n{note}  " for note in notes) + ("\n" if notes else ""),
+        "table.csv": csv_text(table, out),
+        "table.html": table_page(table, out, notes),
+    }
+    for name, text in texts.items():
+        write_text(out / name, text)
+    return [out / name for name in texts]
 
 
 def markdown(table: Table, base: str | Path) -> str:
@@ -20,7 +62,7 @@ def markdown(table: Table, base: str | Path) -> str:
     Sources of published figures and what missing ones need are footnotes, so that rows stay short.
     """
     sources, needs = Footnotes("S"), Footnotes("N")
-    head = ["pretraining", *(f"{column.title}: {column.metric}" for column in table.columns)]
+    head = ["pretraining", *map(str, table.columns)]
     lines = [_line(head), _line(["---"] * len(head))]
     for title, cells in table.rows:
         lines.append(_line([title, *(_cell(cell, Path(base), sources, needs) for cell in cells)]))
@@ -100,14 +142,36 @@ def csv_text(table: Table, base: str | Path) -> str:
     return buffer.getvalue()
 
 
-def fill_markers(document: str, make: Callable[[str], str]) -> str:
-    """A document with ``make(NAME)`` between each ``<!-- table:NAME begin -->`` and ``<!-- table:NAME end -->``.
+def table_page(table: Table, base: str | Path, notes: Sequence[str] = ()) -> str:
+    """A page: a chart for each column that has a figure, then all figures, linked like :func:`markdown`'s."""
+    charts = []
+    for column, cells in zip(table.columns, zip(*(cells for _, cells in table.rows))):
+        bars = {title: cell for (title, _), cell in zip(table.rows, cells) if cell.values}
+        if bars:
+            charts.append(figure(bar_chart(bars), str(column)))
+    legend = "Blue: measured, the mean over the runs and their standard deviation. Grey: published elsewhere."
+    figures = fill(_FIGURES, table=table, notes=notes, link=lambda path: relative(path, Path(base)))
+    return html_page(table.name, [fill("<p>{{ legend }}</p>", legend=legend), *charts, figures])
 
-    Raises:
-        ValueError: a marker without its other half.
-    """
-    filled = _MARKED.sub(lambda match: f"{match[1]}\n{make(match['name'])}\n{match[4]}", document)
-    left = re.findall(r"<!-- table:[\w-]+ (?:begin|end) -->", _MARKED.sub("", document))
-    if left:
-        raise ValueError(f"a table's marker without its other half: {', '.join(left)}")
-    return filled
+
+def bar_chart(bars: dict[str, Cell]) -> Image.Image:
+    """A bar from 0 a row, title -> cell, with its standard deviation and its figure."""
+    canvas = Figure(figsize=(9, 0.5 + 0.32 * len(bars)), layout="constrained", dpi=120)
+    axes = canvas.subplots()
+    cells = list(bars.values())
+    drawn = axes.barh(
+        range(len(bars)),
+        [cell.mean for cell in cells],
+        xerr=[math.nan if cell.spread is None else cell.spread for cell in cells],
+        color=[_COLOURS[cell.kind] for cell in cells],
+        error_kw=dict(capsize=3, elinewidth=1.2),
+        height=0.62,
+    )
+    labels = [cell.figure + (f" ({len(cell.values)} runs)" if len(cell.values) > 1 else "") for cell in cells]
+    axes.bar_label(drawn, labels, padding=6)
+    axes.set_yticks(range(len(bars)), list(bars))
+    axes.invert_yaxis()
+    axes.margins(x=0.25)
+    axes.set_xlim(left=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    return draw(canvas)

@@ -8,8 +8,9 @@ import pytest
 
 from slotcon_plugin.benchmark import run
 from slotcon_plugin.benchmark.plan import Data, Plan
-from slotcon_plugin.benchmark.state import fingerprint, mark_started, read_json, request, state, why_not_done
+from slotcon_plugin.benchmark.records import fingerprint, mark_started, read_json, request, why_not_done
 from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.errors import RunFailedError, UserError
 
 
 @pytest.fixture
@@ -104,26 +105,26 @@ def test_steps_after_one_that_is_run_again_are_not_done(make, tmp_path):
     first, second = make("a"), make("b", needs=("a",))
     run.run_step(first, work)
     run.run_step(second, work)
-    assert state([first, second], work) == {"a": None, "b": None}
+    assert run.reasons_to_run([first, second], work) == {}
     (first.folder / "result.json").unlink()
-    assert state([first, second], work)["b"] == "a is run again"
+    assert run.reasons_to_run([first, second], work) == {"a": f"{first.outputs[0]} is gone", "b": "a is run again"}
 
 
 def test_failures_are_named_with_the_end_of_the_log_and_leave_no_record(make, tmp_path):
     work = tmp_path / "w"
     with pytest.raises(run.StepError, match=r"(?s)failed with status 1.*no such luck"):
         run.run_step(make(text="fail"), work)
-    with pytest.raises(ValueError, match=r"left no .*result\.json"):
+    with pytest.raises(RunFailedError, match=r"left no .*result\.json"):
         run.run_step(make(text="nothing"), work)
     assert read_json(work / "task/row/step.json") is None
-    with pytest.raises(ValueError, match=r"gone\.pth does not exist"):
+    with pytest.raises(UserError, match=r"gone\.pth does not exist"):
         run.run_step(make(inputs=(tmp_path / "gone.pth",)), work)
 
 
 def test_nothing_starts_while_a_data_set_is_missing(make, tmp_path):
     step = make(data=("coco",))
     plan = Plan("p", "p.py", {"coco": Data(str(tmp_path / "coco"), ("train2017",))}, {}, {}, (), (0,), "")
-    with pytest.raises(ValueError, match=r"data set coco: no .*coco.*--set coco=DIR"):
+    with pytest.raises(UserError, match=r"data set coco: no .*coco.*--set coco=DIR"):
         run.run_plan(plan, [step], tmp_path / "w")
     assert not step.folder.exists()
 

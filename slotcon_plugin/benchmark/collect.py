@@ -1,0 +1,56 @@
+"""Result files below folders: which of them count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.benchmark.records import RECORD, STARTED, read_json, sha256
+from slotcon_plugin.results import read_result
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """A result file that has been read."""
+
+    path: Path
+    result: dict[str, Any]
+
+
+def collect(folders: Iterable[str | Path]) -> tuple[list[ResultFile], list[str]]:
+    """All result files below folders, and a line for each file that is ignored, with its reason.
+
+    A benchmark's work dir gives the files that its steps' records name, unchanged since; elsewhere every ``*.json``
+    counts.
+    """
+    runs, problems = [], []
+    for folder in map(Path, folders):
+        records = {path.parent: read_json(path) or {} for path in sorted(folder.rglob(RECORD))}
+        started = {path.parent for path in folder.rglob(STARTED)}
+        for path in sorted(folder.rglob("*.json")):
+            if path.name in (RECORD, STARTED) or _set_aside(path, folder):
+                continue
+            step = next((parent for parent in path.parents if parent in started), None)
+            if step:
+                known = records.get(step, {}).get("outputs", {})
+                expected = known.get(str(path.relative_to(step)))
+                if expected is None and not path.name.endswith("result.json"):
+                    continue  # a log of the run, or a result file of a step that has not ended
+                if expected is None or expected != sha256(path):
+                    why = "its step has not ended" if step not in records else "not the file that its step left"
+                    problems.append(f"ignored {path}: {why}")
+                    continue
+            elif started:
+                problems.append(f"ignored {path}: no step of this work dir left it")
+                continue
+            try:
+                runs.append(ResultFile(path, read_result(path)))
+            except ValueError as error:
+                problems.append(f"ignored {path}: {error}")
+    return runs, problems
+
+
+def _set_aside(path: Path, folder: Path) -> bool:
+    return any(".old" in part for part in path.relative_to(folder).parts)
