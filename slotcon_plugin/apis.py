@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import os
+from datetime import timedelta
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.logging import print_log
+from mmengine.dist import init_dist
 from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 
 from slotcon_plugin.config import load_config, resolve
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
+from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.errors import ConversionError
@@ -23,19 +24,25 @@ from slotcon_plugin.registry import MODELS
 
 
 def start_processes(cfg: Config) -> int:
-    """Join the launcher's processes and return how many there are; on machines without a GPU with gloo.
+    """Start the process group of the launcher's processes and return how many there are; without a GPU with gloo.
 
+    ``env_cfg.dist_cfg.timeout`` is the time in seconds after which a process that does not answer ends the run.
     mmengine's own start insists on a GPU, and its wrapper on a device to put the model on.
     """
     if cfg.get("launcher", "none") == "none":
         return 1
+    env = cfg.get("env_cfg", {})
+    options = {**env.get("dist_cfg", {})}
     if cfg.launcher == "pytorch" and not torch.cuda.is_available():
-        dist.init_process_group("gloo")
+        timeout = options.get("timeout")
+        dist.init_process_group("gloo", timeout=timeout and timedelta(seconds=timeout))
         cfg.model_wrapper_cfg = dict(
             type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False, find_unused_parameters=False
         )
-        return dist.get_world_size()
-    return int(os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_NTASKS") or 1)
+    else:
+        set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late
+        init_dist(cfg.launcher, **options)
+    return dist.get_world_size()
 
 
 def use_photos(cfg: Config, path: str) -> None:
@@ -56,32 +63,32 @@ def use_photos(cfg: Config, path: str) -> None:
     cfg.train_dataloader.dataset.source = source
 
 
-def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None) -> Runner:
+def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None, overwrite: bool = False) -> Runner:
     """Run the pretraining that a config describes.
 
     Args:
         cfg: a config with ``work_dir`` set.
-        resume: True continues from the newest whole checkpoint of the work dir (or starts, when there is none);
-            a path continues from that checkpoint.
+        resume: True continues from the newest whole checkpoint of the run in the work dir (or starts, when there is
+            none); a path continues from that checkpoint.
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
+        overwrite: set a used work dir aside and start anew.
 
     Raises:
-        ValueError: another run is writing to the work dir.
+        UserError: the work dir is another run's, see :func:`~slotcon_plugin.engine.claim_work_dir`.
     """
     resolve(cfg)
     check_arguments(cfg)
-    claim_work_dir(cfg.work_dir)
+    identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed")}
+    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
     fit_batch(cfg, start_processes(cfg), batch_mode)
-    if resume:
-        checkpoint = find_resumable(cfg.work_dir) if resume is True else Path(resume)
-        if checkpoint is None:
-            print_log(f"No checkpoint to resume from in {cfg.work_dir}; starting from the beginning", "current")
-        else:
-            cfg.resume, cfg.load_from = True, str(checkpoint)
+    claim = shared(claim)
+    if claim.checkpoint:
+        cfg.resume, cfg.load_from = True, str(claim.checkpoint)
     runner = Runner.from_cfg(cfg)
+    runner.register_hook(RunStampHook(claim.run))
     runner.train()
     return runner
 

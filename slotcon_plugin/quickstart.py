@@ -15,6 +15,8 @@ from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.data import ListFile, TwoViewDataset
+from slotcon_plugin.engine import set_aside
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
@@ -80,6 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work-dir", default="work_dirs/quickstart", help="(%(default)s)")
     args = parser.parse_args(argv)
     work_dir = Path(args.work_dir)
+    if numbered_checkpoints(work_dir):
+        set_aside(work_dir)  # of an earlier try
     work_dir.mkdir(parents=True, exist_ok=True)
 
     try:

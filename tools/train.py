@@ -37,6 +37,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="continue from the newest whole checkpoint in the work dir, or from the one given",
     )
     parser.add_argument(
+        "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
+    )
+    parser.add_argument(
         "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="override the config"
     )
     parser.add_argument(
@@ -74,7 +77,13 @@ def main() -> None:
     if openmmlab.is_transfer_config(cfg):
         try:
             openmmlab.train(
-                cfg, args.backbone, args.data_root, args.batch_mode, pretraining=args.pretraining, resume=args.resume
+                cfg,
+                args.backbone,
+                args.data_root,
+                args.batch_mode,
+                pretraining=args.pretraining,
+                resume=args.resume,
+                overwrite=args.overwrite,
             )
         except ValueError as error:
             sys.exit(f"error: {error}")
@@ -89,7 +98,7 @@ def main() -> None:
     try:
         if args.data_root:
             use_photos(cfg, args.data_root)
-        pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode)
+        pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
     except (ValueError, FileNotFoundError, BrokenPhotosError, CollapseError, NonFiniteLossError) as error:
         sys.exit(f"error: {error}")
 

@@ -35,6 +35,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--overwrite", action="store_true", help="set a used OUTPUT_DIR aside and start anew")
     parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and nothing else")
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override the config")
     return parser.parse_args(argv)

@@ -1,18 +1,20 @@
 """What a run needs beside the model: optimisers, mixed precision, the loop, checkpoints and hooks."""
 
-from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
-from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, TeacherUpdateHook
+from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
-from slotcon_plugin.engine.work_dir import claim_work_dir
+from slotcon_plugin.engine.work_dir import RUN, Claim, claim_work_dir, set_aside, shared
 
 __all__ = [
     "LARS",
+    "RUN",
     "AtomicLocalBackend",
+    "Claim",
     "CollapseError",
     "ExactResumeHook",
     "MixedPrecisionOptimWrapper",
@@ -21,9 +23,11 @@ __all__ = [
     "PartOptimWrapperConstructor",
     "PretrainLoop",
     "PretrainSchedulerHook",
+    "RunStampHook",
     "SlotHealthHook",
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
     "claim_work_dir",
-    "find_resumable",
+    "set_aside",
+    "shared",
 ]

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-import os
+import pickle
 import re
-import tempfile
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
-from mmengine.logging import HistoryBuffer, print_log
+from mmengine.logging import HistoryBuffer
 
-from slotcon_plugin.files import zip_damage
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import replacing, zip_damage
 
-_NUMBERED = re.compile(r"(?:iter|epoch)_(\d+)\.pth")
+_NUMBERED = re.compile(r"(?:(?:iter|epoch|model)_(\d+)|model_final)\.pth")
 
 
 def allow_checkpoint_classes() -> None:
@@ -42,18 +43,8 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write to a temporary file in the same folder, flush it to the disk, rename it."""
-        target = Path(filepath)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(obj)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(filepath) as partial:
+            partial.write_bytes(obj)
 
 
 register_backend("atomic", AtomicLocalBackend, force=True)
@@ -64,11 +55,20 @@ def is_whole(path: Path) -> bool:
     return zip_damage(path) is None
 
 
-def find_resumable(work_dir: str | Path) -> Path | None:
-    """The newest whole checkpoint of a work dir, or None; broken ones are named in the log and passed over."""
-    numbered = [(int(m[1]), p) for p in Path(work_dir).glob("*.pth") if (m := _NUMBERED.fullmatch(p.name))]
-    for _, path in sorted(numbered, reverse=True):
-        if is_whole(path):
-            return path
-        print_log(f"{path} is damaged or cut short; trying the one before it", "current", logging.WARNING)
-    return None
+def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
+    """The checkpoints that a run of mmengine or detectron2 has left in its work dir, newest first."""
+    found = [(int(m[1] or sys.maxsize), p) for p in Path(work_dir).glob("*.pth") if (m := _NUMBERED.fullmatch(p.name))]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A checkpoint's content, tensors mapped from the file and not read.
+
+    Raises:
+        UserError: it is not a checkpoint, or holds what may not be loaded.
+    """
+    allow_checkpoint_classes()
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error

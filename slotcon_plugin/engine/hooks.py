@@ -11,6 +11,7 @@ from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.registry import HOOKS
 
 
@@ -52,6 +53,21 @@ class PretrainSchedulerHook(ParamSchedulerHook):
         """Advance schedules that count iterations."""
         if not getattr(runner.optim_wrapper, "step_skipped", False):
             super().after_train_iter(runner, *args, **kwargs)
+
+
+class RunStampHook(Hook):
+    """Makes every checkpoint say which run wrote it.
+
+    Args:
+        run: of the work dir's :class:`~slotcon_plugin.engine.work_dir.Claim`.
+    """
+
+    def __init__(self, run: dict) -> None:
+        self.run = run
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Add the run to ``meta``."""
+        checkpoint["meta"][RUN] = self.run
 
 
 @HOOKS.register_module()

@@ -1,33 +1,244 @@
-"""One run, one work dir: two at once would mix their checkpoints, and neither could be resumed."""
+"""One work dir, one run: who may write there, and from which checkpoint the run goes on.
+
+The one mechanism for pretraining and for transfer runs of every framework:
+
+    claim = claim_work_dir(work_dir, {"method": "SlotCon", "seed": 0}, resume=args.resume, overwrite=args.overwrite)
+    ...                          # start the process group
+    claim = shared(claim)        # every rank learns what the first one has decided
+    ...                          # go on from claim.checkpoint, or begin if it is None
+    checkpoint[RUN] = claim.run  # in every checkpoint written, at the top or (mmengine) in checkpoint["meta"]
+
+A run has an id, drawn when it begins, which stands in ``run.json`` of its work dir and in its checkpoints. Resuming
+takes checkpoints of this id only, so that what another run has left in the folder is never mistaken for its own.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 import time
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, NamedTuple
+
+from mmengine.dist import broadcast_object_list
+from mmengine.logging import print_log
+
+from slotcon_plugin.engine.checkpoint import is_whole, numbered_checkpoints, read_checkpoint
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import PART_PREFIX, write_json
 
 try:
     import fcntl
 except ImportError:  # not a Unix: nothing to lock with
     fcntl = None
 
+RUN = "run"
+"""Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
+RUN_FILE = "run.json"
 LOCK_FILE = ".in_use"
-_claimed: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
+_locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
 
-def claim_work_dir(work_dir: str | Path) -> None:
-    """Make a folder this process's own until it ends, however it ends; among a launcher's processes the first claims.
+class Claim(NamedTuple):
+    """What :func:`claim_work_dir` has decided.
 
-    The lock belongs to the process and not to the data loader's workers, so that a killed run can be resumed at once.
+    Attributes:
+        run: what checkpoints of this run carry under :data:`RUN`: its ``id`` and ``identity``.
+        checkpoint: where to go on; None = begin.
+    """
+
+    run: dict[str, Any]
+    checkpoint: Path | None
+
+
+def claim_work_dir(
+    work_dir: str | Path,
+    identity: Mapping[str, str | int | None],
+    resume: bool | str | Path = False,
+    overwrite: bool = False,
+) -> Claim | None:
+    """Make a folder this process's own until it ends, however it ends, and decide where the run begins.
+
+    A folder without checkpoints is free. One with checkpoints needs a word: ``resume=True`` goes on from the newest
+    whole one of the run, a path from that one, ``overwrite`` renames the folder to ``NAME.old1`` and begins in a new
+    one. A process that its launcher has started again (torchrun's ``--max-restarts``, Slurm's requeue) resumes by
+    itself. Going on from a named checkpoint is a new course, with an id of its own, so that later checkpoints of the
+    course that was left are not taken up again.
+
+    What killed writers have left half written is removed.
+
+    Args:
+        work_dir: the folder; made if need be.
+        identity: what makes it this run and no other, for instance method and seed; compared when resuming, except
+            what is None (not known).
+        resume: True, or a checkpoint's path.
+        overwrite: set a used folder aside.
+
+    Returns:
+        The decision; None in a launcher's processes other than the first, see :func:`shared`.
 
     Raises:
-        ValueError: a process that is still running has it; the message says which.
+        UserError: a process that is still running has the folder; it is used and neither ``resume`` nor ``overwrite``
+            was asked for; there are checkpoints, but none that is whole and of this run; the identities differ; the
+            folder cannot be written to.
     """
-    rank = int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0)
+    if int(next(filter(None, map(os.environ.get, ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))), 0)):
+        return None
+    if resume and overwrite:
+        raise UserError("--resume goes on with the run in the work dir, --overwrite sets it aside: give one of them")
     folder = Path(work_dir).resolve()
-    if fcntl is None or rank or folder in _claimed:
+    try:
+        _lock(folder)
+        for part in folder.rglob(f"{PART_PREFIX}*"):
+            if not _is_being_written(part):
+                part.unlink(missing_ok=True)
+        record = _read_record(folder)
+        named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
+        if _started_again() and named in (None, record.get("continues")):
+            resume, overwrite = True, False
+        if resume:
+            former, checkpoint = _newest(folder, record) if resume is True else _named(folder, record, Path(resume))
+            _compare(folder, former.get("identity", {}), identity)
+        else:
+            former, checkpoint = {}, None
+            if numbered_checkpoints(folder):
+                if not overwrite:
+                    raise UserError(
+                        f"the work dir {work_dir} holds the checkpoints of a run. --resume goes on with it, "
+                        "--overwrite sets it aside and begins anew, --work-dir puts this run elsewhere"
+                    )
+                set_aside(folder)
+        known = {name: value for name, value in identity.items() if value is not None}
+        run = {
+            "id": former.get("id") or uuid.uuid4().hex[:12],
+            "identity": {**dict(identity), **former.get("identity", {}), **known},
+        }
+        if record.get("id") != run["id"]:
+            write_json(folder / RUN_FILE, {**run, "continues": checkpoint and str(checkpoint.resolve())})
+    except OSError as error:
+        raise UserError(f"the work dir {work_dir} cannot be used: {error}") from error
+    return Claim(run, checkpoint)
+
+
+def shared(claim: Claim | None) -> Claim:
+    """The first rank's claim, on every rank; call it when the process group has been started."""
+    box = [claim]
+    broadcast_object_list(box)
+    return box[0]
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to the first of ``NAME.old1``, ``NAME.old2``, ... that is free; an empty one takes its place."""
+    folder, number = folder.resolve(), 1
+    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    lock = _locks.pop(folder, None)
+    folder.rename(aside)
+    folder.mkdir()
+    if lock:
+        lock.close()
+        (aside / LOCK_FILE).unlink()
+        _lock(folder)
+    print_log(f"{folder} was set aside as {aside}", "current")
+    return aside
+
+
+def run_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about the run that wrote it; empty for files of other programs."""
+    return checkpoint.get(RUN) or checkpoint.get("meta", {}).get(RUN) or {}
+
+
+def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """The run in a folder and its newest whole checkpoint; nothing of either if there are no checkpoints at all."""
+    damaged, foreign = [], []
+    for path in numbered_checkpoints(folder):
+        if not is_whole(path):
+            print_log(f"{path} is damaged or cut short; trying the one before it", "current", logging.WARNING)
+            damaged.append(path.name)
+            continue
+        run = run_of(read_checkpoint(path))
+        if record and run.get("id") != record["id"]:
+            foreign.append(path.name)
+            continue
+        if foreign:
+            print_log(f"Left alone, since another run wrote them: {', '.join(foreign)}", "current", logging.WARNING)
+        return run, path
+    start = record.get("continues")
+    if start and Path(start).is_file() and is_whole(Path(start)):
+        return record, Path(start)
+    if damaged or foreign:
+        raise UserError(
+            f"nothing to resume from in {folder}: "
+            + "; ".join(
+                f"{what}: {', '.join(names)}"
+                for what, names in (("damaged or cut short", damaged), ("written by another run", foreign))
+                if names
+            )
+            + ". Nothing was changed. --resume FILE takes a checkpoint by its name, --overwrite sets the folder aside "
+            "and begins anew"
+        )
+    print_log(f"No checkpoint to resume from in {folder}; starting from the beginning", "current")
+    return {}, None
+
+
+def _named(folder: Path, record: dict[str, Any], path: Path) -> tuple[dict[str, Any], Path]:
+    """The run that wrote a checkpoint, to be gone on with under a new id."""
+    if not path.is_file():
+        raise UserError(f"the checkpoint to resume from, {path}, does not exist")
+    if not is_whole(path):
+        raise UserError(f"the checkpoint to resume from, {path}, is damaged or cut short: its checksums do not hold")
+    run = run_of(read_checkpoint(path))
+    if path.resolve().parent != folder and numbered_checkpoints(folder) and run.get("id") != record.get("id", ""):
+        raise UserError(
+            f"the work dir {folder} holds the checkpoints of another run than {path}. Give a --work-dir of its own"
+        )
+    return {**run, "id": None}, path
+
+
+def _compare(folder: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) -> None:
+    for name, value in asked.items():
+        if None not in (value, former.get(name)) and former[name] != value:
+            raise UserError(
+                f"cannot resume: the run in {folder} has {name} {former[name]}, and {value} is asked for. Resume it "
+                "with what it was started with, or give the new run a --work-dir of its own"
+            )
+
+
+def _started_again() -> bool:
+    """Whether the launcher has started this command before, in the same job."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and record.get("id") else {}
+
+
+def _is_being_written(part: Path) -> bool:
+    """Whether the process that a partial file's name gives is alive on this machine."""
+    try:
+        os.kill(int(part.name.removeprefix(PART_PREFIX).split("-")[0]), 0)
+    except (ValueError, ProcessLookupError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _lock(folder: Path) -> None:
+    """Take the folder's lock, which ends with the process.
+
+    A lock of the process and not of the open file (as flock, and filelock with it, would make): a data loader's
+    workers, which live on for a moment when a run is killed, must not keep the folder.
+    """
+    if fcntl is None or folder in _locks:
         return
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
@@ -37,8 +248,8 @@ def claim_work_dir(work_dir: str | Path) -> None:
         file.seek(0)
         owner = file.read().strip() or "another process"
         file.close()
-        raise ValueError(
-            f"work dir {work_dir} is in use by {owner}. Two runs would overwrite each other's checkpoints: stop that "
+        raise UserError(
+            f"work dir {folder} is in use by {owner}. Two runs would overwrite each other's checkpoints: stop that "
             "one, or give this one a --work-dir (detectron2: OUTPUT_DIR) of its own"
         ) from None
     except OSError:  # a file system without locks
@@ -47,4 +258,4 @@ def claim_work_dir(work_dir: str | Path) -> None:
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}")
     file.flush()
-    _claimed[folder] = file
+    _locks[folder] = file

@@ -16,14 +16,16 @@ from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 
 from slotcon_plugin.convert import check_compatible
-from slotcon_plugin.engine import claim_work_dir
+from slotcon_plugin.engine import RUN, claim_work_dir
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
 from slotcon_plugin.results import FILE_NAME
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import Origin, prepare_backbone
 from slotcon_plugin.transfer.d2_data import check_data, relocate
 from slotcon_plugin.transfer.d2_trainer import (
+    RunStamp,
     Stopwatch,
     TransferTrainer,
     look_that_it_arrived,
@@ -44,6 +46,7 @@ class Job(NamedTuple):
     data_root: str | None
     resume: bool
     eval_only: bool
+    run: dict[str, Any] | None = None
 
 
 def train(
@@ -61,6 +64,7 @@ def train(
     pretraining: str | None = None,
     resume: bool = False,
     eval_only: bool = False,
+    overwrite: bool = False,
 ) -> None:
     """Fine-tune as the config says, evaluate, leave ``result.json`` in OUTPUT_DIR.
 
@@ -75,6 +79,7 @@ def train(
         pretraining: what to call the backbone in tables; None = the checkpoint's kind.
         resume: continue from the last checkpoint in OUTPUT_DIR.
         eval_only: evaluate MODEL.WEIGHTS (or, with ``resume``, the last checkpoint) and nothing else.
+        overwrite: set a used OUTPUT_DIR aside.
 
     Raises:
         ValueError: missing data, class counts that disagree, a batch that cannot be split, an unfit checkpoint, an
@@ -97,12 +102,17 @@ def train(
         cfg.MODEL.DEVICE = "cpu"
     processes = num_gpus * num_machines if cfg.MODEL.DEVICE.startswith("cuda") else 1
     plan = _fit_batch(cfg, processes, images_per_gpu, batch_mode)
+    run = None
     if not eval_only:
         print(plan.text)
         if machine_rank == 0:
-            claim_work_dir(cfg.OUTPUT_DIR)
+            identity = {"task": f"detectron2_{Path(config_file).stem}", "seed": cfg.SEED}
+            run, checkpoint = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
+            resume = checkpoint is not None
+            if checkpoint:
+                write_text(Path(cfg.OUTPUT_DIR) / "last_checkpoint", checkpoint.name)
     origin = _origin(cfg, backbone, pretraining, resume, eval_only)
-    job = Job(cfg, recipe, config_file, origin, plan, data_root, resume, eval_only)
+    job = Job(cfg, recipe, config_file, origin, plan, data_root, resume, eval_only, run)
     launch(_work, processes // num_machines, num_machines, machine_rank, dist_url, args=(job,))
 
 
@@ -163,6 +173,7 @@ def _work(job: Job) -> None:
     else:
         trainer = TransferTrainer(job.cfg, job.plan.accumulate)
         trainer.register_hooks([watch])
+        trainer.checkpointer.add_checkpointable(RUN, RunStamp(job.run))
         trainer.resume_or_load(resume=job.resume)
         if trainer.start_iter == 0:
             look_that_it_arrived(trainer.model, job.origin)

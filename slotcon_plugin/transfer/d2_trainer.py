@@ -114,6 +114,19 @@ class Stopwatch(HookBase):
         self.before = state["seconds"]
 
 
+class RunStamp:
+    """Lets every checkpoint say which run wrote it, see :func:`~slotcon_plugin.engine.claim_work_dir`."""
+
+    def __init__(self, run: dict[str, Any] | None) -> None:
+        self.run = run
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.run or {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The run is that of the work dir, which was compared with the checkpoint's."""
+
+
 def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
     """The ResNet of an FPN or C4 model under torchvision's names.
 

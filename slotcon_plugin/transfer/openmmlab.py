@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible
-from slotcon_plugin.engine import allow_checkpoint_classes, claim_work_dir, find_resumable
+from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
@@ -37,6 +37,7 @@ def train(
     batch_mode: str | None = None,
     pretraining: str | None = None,
     resume: bool | str = False,
+    overwrite: bool = False,
 ) -> Runner:
     """Fine-tune as the config says, evaluate, leave ``result.json`` in the work dir.
 
@@ -47,20 +48,22 @@ def train(
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
         pretraining: what to call the backbone in tables; None = the checkpoint's kind.
         resume: True = from the newest whole checkpoint in the work dir, or a checkpoint's path.
+        overwrite: set a used work dir aside.
 
     Raises:
         ValueError: missing data, class counts that disagree, a batch that cannot be split, a work dir in use.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
     """
     recipe = _prepare(cfg, data_root)
-    claim_work_dir(cfg.work_dir)
     cfg.randomness = {"seed": 0, **(cfg.get("randomness") or {})}
+    identity = {"task": task_name(cfg), "seed": cfg.randomness["seed"]}
+    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     processes = start_processes(cfg)
     fit_batch(cfg, processes, batch_mode)
-    checkpoint = find_resumable(cfg.work_dir) if resume is True else (Path(resume) if resume else None)
+    claim = shared(claim)
     origin = RANDOM
-    if checkpoint:
-        cfg.resume, cfg.load_from = True, str(checkpoint)
+    if claim.checkpoint:
+        cfg.resume, cfg.load_from = True, str(claim.checkpoint)
     else:
         origin = use_backbone(cfg, backbone, pretraining)
     if processes > 1 and not torch.cuda.is_available():
@@ -70,6 +73,7 @@ def train(
         keep_freed_memory()
     runner = Runner.from_cfg(cfg)
     runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"]))
+    runner.register_hook(RunStampHook(claim.run))
     runner.train()
     return runner
 

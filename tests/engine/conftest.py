@@ -6,7 +6,8 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from slotcon_plugin.data import TwoViewDataset
-from slotcon_plugin.engine import allow_checkpoint_classes, find_resumable
+from slotcon_plugin.engine import allow_checkpoint_classes
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
 from slotcon_plugin.registry import DATASETS, MODELS
@@ -137,7 +138,7 @@ def tiny(tmp_path):
     def build(work_dir=None, resume=False, **kwargs):
         cfg = tiny_config(work_dir or tmp_path, **kwargs)
         if resume:
-            cfg.resume, cfg.load_from = True, str(find_resumable(cfg.work_dir))
+            cfg.resume, cfg.load_from = True, str(numbered_checkpoints(cfg.work_dir)[0])
         cfg.experiment_name += f"-{len(build.runners)}"
         build.runners.append(Runner.from_cfg(cfg))
         return build.runners[-1]

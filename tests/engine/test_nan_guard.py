@@ -8,7 +8,8 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from slotcon_plugin.engine import NonFiniteLossError, find_resumable
+from slotcon_plugin.engine import NonFiniteLossError
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 
 
 def poisoned(*forwards):
@@ -72,7 +73,7 @@ def test_the_run_stops_with_the_evidence_and_the_state_before(tiny, tmp_path):
     checkpoint = torch.load(tmp_path / "nonfinite_iter_6.pth", weights_only=True)
     assert_same(checkpoint["state_dict"], before[5])
     assert checkpoint["meta"]["iter"] == 5
-    assert find_resumable(tmp_path).name == "iter_3.pth"
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["iter_3.pth"]
     for name in ("nonfinite_iter_6.json", "nonfinite_iter_6.pth"):
         assert str(tmp_path / name) in str(caught.value)
 

@@ -1,40 +1,206 @@
-"""A work dir belongs to one running process."""
+"""A work dir belongs to one running process and to one run; what resuming takes up is that run's."""
 
+import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from slotcon_plugin.engine import claim_work_dir
+from slotcon_plugin.engine import RUN, claim_work_dir
+from slotcon_plugin.engine import work_dir as module
+from slotcon_plugin.errors import UserError
 
 HOLD = """
 import multiprocessing, sys, time
 from slotcon_plugin.engine import claim_work_dir
-claim_work_dir(sys.argv[1])
+claim_work_dir(sys.argv[1], {})
 worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
 worker.start()
 print(worker.pid, flush=True)
 time.sleep(60)
 """
+SLOTCON = {"method": "SlotCon", "seed": 0}
+
+
+@pytest.fixture(autouse=True)
+def _a_process_of_its_own(monkeypatch):
+    """Each claim is that of a new process, which no launcher has started."""
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "_locks", {})
+
+
+def save(path, run, at_top=False):
+    stamp = {RUN: run} if at_top else {"meta": {RUN: run}}
+    torch.save({"state_dict": {"w": torch.zeros(1000)}, **stamp}, path)
+
+
+@pytest.fixture
+def used(tmp_path):
+    """A work dir with the checkpoints of a run: iter_1, iter_2 and iter_10."""
+    folder = tmp_path / "run"
+    claim = claim_work_dir(folder, SLOTCON)
+    for number in (1, 2, 10):
+        save(folder / f"iter_{number}.pth", claim.run)
+    save(folder / "best_mIoU.pth", claim.run)
+    return folder
+
+
+def run_id(folder):
+    return json.loads((folder / "run.json").read_text())["id"]
 
 
 def test_the_second_run_is_told_of_the_first_and_a_killed_one_leaves_nothing(tmp_path, monkeypatch):
-    monkeypatch.delenv("RANK", raising=False)
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     worker = int(first.stdout.readline())  # like a data loader's: lives on when its parent is killed
     try:
-        with pytest.raises(ValueError, match=rf"in use by process {first.pid} on .*--work-dir"):
-            claim_work_dir(tmp_path)
+        with pytest.raises(UserError, match=rf"in use by process {first.pid} on .*--work-dir"):
+            claim_work_dir(tmp_path, {})
         monkeypatch.setenv("RANK", "1")
-        claim_work_dir(tmp_path)  # the others of a launcher's processes share it
+        assert claim_work_dir(tmp_path, {}) is None  # the others of a launcher's processes share it
         monkeypatch.delenv("RANK")
         first.kill()
         first.wait()
-        claim_work_dir(tmp_path)
-        claim_work_dir(tmp_path)  # its own already
+        claim_work_dir(tmp_path, {})
+        claim_work_dir(tmp_path, {})  # its own already
         assert f"process {os.getpid()} " in (tmp_path / ".in_use").read_text()
     finally:
         first.kill()
         os.kill(worker, signal.SIGKILL)
+
+
+def test_a_new_folder_and_one_without_checkpoints_begin(tmp_path):
+    first = claim_work_dir(tmp_path / "run", SLOTCON)
+    assert first.checkpoint is None and first.run["identity"] == SLOTCON
+    again = claim_work_dir(tmp_path / "run", {**SLOTCON, "seed": 1}, resume=True)
+    assert again.checkpoint is None
+    assert again.run["id"] == run_id(tmp_path / "run") != first.run["id"]
+
+
+def test_a_used_folder_is_refused_without_a_word(used):
+    before = sorted(used.iterdir())
+    with pytest.raises(UserError, match=r"--resume goes on with it, --overwrite sets it aside"):
+        claim_work_dir(used, SLOTCON)
+    assert sorted(used.iterdir()) == before
+
+
+def test_overwrite_sets_the_whole_folder_aside(used):
+    former = run_id(used)
+    claim = claim_work_dir(used, SLOTCON, overwrite=True)
+    assert claim.checkpoint is None and claim.run["id"] == run_id(used) != former
+    assert sorted(p.name for p in used.iterdir()) == [".in_use", "run.json"]
+    aside = used.with_name("run.old1")
+    assert run_id(aside) == former and (aside / "iter_10.pth").exists() and not (aside / ".in_use").exists()
+    save(used / "iter_1.pth", claim.run)
+    claim_work_dir(used, SLOTCON, overwrite=True)
+    assert used.with_name("run.old2").is_dir()
+    with pytest.raises(UserError, match="give one of them"):
+        claim_work_dir(used, SLOTCON, resume=True, overwrite=True)
+
+
+def test_resume_takes_the_newest_whole_checkpoint(used, caplog):
+    former = run_id(used)
+    assert claim_work_dir(used, SLOTCON, resume=True).checkpoint == used / "iter_10.pth"
+    flipped = bytearray((used / "iter_10.pth").read_bytes())
+    flipped[len(flipped) // 2] ^= 0xFF  # same size, one byte wrong
+    (used / "iter_10.pth").write_bytes(flipped)
+    (used / "iter_2.pth").write_bytes((used / "iter_2.pth").read_bytes()[:1000])
+    with caplog.at_level(logging.WARNING):
+        claim = claim_work_dir(used, SLOTCON, resume=True)
+    assert claim.checkpoint == used / "iter_1.pth" and claim.run["id"] == run_id(used) == former
+
+
+def test_detectron2s_checkpoints_are_known_too(tmp_path):
+    claim = claim_work_dir(tmp_path, {"task": "d2"})
+    for name in ("model_0000009.pth", "model_0000019.pth"):
+        save(tmp_path / name, claim.run, at_top=True)
+    assert claim_work_dir(tmp_path, {"task": "d2"}, resume=True).checkpoint.name == "model_0000019.pth"
+    save(tmp_path / "model_final.pth", claim.run, at_top=True)
+    assert claim_work_dir(tmp_path, {"task": "d2"}, resume=True).checkpoint.name == "model_final.pth"
+
+
+def test_checkpoints_of_another_run_are_never_taken(used):
+    save(used / "iter_20.pth", {"id": "another", "identity": SLOTCON})
+    torch.save({"state_dict": {}, "meta": {}}, used / "iter_30.pth")
+    assert claim_work_dir(used, SLOTCON, resume=True).checkpoint == used / "iter_10.pth"
+
+
+def test_when_nothing_is_whole_the_run_stops_and_all_stays(used):
+    for path in used.glob("iter_*.pth"):
+        path.write_bytes(path.read_bytes()[:-1000])
+    save(used / "iter_30.pth", {"id": "another", "identity": SLOTCON})
+    before = {path: path.read_bytes() for path in used.iterdir()}
+    with pytest.raises(
+        UserError,
+        match=r"damaged or cut short: iter_10.pth, iter_2.pth, iter_1.pth; written by another run: iter_30.pth. "
+        "Nothing was changed",
+    ):
+        claim_work_dir(used, SLOTCON, resume=True)
+    assert {path: path.read_bytes() for path in used.iterdir() if path.name != ".in_use"} == {
+        path: content for path, content in before.items() if path.name != ".in_use"
+    }
+
+
+def test_a_run_keeps_its_seed_and_method(used):
+    with pytest.raises(UserError, match="has seed 0, and 1 is asked for"):
+        claim_work_dir(used, {**SLOTCON, "seed": 1}, resume=True)
+    claim = claim_work_dir(used, {"method": "SlotCon", "seed": None, "backbone": "abc"}, resume=True)
+    assert claim.run["identity"] == {**SLOTCON, "backbone": "abc"}  # what is not known is the run's own
+
+
+def test_going_back_leaves_the_later_checkpoints_behind(used):
+    former = run_id(used)
+    claim = claim_work_dir(used, SLOTCON, resume=str(used / "iter_2.pth"))
+    assert claim.checkpoint == used / "iter_2.pth" and claim.run["id"] == run_id(used) != former
+    # killed before it wrote anything: again from there, and not from iter_10 of the course that was left
+    again = claim_work_dir(used, SLOTCON, resume=True)
+    assert again == claim
+    save(used / "iter_3.pth", claim.run)
+    assert claim_work_dir(used, SLOTCON, resume=True).checkpoint == used / "iter_3.pth"
+
+
+def test_a_named_checkpoint_is_checked(used, tmp_path):
+    with pytest.raises(UserError, match=r"iter_4\.pth, does not exist"):
+        claim_work_dir(used, SLOTCON, resume=used / "iter_4.pth")
+    save(tmp_path / "elsewhere.pth", {"id": "another", "identity": SLOTCON})
+    with pytest.raises(UserError, match="holds the checkpoints of another run"):
+        claim_work_dir(used, SLOTCON, resume=tmp_path / "elsewhere.pth")
+    assert claim_work_dir(tmp_path / "new", SLOTCON, resume=used / "iter_2.pth").run["id"] != run_id(used)
+    (used / "iter_2.pth").write_bytes((used / "iter_2.pth").read_bytes()[:-100])
+    with pytest.raises(UserError, match="checksums do not hold"):
+        claim_work_dir(used, SLOTCON, resume=used / "iter_2.pth")
+
+
+@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
+def test_a_restarted_process_resumes_by_itself(used, monkeypatch, variable):
+    monkeypatch.setenv(variable, "0")
+    with pytest.raises(UserError):
+        claim_work_dir(used, SLOTCON)
+    gone_back = claim_work_dir(used, SLOTCON, resume=used / "iter_2.pth")
+    save(used / "iter_3.pth", gone_back.run)
+    monkeypatch.setenv(variable, "1")
+    for words in ({}, {"overwrite": True}, {"resume": str(used / "iter_2.pth")}):
+        assert claim_work_dir(used, SLOTCON, **words).checkpoint == used / "iter_3.pth"
+    assert claim_work_dir(used, SLOTCON, resume=used / "iter_1.pth").checkpoint == used / "iter_1.pth"
+
+
+def test_what_killed_writers_left_is_removed(used):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    (used / "pictures").mkdir()
+    rubbish = [used / f".part-{dead.pid}-iter_11.pth", used / "pictures" / f".part-{dead.pid}-a.png"]
+    alive = used / f".part-{os.getppid()}-table.md"
+    for path in (*rubbish, alive):
+        path.touch()
+    claim_work_dir(used, SLOTCON, resume=True)
+    assert alive.exists() and not any(path.exists() for path in rubbish)
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"the work dir .*file/run cannot be used"):
+        claim_work_dir(tmp_path / "file" / "run", SLOTCON)

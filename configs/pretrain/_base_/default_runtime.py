@@ -24,7 +24,7 @@ default_hooks = dict(
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method="fork", opencv_num_threads=0),
-    dist_cfg=dict(backend="nccl"),
+    dist_cfg=dict(backend="nccl", timeout=300),  # seconds until a process that does not answer ends the run
 )
 log_processor = dict(window_size=50, by_epoch=True)
 log_level = "INFO"
