@@ -14,7 +14,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import replacing, zip_damage
+from slotcon_plugin.files import replacing
 
 _NUMBERED = re.compile(r"(?:(?:iter|epoch|model)_(\d+)|model_final)\.pth")
 
@@ -48,11 +48,6 @@ class AtomicLocalBackend(LocalBackend):
 
 
 register_backend("atomic", AtomicLocalBackend, force=True)
-
-
-def is_whole(path: Path) -> bool:
-    """Whether every byte of a checkpoint is there: its archive opens and all checksums hold."""
-    return zip_damage(path) is None
 
 
 def numbered_checkpoints(work_dir: str | Path) -> list[Path]:

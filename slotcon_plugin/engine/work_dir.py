@@ -27,9 +27,9 @@ from typing import IO, Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.engine.checkpoint import is_whole, numbered_checkpoints, read_checkpoint
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints, read_checkpoint
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import PART_PREFIX, write_json
+from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
 try:
     import fcntl
@@ -156,8 +156,10 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
     """The run in a folder and its newest whole checkpoint; nothing of either if there are no checkpoints at all."""
     damaged, foreign = [], []
     for path in numbered_checkpoints(folder):
-        if not is_whole(path):
-            print_log(f"{path} is damaged or cut short; trying the one before it", "current", logging.WARNING)
+        if damage := zip_damage(path):
+            print_log(
+                f"{path} is damaged or cut short ({damage}); trying the one before it", "current", logging.WARNING
+            )
             damaged.append(path.name)
             continue
         run = run_of(read_checkpoint(path))
@@ -168,7 +170,7 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
             print_log(f"Left alone, since another run wrote them: {', '.join(foreign)}", "current", logging.WARNING)
         return run, path
     start = record.get("continues")
-    if start and Path(start).is_file() and is_whole(Path(start)):
+    if start and Path(start).is_file() and not zip_damage(start):
         return record, Path(start)
     if damaged or foreign:
         raise UserError(
@@ -189,8 +191,8 @@ def _named(folder: Path, record: dict[str, Any], path: Path) -> tuple[dict[str, 
     """The run that wrote a checkpoint, to be gone on with under a new id."""
     if not path.is_file():
         raise UserError(f"the checkpoint to resume from, {path}, does not exist")
-    if not is_whole(path):
-        raise UserError(f"the checkpoint to resume from, {path}, is damaged or cut short: its checksums do not hold")
+    if damage := zip_damage(path):
+        raise UserError(f"the checkpoint to resume from, {path}, is damaged or cut short: {damage}")
     run = run_of(read_checkpoint(path))
     if path.resolve().parent != folder and numbered_checkpoints(folder) and run.get("id") != record.get("id", ""):
         raise UserError(
