@@ -50,7 +50,7 @@ MAY_IMPORT = {
         *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos", "page"},
     },
     "benchmark": {"results", "config", "page"},
-    "quickstart": {"apis", "config", "convert", "data", "evaluation", "photos", "visualization"},
+    "quickstart": {"apis", "config", "convert", "data", "engine", "evaluation", "photos", "visualization"},
 }
 
 

@@ -59,7 +59,7 @@ def test_the_run_stops_with_the_evidence_and_the_state_before(tiny, tmp_path):
     before = snapshots(runner)
     seen = []
     model_forward = runner.model.forward
-    runner.model.forward = lambda **kw: (seen.append(kw["sample_index"].tolist()), model_forward(**kw))[1]
+    runner.model.forward = lambda **kw: (seen.append(kw["inputs"].sample_index.tolist()), model_forward(**kw))[1]
     with pytest.raises(NonFiniteLossError, match=r"iteration 6 is not finite.*weights are finite") as caught:
         runner.train()
     report = json.loads((tmp_path / "nonfinite_iter_6.json").read_text())
