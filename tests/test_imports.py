@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "visualization": {
         *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos", "page"},
     },
-    "benchmark": {"results", "config", "page"},
+    "benchmark": {"registry", "results", "config", "page"},
     "quickstart": {"apis", "config", "convert", "data", "engine", "evaluation", "photos", "visualization"},
 }
 
