@@ -65,7 +65,7 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Stage maps, the last one ``(B, C, h, w)`` -> levels ``(B, out_channels, ...)`` of 4h, 2h, h, h/2, ... rows."""
+        """Stage maps, the last one ``(B, C, h, w)`` -> levels ``(B, out_channels, ...)`` of 4h, 2h, h, h/2 rows."""
         levels = [level(maps[-1]) for level in self.levels]
         while len(levels) < self.num_outs:
             levels.append(nn.functional.max_pool2d(levels[-1], 1, stride=2))
