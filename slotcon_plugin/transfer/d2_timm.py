@@ -16,10 +16,10 @@ from slotcon_plugin.models import TimmBackbone
 def add_timm_config(cfg: CfgNode) -> None:
     """Add ``MODEL.TIMM`` to a config: what :class:`~slotcon_plugin.models.TimmBackbone` takes.
 
-    ``NAME`` of timm's network, ``NORM_EVAL`` and ``OPTIONS`` for ``timm.create_model`` (``{output_stride: 16}``).
+    ``NAME`` of timm's network, ``NORM_EVAL``, and ``OPTIONS`` for ``timm.create_model``, a list of names and values in
+    turn: ``["output_stride", 16]`` (a node would not take new keys from a command line).
     """
-    cfg.MODEL.TIMM = CfgNode({"NAME": "", "NORM_EVAL": False})
-    cfg.MODEL.TIMM.OPTIONS = CfgNode(new_allowed=True)
+    cfg.MODEL.TIMM = CfgNode({"NAME": "", "NORM_EVAL": False, "OPTIONS": []})
 
 
 class TimmMaps(Backbone):
@@ -55,7 +55,8 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmMaps:
     if input_shape.channels != 3:
         raise UserError(f"timm's networks take 3 channels here, MODEL.PIXEL_MEAN has {input_shape.channels}")
     timm = cfg.MODEL.TIMM
-    return TimmMaps(TimmBackbone(timm.NAME, norm_eval=timm.NORM_EVAL, **timm.OPTIONS))
+    options = dict(zip(timm.OPTIONS[::2], timm.OPTIONS[1::2], strict=True))
+    return TimmMaps(TimmBackbone(timm.NAME, norm_eval=timm.NORM_EVAL, **options))
 
 
 @BACKBONE_REGISTRY.register()
