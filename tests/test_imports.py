@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "engine": {"registry", "geometry", "data", "models"},
     "profiling": {"registry", "data", "models", "engine", "photos"},
     "apis": {"registry", "config", "convert", "models", "engine"},
-    "transfer": {"registry", "convert", "results", "engine", "apis"},
+    "transfer": {"registry", "models", "convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "geometry", "data", "models", "models.losses"},
         *{"convert", "results", "demo_scenes", "apis", "config", "photos"},
