@@ -15,10 +15,10 @@ from mmengine.utils.dl_utils import set_multi_processing
 from slotcon_plugin.config import load_config, resolve
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
+from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
-from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS
 
@@ -49,14 +49,14 @@ def use_photos(cfg: Config, path: str) -> None:
     """Make a pretraining config read the photos of a folder (nested or flat) or of a list file.
 
     Raises:
-        ValueError: there is neither a folder nor a list file at ``path``.
+        UserError: there is neither a folder nor a list file at ``path``.
     """
     if Path(path).is_dir():
         source = dict(type="ImageFolder", root=path)
     elif Path(path).is_file() and not path.endswith(".json"):
         source = dict(type="ListFile", path=path)
     else:
-        raise ValueError(
+        raise UserError(
             f"{path} is neither a folder of photos nor a text file that lists them; for a COCO annotation file set "
             "photos in the config, as configs/pretrain/_base_/coco.py does"
         )
@@ -74,7 +74,8 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
         overwrite: set a used work dir aside and start anew.
 
     Raises:
-        UserError: the work dir is another run's, see :func:`~slotcon_plugin.engine.claim_work_dir`.
+        UserError: the config is refused, or the work dir is another run's
+            (:func:`~slotcon_plugin.engine.claim_work_dir`).
     """
     resolve(cfg)
     check_arguments(cfg)
@@ -102,19 +103,17 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         device: where to put it.
 
     Raises:
-        ValueError: there is no such file, it is no checkpoint, or not one of this config.
+        UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
-    for what, path in (("config", config), ("checkpoint", checkpoint)):
-        if not isinstance(path, Config) and not Path(path).is_file():
-            raise ValueError(f"the {what} {path} does not exist")
     cfg = config if isinstance(config, Config) else load_config(config)
+    if not Path(checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {checkpoint}")
     model = MODELS.build(cfg.model)
     try:
         state = load_file(checkpoint)
     except ConversionError as error:
-        raise ValueError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
-    try:
-        model.load_state_dict(state.get("state_dict", state))
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint} does not fit the model of the config: {error}") from error
+        raise UserError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
+    state = state.get("state_dict", state)
+    require_fit(state, model, str(checkpoint))
+    model.load_state_dict(state)
     return model.to(device).eval()

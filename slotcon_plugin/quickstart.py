@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from slotcon_plugin.apis import pretrain
+from slotcon_plugin.apis import pretrain, use_photos
+from slotcon_plugin.command import run_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.data import ListFile, TwoViewDataset
@@ -86,18 +86,15 @@ def main(argv: list[str] | None = None) -> None:
         set_aside(work_dir)  # of an earlier try
     work_dir.mkdir(parents=True, exist_ok=True)
 
-    try:
-        if args.photos:
-            name = "slotcon_small"
-            train, held_out = take_photos(Path(args.photos), work_dir)
-            num_photos = len(ListFile(train))
-        else:
-            name, num_photos = "slotcon_demo", 1200
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    if args.photos:
+        name = "slotcon_small"
+        train, held_out = take_photos(Path(args.photos), work_dir)
+        num_photos = len(ListFile(train))
+    else:
+        name, num_photos = "slotcon_demo", 1200
     cfg = load_config(f"configs/pretrain/{name}.py")
     if args.photos:
-        cfg.train_dataloader.dataset.source = dict(type="ListFile", path=str(train))
+        use_photos(cfg, str(train))
     data_root = None if args.photos else cfg.train_dataloader.dataset.source.root
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
@@ -129,4 +126,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -60,7 +60,7 @@ def split(command: str) -> list[str]:
     return words[next(i for i, word in enumerate(words) if word.startswith("tools/")) :]
 
 
-class ParsedError(Exception):
+class ParsedError(BaseException):  # no Exception: a tool would report it as a bug
     """Carries what a tool understood; raised in place of running it."""
 
 
@@ -145,7 +145,7 @@ def place(tmp_path_factory):
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
     (place / "my_photos").symlink_to("labelled/images/train")
-    command = next(c for f, c in documented() if f == "README.md" and "slotcon_small.py --data-root my_photos/" in c)
+    command = next(c for f, c in documented() if f == "README.md" and "slotcon_small.py --photos my_photos/" in c)
     short = ["train_cfg.max_epochs=2", "default_hooks.logger.interval=1", "default_hooks.slot_health.interval=1"]
     words = [sys.executable, *split(command), "--cfg-options", *short]
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)

@@ -35,13 +35,14 @@ MAY_IMPORT = {
     "page": set(),
     "convert": {"resnet"},
     "command": set(),
+    "arguments": set(),
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "convert"},
     "engine": {"registry", "geometry", "data", "models"},
     "profiling": {"registry", "data", "models", "engine", "photos"},
     "apis": {"registry", "config", "convert", "models", "engine"},
-    "transfer": {"registry", "models", "convert", "results", "engine", "apis"},
+    "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "geometry", "data", "models", "models.losses"},
         *{"convert", "results", "demo_scenes", "apis", "config", "photos"},
@@ -49,8 +50,11 @@ MAY_IMPORT = {
     "visualization": {
         *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos", "page"},
     },
-    "benchmark": {"registry", "results", "config", "page"},
-    "quickstart": {"apis", "config", "convert", "data", "engine", "evaluation", "photos", "visualization"},
+    "benchmark": {"results", "config", "page"},
+    "quickstart": {
+        *{"apis", "command", "config", "convert", "data"},
+        *{"engine", "evaluation", "photos", "visualization"},
+    },
 }
 
 

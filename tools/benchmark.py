@@ -16,23 +16,20 @@ import argparse
 import shlex
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from slotcon_plugin.arguments import add_cfg_options, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("plan", help="config file below configs/benchmark")
     parser.add_argument("--work-dir", type=Path, help="where everything goes (default: work_dirs/benchmark/PLAN)")
-    parser.add_argument(
+    add_cfg_options(
+        parser,
         "--set",
-        nargs="+",
-        action=DictAction,
-        default={},
-        metavar="KEY=VALUE",
-        help="where a data set of the plan lies (coco=/data/coco), or any other override of the plan (seeds=[0,1])",
+        "where a data set of the plan lies (coco=/data/coco), or any other override of the plan (seeds=[0,1])",
     )
     parser.add_argument("--gpus", type=int, help="GPUs of this machine a step (default: all; 0: the CPU)")
     parser.add_argument("--step", metavar="NAME", help="run this one step and no other")
@@ -66,7 +63,7 @@ def main() -> None:
     elif args.print_commands:
         print("\n".join(step_commands(steps, base)))
     elif args.slurm:
-        args.slurm.write_text(slurm_script(plan, steps, base, gpus), encoding="utf-8")
+        write_text(args.slurm, slurm_script(plan, steps, base, gpus))
         print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
     elif args.step:
         chosen = {step.name: step for step in steps}.get(args.step)

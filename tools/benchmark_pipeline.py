@@ -19,22 +19,32 @@ import PIL
 import simplejpeg
 import torch
 
+from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.command import run_command
 from slotcon_plugin.data import ImageFolder, TwoViewDataset
 from slotcon_plugin.profiling.pipeline import profile_pipeline, write_resized
 
 
+def parse_size(text: str) -> tuple[int, int]:
+    """``640x480`` -> (640, 480)."""
+    width, x, height = text.lower().partition("x")
+    if not (width.isdigit() and x and height.isdigit()):
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT such as 640x480, got {text!r}")
+    return int(width), int(height)
+
+
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("path", type=Path, help="folder of photos, flat or nested")
     parser.add_argument("--view-size", type=int, default=224, help="side of the views in pixels (default 224)")
     parser.add_argument("--photos", type=int, default=256, help="how many photos a round (default 256)")
     parser.add_argument("--rounds", type=int, default=7, help="rounds of both arms in turn (default 7)")
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
-    parser.add_argument("--device", default="cpu", help="where colour is augmented: cpu (default) or cuda")
+    add_device(parser, "where colour is augmented: ")
     parser.add_argument(
         "--resize-to",
         metavar="WxH",
-        type=lambda text: tuple(map(int, text.lower().split("x"))),
+        type=parse_size,
         help="first write resized JPEG copies to a temporary folder and measure on them, e.g. 640x480",
     )
     parser.add_argument("--quality", type=int, default=90, help="JPEG quality of these copies (default 90)")
@@ -62,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

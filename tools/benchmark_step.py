@@ -9,19 +9,18 @@ Random views stand in for photos; tools/benchmark_pipeline.py times the photos' 
 
 from __future__ import annotations
 
-import argparse
-
-from mmengine.config import DictAction
+from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="a pretraining config")
     parser.add_argument("--batch-size", type=int, default=8, help="images a step (%(default)s)")
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    add_device(parser)
     parser.add_argument("--repeats", type=int, default=10, help="timed repetitions of each part (%(default)s)")
-    parser.add_argument("--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE")
+    add_cfg_options(parser)
     args = parser.parse_args()
 
     from slotcon_plugin.config import load_config
@@ -32,4 +31,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

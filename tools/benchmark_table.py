@@ -17,8 +17,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
+from slotcon_plugin.arguments import add_cfg_options, tool_parser
 from slotcon_plugin.benchmark import Plan, load_plan
 from slotcon_plugin.benchmark.collect import collect
 from slotcon_plugin.benchmark.render import markdown, write_tables
@@ -31,15 +30,13 @@ _MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) begin -->\n)(?P<body>.*?)(<!
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("plan", nargs="?", help="config file below configs/benchmark")
     parser.add_argument(
         "--results", nargs="+", metavar="DIR", help="where result files are (default: the plan's default work dir)"
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="gets table.md, .csv and .html (default: first DIR)")
-    parser.add_argument(
-        "--set", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="as of benchmark.py"
-    )
+    add_cfg_options(parser, "--set", "as of benchmark.py")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the result files there instead, to be kept")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the tables of this Markdown file instead")
     parser.add_argument("--check", action="store_true", help="with --readme: write nothing, only compare")
@@ -57,9 +54,7 @@ def main() -> None:
         same, problems = fill_readme(args.readme, write=not args.check)
         print("\n".join(problems), file=sys.stderr)
         if args.check and not same:
-            raise RunFailedError(
-                f"{args.readme} is not what the result files give; leave out --check to write it"
-            )
+            raise RunFailedError(f"{args.readme} is not what the result files give; leave out --check to write it")
         print(f"{args.readme}: {'unchanged' if same else 'written'}")
         return
     plan = load_plan(args.plan, args.set)

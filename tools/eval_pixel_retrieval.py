@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+
+from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="config of the pretraining")
     parser.add_argument("photos", help="folder of photos")
     parser.add_argument("checkpoints", nargs="*", help="checkpoints of that pretraining; the teacher is judged")
     parser.add_argument("--num-pairs", type=int, default=8, help="pixels looked up a photo (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, shares in [0, 1]")
     return parser.parse_args(argv)
 
@@ -33,14 +35,11 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval, retrieval_table
 
-    try:
-        figures = compare_pixel_retrieval(
-            args.config, args.photos, args.checkpoints, args.num_pairs, args.device, args.seed
-        )
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    figures = compare_pixel_retrieval(
+        args.config, args.photos, args.checkpoints, args.num_pairs, args.device, args.seed
+    )
     print(json.dumps(figures, indent=1) if args.json else retrieval_table(figures))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

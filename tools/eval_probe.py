@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.command import run_command
 from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.photos import collect_photos
@@ -24,9 +25,7 @@ examples:
 
 def main() -> None:
     """Parse the command line, probe all arms, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("checkpoint", help="any checkpoint that this project reads")
     parser.add_argument("--config", help="config that trained it; needed only for backbones other than plain ResNets")
     parser.add_argument("--which", choices=["teacher", "student"], help="default: the branch that the method transfers")
@@ -55,39 +54,36 @@ def main() -> None:
     parser.add_argument("--bn-photos", type=int, default=480, help="how many of them (default 480)")
     parser.add_argument("--random-seed", type=int, default=0, help="of the random backbones")
     parser.add_argument("--name", default="pretrained", help="the checkpoint's row in tables (default pretrained)")
-    parser.add_argument("--device", default="cpu")
+    add_device(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write a result file for each arm and probe")
     args = parser.parse_args()
-    try:
-        train, test = (
-            open_labelled_set(args.data, split, args.layout).subset(args.limit) for split in (args.train, args.test)
-        )
-        arms = load_probe_arms(
-            args.checkpoint,
-            args.config,
-            which=args.which,
-            decoder=args.decoder,
-            random_seed=args.random_seed,
-            calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
-            input_size=tuple(args.input_size),
-        )
-        results = probe_arms(
-            arms,
-            train,
-            test,
-            pretraining=args.name,
-            out_dir=args.out,
-            input_size=tuple(args.input_size),
-            stages=tuple(args.stages),
-            epochs=args.epochs,
-            learning_rate=args.lr,
-            batch_size=args.batch_size,
-            seeds=tuple(args.seeds),
-            neighbours=args.neighbours,
-            device=args.device,
-        )
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    train, test = (
+        open_labelled_set(args.data, split, args.layout).subset(args.limit) for split in (args.train, args.test)
+    )
+    arms = load_probe_arms(
+        args.checkpoint,
+        args.config,
+        which=args.which,
+        decoder=args.decoder,
+        random_seed=args.random_seed,
+        calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
+        input_size=tuple(args.input_size),
+    )
+    results = probe_arms(
+        arms,
+        train,
+        test,
+        pretraining=args.name,
+        out_dir=args.out,
+        input_size=tuple(args.input_size),
+        stages=tuple(args.stages),
+        epochs=args.epochs,
+        learning_rate=args.lr,
+        batch_size=args.batch_size,
+        seeds=tuple(args.seeds),
+        neighbours=args.neighbours,
+        device=args.device,
+    )
     print(f"{train.name} ({len(train)} photos) -> {test.name} ({len(test)} photos)")
     for arm, probes in results.items():
         for probe, result in probes.items():
@@ -95,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

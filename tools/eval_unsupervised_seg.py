@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from slotcon_plugin.arguments import add_branch, add_device, tool_parser
+from slotcon_plugin.command import run_command
 from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
 from slotcon_plugin.evaluation.unsupervised import PROTOCOLS
@@ -32,9 +33,7 @@ examples:
 
 def main() -> None:
     """Parse the command line, evaluate, print and write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("config", help="config of the pretraining")
     parser.add_argument("checkpoint", nargs="?", help="its checkpoint")
     parser.add_argument("--random-init", action="store_true", help="no checkpoint: the untrained model of the config")
@@ -42,36 +41,33 @@ def main() -> None:
     parser.add_argument("--split", default="val")
     parser.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS])
     parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: 320 short side, centre crop")
-    parser.add_argument("--branch", default="teacher", choices=["teacher", "student"])
+    add_branch(parser)
     parser.add_argument("--short-side", type=int, default=320, help="of the photos in pixels (default 320)")
     parser.add_argument("--limit", type=int, help="use only so many photos, spread evenly over the split")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0, help="of k-means, and of the model with --random-init")
     parser.add_argument("--name", help="the checkpoint's row in tables (default: the method)")
-    parser.add_argument("--device", default="cpu")
+    add_device(parser)
     parser.add_argument("--out", type=Path, metavar="JSON", help="write a result file")
     args = parser.parse_args()
     if (args.checkpoint is None) != args.random_init:
         parser.error("expected either a checkpoint or --random-init")
-    try:
-        data = open_labelled_set(args.data, args.split, args.layout, args.protocol).subset(args.limit)
-        print(f"{data.name}: {len(data)} photos")
-        result = evaluate_unsupervised(
-            args.config,
-            args.checkpoint,
-            data,
-            short_side=args.short_side,
-            batch_size=args.batch_size,
-            branch=args.branch,
-            seed=args.seed,
-            device=args.device,
-            result_file=args.out,
-            pretraining=args.name,
-        )
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    data = open_labelled_set(args.data, args.split, args.layout, args.protocol).subset(args.limit)
+    print(f"{data.name}: {len(data)} photos")
+    result = evaluate_unsupervised(
+        args.config,
+        args.checkpoint,
+        data,
+        short_side=args.short_side,
+        batch_size=args.batch_size,
+        branch=args.branch,
+        seed=args.seed,
+        device=args.device,
+        result_file=args.out,
+        pretraining=args.name,
+    )
     print(result)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import cv2
 
+from slotcon_plugin.arguments import tool_parser
+from slotcon_plugin.command import run_command
 from slotcon_plugin.demo_scenes import CLASSES, LAYOUTS, contact_sheet, make_demo_scenes
 
 EPILOG = f"""
@@ -39,9 +41,7 @@ def parse_split(text: str) -> tuple[str, int]:
 
 def main() -> None:
     """Parse the command line and make the folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("out", metavar="OUT", help="folder to make; must not hold anything else")
     parser.add_argument("--layout", choices=sorted(LAYOUTS), default="plain")
     parser.add_argument("--num-images", type=int, default=250, help="scenes in all, a fifth of them val (default 250)")
@@ -50,11 +50,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sheet", metavar="PNG", help="also write a contact sheet with the ground truth in colour")
     args = parser.parse_args()
-    try:
-        number = dict(args.splits) if args.splits else args.num_images
-        out = make_demo_scenes(args.out, number, tuple(args.size), args.seed, args.layout)
-    except ValueError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    number = dict(args.splits) if args.splits else args.num_images
+    out = make_demo_scenes(args.out, number, tuple(args.size), args.seed, args.layout)
     print(f"{out}: {args.layout} layout, {sum(1 for path in Path(out).rglob('*') if path.is_file())} files")
     if args.sheet:
         cv2.imwrite(args.sheet, contact_sheet(args.seed, size=tuple(args.size))[..., ::-1])
@@ -62,4 +59,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

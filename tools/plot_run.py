@@ -11,13 +11,15 @@ What the curves of a healthy run look like: docs/healthy_run.md.
 from __future__ import annotations
 
 import argparse
-import sys
+
+from slotcon_plugin.arguments import add_picture_out, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="+", help="work dirs")
-    parser.add_argument("--out", default="curves.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    add_picture_out(parser, "curves.png")
     parser.add_argument("--names", nargs="+", help="what to call the runs in the legend (default: their folders)")
     parser.add_argument("--figures", nargs="+", help="what to plot (default: all there is)")
     parser.add_argument("--x", choices=["iter", "epoch"], default="iter", help="x axis (%(default)s)")
@@ -29,11 +31,8 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.visualization.run import plot_run
 
-    try:
-        print(f"wrote {plot_run(**vars(args))}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(f"wrote {plot_run(**vars(args))}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

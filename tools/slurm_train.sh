@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains CONFIG under Slurm, one task a GPU.
+# Trains CONFIG under Slurm, one task per GPU.
 set -euo pipefail
 
 usage() {

@@ -10,48 +10,42 @@ detectron2: python tools/train_d2.py --eval-only.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from mmengine.config import Config, DictAction
+from slotcon_plugin.arguments import add_cfg_options, add_launcher, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file below configs/transfer/mmdet or configs/transfer/mmseg")
     parser.add_argument("checkpoint", help="checkpoint of a run of this config")
     parser.add_argument("--work-dir", help="where logs and the result go (default: the checkpoint's folder)")
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it is not the config's")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="override the config"
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    add_cfg_options(parser)
+    add_launcher(parser)
+    return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_args()
-    for path in (args.config, args.checkpoint):
-        if not Path(path).is_file():
-            sys.exit(f"{path} does not exist")
-    cfg = Config.fromfile(args.config)
-    cfg.merge_from_dict(args.cfg_options)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent)
-
+    from slotcon_plugin.config import apply_options, read_config
+    from slotcon_plugin.errors import UserError
     from slotcon_plugin.transfer.openmmlab import evaluate, is_transfer_config
 
+    cfg = read_config(args.config)
     if not is_transfer_config(cfg):
-        sys.exit(f"{args.config} is no config of mmdet or mmseg; frozen features are judged by tools/eval_probe.py")
-    try:
-        evaluate(cfg, args.checkpoint, data_root=args.data_root)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        raise UserError(
+            f"{args.config} is no config of mmdet or mmseg; frozen features are judged by tools/eval_probe.py"
+        )
+    if not Path(args.checkpoint).is_file():
+        raise UserError(f"there is no checkpoint {args.checkpoint}")
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent)
+    data_root = args.cfg_options.pop("data_root", args.data_root)
+    apply_options(cfg, args.cfg_options)
+    evaluate(cfg, args.checkpoint, data_root=data_root)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

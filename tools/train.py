@@ -1,9 +1,10 @@
 """Pretrain on unlabelled photos (and, for transfer configs, fine-tune).
 
     python tools/train.py configs/pretrain/slotcon_demo.py
-    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --data-root /data/photos --work-dir runs/mine \\
+    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --data-root /data/coco
+    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine \\
         --cfg-options train_cfg.max_epochs=100
-    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --data-root /data/photos --work-dir runs/mine --resume
+    python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine --resume
 
 Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
 tools/convert_to_mmdet.py reads is converted and proved on the way, without one training starts from random weights:
@@ -17,15 +18,14 @@ Several GPUs: tools/dist_train.sh; Slurm: tools/slurm_train.sh.
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from pathlib import Path
 
-from mmengine.config import DictAction
+from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument(
@@ -39,69 +39,62 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
     )
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=DictAction, default={}, metavar="KEY=VALUE", help="override the config"
+    add_cfg_options(parser)
+    photos = parser.add_mutually_exclusive_group()
+    photos.add_argument(
+        "--data-root", metavar="DIR", help="the config's data_root: where its data set lies (COCO's folder, ...)"
     )
-    parser.add_argument(
-        "--data-root",
+    photos.add_argument(
+        "--photos",
         metavar="PATH",
-        help="pretraining: your photos (a folder, nested or flat, or a text file with a path a line); "
-        "transfer: the data set's folder, where it is not the config's",
+        help="photos of your own in place of the config's: a folder, nested or flat, or a text file with a path a line",
     )
-    parser.add_argument(
-        "--batch-mode",
-        choices=["accumulate", "scale-lr"],
-        help="when GPUs x train_dataloader.batch_size is not the recipe's total batch: keep it (divide, accumulate) or "
-        "train with what the GPUs hold, learning rate and steps scaled (default: as the config says)",
-    )
-    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
-    parser.add_argument("--local_rank", "--local-rank", type=int, default=0, help=argparse.SUPPRESS)
+    add_batch_mode(parser)
+    add_launcher(parser)
     transfer = parser.add_argument_group("transfer configs only")
     transfer.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
     transfer.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
-    args = parser.parse_args(argv)
-    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
-    return args
+    return parser.parse_args(argv)
 
 
 def main() -> None:
     args = parse_args()
-    from slotcon_plugin.config import load_config
-
-    cfg = load_config(args.config, args.cfg_options)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
-
+    from slotcon_plugin.apis import pretrain, use_photos
+    from slotcon_plugin.config import apply_options, read_config
+    from slotcon_plugin.errors import UserError
     from slotcon_plugin.transfer import openmmlab
 
+    cfg = read_config(args.config)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+    options = args.cfg_options | ({"data_root": args.data_root} if args.data_root else {})
     if openmmlab.is_transfer_config(cfg):
-        try:
-            openmmlab.train(
-                cfg,
-                args.backbone,
-                args.data_root,
-                args.batch_mode,
-                pretraining=args.pretraining,
-                resume=args.resume,
-                overwrite=args.overwrite,
-            )
-        except ValueError as error:
-            sys.exit(f"error: {error}")
+        if args.photos:
+            raise UserError(f"--photos is for pretraining; {args.config} takes its data set from --data-root")
+        data_root = options.pop("data_root", None)
+        apply_options(cfg, options)
+        openmmlab.train(
+            cfg,
+            args.backbone,
+            data_root,
+            args.batch_mode,
+            pretraining=args.pretraining,
+            resume=args.resume,
+            overwrite=args.overwrite,
+        )
         return
     if args.backbone or args.pretraining:
-        sys.exit(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
-
-    from slotcon_plugin.apis import pretrain, use_photos
-    from slotcon_plugin.data.dataset import BrokenPhotosError
-    from slotcon_plugin.engine import CollapseError, NonFiniteLossError
-
-    try:
-        if args.data_root:
-            use_photos(cfg, args.data_root)
-        pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
-    except (ValueError, FileNotFoundError, BrokenPhotosError, CollapseError, NonFiniteLossError) as error:
-        sys.exit(f"error: {error}")
+        raise UserError(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
+    if "data_root" in options and "data_root" not in cfg:
+        raise UserError(
+            f"{args.config} has no data_root (in the copy in a work dir all paths are written out); "
+            "--photos PATH takes the place of its photos"
+        )
+    apply_options(cfg, options)
+    if args.photos:
+        use_photos(cfg, args.photos)
+    pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

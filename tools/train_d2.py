@@ -14,11 +14,14 @@ OUTPUT_DIR/result.json. Without a GPU one process trains on the CPU.
 from __future__ import annotations
 
 import argparse
-import sys
+
+from slotcon_plugin.arguments import add_batch_mode, tool_parser
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import UserError
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("--config-file", required=True, metavar="YAML", help="below configs/transfer/detectron2")
     parser.add_argument("--num-gpus", type=int, default=1, help="GPUs of this machine")
     parser.add_argument("--num-machines", type=int, default=1)
@@ -27,12 +30,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: where detectron2 looks)")
     parser.add_argument("--images-per-gpu", type=int, metavar="N", help="of one pass (default: the recipe's on 8 GPUs)")
-    parser.add_argument(
-        "--batch-mode",
-        choices=["accumulate", "scale-lr"],
-        help="when GPUs x images is not the recipe's total batch: keep that (divide, accumulate; default) or train "
-        "with what the GPUs hold, learning rate and steps scaled",
-    )
+    add_batch_mode(parser)
     parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="set a used OUTPUT_DIR aside and start anew")
@@ -46,12 +44,9 @@ def main() -> None:
     try:
         from slotcon_plugin.transfer.d2 import train
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error}; docs/install.md says how detectron2 is installed")
-    try:
-        train(args.pop("config_file"), args.pop("opts"), **args)
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+        raise UserError(f"{error}; docs/install.md says how detectron2 is installed") from error
+    train(args.pop("config_file"), args.pop("opts"), **args)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,15 +10,16 @@ same colour and number in every picture. --out *.png writes one contact sheet, -
 from __future__ import annotations
 
 import argparse
-import sys
+
+from slotcon_plugin.arguments import add_branch, add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config of the pretraining")
-    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+    parser = tool_parser(__doc__)
+    add_trained_model(parser)
     parser.add_argument("photos", nargs="+", help="photos, or folders of them")
-    parser.add_argument("--out", default="groups.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    add_picture_out(parser, "groups.png")
     parser.add_argument("--limit", type=int, default=16, help="photos to take at most, evenly spaced (%(default)s)")
     parser.add_argument(
         "--size",
@@ -26,8 +27,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         default=320,
         help="shorter side of what the model sees, in pixels; larger gives finer segments (%(default)s)",
     )
-    parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    add_branch(parser)
+    add_device(parser)
     return parser.parse_args(argv)
 
 
@@ -35,11 +36,8 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.visualization.run import visualize_groups
 
-    try:
-        print(f"wrote {visualize_groups(**vars(args))}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(f"wrote {visualize_groups(**vars(args))}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,15 +10,16 @@ and its nearest segments with the cosine similarity of slot and prototype. A goo
 from __future__ import annotations
 
 import argparse
-import sys
+
+from slotcon_plugin.arguments import add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config of the pretraining")
-    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+    parser = tool_parser(__doc__)
+    add_trained_model(parser)
     parser.add_argument("photos", nargs="+", help="photos, or folders of them, to search")
-    parser.add_argument("--out", default="prototypes.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    add_picture_out(parser, "prototypes.png")
     parser.add_argument("--limit", type=int, default=1000, help="photos to search at most, evenly spaced (%(default)s)")
     parser.add_argument("--prototypes", type=int, nargs="+", metavar="K", help="numbers of the prototypes to show")
     parser.add_argument(
@@ -26,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--nearest", type=int, default=7, metavar="N", help="segments a prototype (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="shorter side of what the model sees (%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    add_device(parser)
     return parser.parse_args(argv)
 
 
@@ -34,11 +35,8 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.visualization.run import visualize_prototypes
 
-    try:
-        print(f"wrote {visualize_prototypes(**vars(args))}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(f"wrote {visualize_prototypes(**vars(args))}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -10,7 +10,9 @@ match is its cosine similarity.
 from __future__ import annotations
 
 import argparse
-import sys
+
+from slotcon_plugin.arguments import add_branch, add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.command import run_command
 
 
 def parse_point(text: str) -> tuple[float, float]:
@@ -23,12 +25,11 @@ def parse_point(text: str) -> tuple[float, float]:
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", help="config of the pretraining")
-    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+    parser = tool_parser(__doc__)
+    add_trained_model(parser)
     parser.add_argument("first", help="photo that the points are in")
     parser.add_argument("second", help="photo that is searched; the first one again shows repeated parts")
-    parser.add_argument("--out", default="retrieval.png", help="picture (.png) or page (.html) to write (%(default)s)")
+    add_picture_out(parser, "retrieval.png")
     parser.add_argument(
         "--points",
         nargs="+",
@@ -39,8 +40,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, default=320, help="shorter side of what the model sees, in pixels (%(default)s)"
     )
-    parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    add_branch(parser)
+    add_device(parser)
     return parser.parse_args(argv)
 
 
@@ -48,11 +49,8 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.visualization.retrieval import visualize_retrieval
 
-    try:
-        print(f"wrote {visualize_retrieval(**vars(args))}")
-    except ValueError as error:
-        sys.exit(f"error: {error}")
+    print(f"wrote {visualize_retrieval(**vars(args))}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

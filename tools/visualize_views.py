@@ -9,17 +9,20 @@ Examples:
 """
 
 import argparse
-import os
 from pathlib import Path
 
+from slotcon_plugin.arguments import tool_parser
+from slotcon_plugin.command import run_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import replacing
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.views import views_sheet
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("data", type=Path, help="folder of photos, or a pretraining config (.py)")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--num", type=int, default=5, help="how many photos (default 5)")
@@ -39,14 +42,13 @@ def main() -> None:
         dataset = TwoViewDataset(ImageFolder(args.data), view_size=args.view_size)
     indices = range(args.first, min(args.first + args.num, len(dataset)))
     if not indices:
-        raise SystemExit(f"there is no photo {args.first}: {args.data} has {len(dataset)}")
+        raise UserError(f"--first: there is no photo {args.first}, {args.data} has {len(dataset)}")
     keys = [SampleKey(args.seed, args.epoch, index) for index in indices]
     sheet = views_sheet(dataset, keys, augment=not args.no_colour)
-    temporary = args.out.with_name(args.out.name + ".tmp")
-    sheet.save(temporary, format="PNG")
-    os.replace(temporary, args.out)
+    with replacing(args.out) as partial:
+        sheet.save(partial, format="PNG")
     print(f"{len(keys)} photos in {args.out}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

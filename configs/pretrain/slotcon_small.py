@@ -1,6 +1,6 @@
 """SlotCon on a few thousand photos of your own, with one small GPU or no GPU at all.
 
-python tools/train.py configs/pretrain/slotcon_small.py --data-root my_photos/
+python tools/train.py configs/pretrain/slotcon_small.py --photos my_photos/
 """
 
 _base_ = ["_base_/slotcon_small.py"]

@@ -68,7 +68,7 @@ class Pretraining:
 
     Attributes:
         options: overrides of the config, as ``KEY: VALUE``.
-        photos: data set whose photos take the place of the config's (``--data-root``).
+        photos: data set whose photos take the place of the config's (``--photos``).
         reads: data sets that the config reads by itself, where it or ``options`` say.
         per_seed: pretrain once for every seed of the plan, not once for all.
         title: how tables call it; the name in the plan otherwise.

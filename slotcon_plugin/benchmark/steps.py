@@ -6,13 +6,10 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, RANDOM, Plan, Pretraining, Task
-from slotcon_plugin.config import load_config
-from slotcon_plugin.registry import MODELS
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
@@ -84,19 +81,13 @@ def step_name(plan: Plan, task: str, pretraining: str, seed: int) -> str:
 def applies(task: Task, row: str, entry: Pretraining) -> bool:
     """Whether a task has a step of its own for a pretraining.
 
-    The probe measures random backbones beside every checkpoint, and segmentation without labels needs prototypes.
+    The probe measures random backbones beside every checkpoint, and only a pretraining of this project has prototypes.
     """
     if task.only and row not in task.only:
         return False
     if task.tool == "probe":
         return row != RANDOM
-    return task.tool != "unsupervised" or (entry.config is not None and _groups(entry.config))
-
-
-@cache
-def _groups(config: str) -> bool:
-    """Whether the method of a pretraining config declares that it groups."""
-    return MODELS.get(load_config(config).model.type).method.groups
+    return task.tool != "unsupervised" or entry.config is not None
 
 
 def layers(steps: list[Step]) -> list[list[Step]]:
@@ -146,7 +137,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         tool="tools/train.py",
         arguments=(
             *(entry.config, "--work-dir", str(folder)),
-            *(("--data-root", _photos(plan, entry.photos)) if entry.photos else ()),
+            *(("--photos", _photos(plan, entry.photos)) if entry.photos else ()),
             *("--cfg-options", *_key_values(plan, entry.options), f"randomness.seed={seed}"),
         ),
         outputs=(folder / CHECKPOINT,),

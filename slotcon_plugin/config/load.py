@@ -20,15 +20,17 @@ _HOOKS_OF_MMENGINE = {"runtime_info", "timer", "sampler_seed", "logger", "param_
 
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
-    """A config file with options on top, references resolved.
+    """A config file with options on top, complete. Raises as :func:`read_config` and :func:`apply_options` do."""
+    cfg = read_config(path)
+    apply_options(cfg, options or {})
+    return cfg
 
-    Args:
-        path: config file of a pretraining, a transfer task or a benchmark.
-        options: ``{"train_cfg.max_epochs": 100}``. A key that the config does not have is refused unless the class
-            that it is for takes it, or it is meant: ``{"+key": value}``.
+
+def read_config(path: str | Path) -> Config:
+    """A config as it is in its file.
 
     Raises:
-        UserError: there is no such file, it or one of its bases cannot be read, an option is refused.
+        UserError: there is no such file, or it or one of its bases cannot be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -36,16 +38,29 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         hint = f"did you mean {path.parent / near[0]}?" if near else "the pretraining configs are in configs/pretrain/"
         raise UserError(f"there is no config {path}; {hint}")
     try:
-        cfg = Config.fromfile(path)
-    except (SyntaxError, ConfigParsingError, FileNotFoundError, KeyError) as error:
+        return Config.fromfile(path)
+    except (SyntaxError, ConfigParsingError, OSError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
-    except OSError as error:  # mmengine: a suffix that it does not know
-        raise UserError(f"config {path}: {error}") from error
-    if options:
-        check_options(cfg, options)
-        cfg.merge_from_dict({key.removeprefix("+"): value for key, value in options.items()})
+    except (KeyError, TypeError) as error:
+        if "in child config" in str(error) or "among bases" in str(error):  # how it is put together, not a bug
+            raise UserError(f"config {path} does not fit its bases: {error.args[0]}") from error
+        raise
+
+
+def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
+    """Put options on top of a config and complete it, in place.
+
+    Args:
+        cfg: what :func:`read_config` gave.
+        options: ``{"train_cfg.max_epochs": 100}``. A key that the config does not have is refused unless the class
+            that it is for takes it, or it is meant: ``{"+key": value}``.
+
+    Raises:
+        UserError: an option is refused, or a key refers to one that is not there.
+    """
+    check_options(cfg, options)
+    cfg.merge_from_dict({key.removeprefix("+"): value for key, value in options.items()})
     resolve(cfg)
-    return cfg
 
 
 def resolve(cfg: Config) -> None:

@@ -9,7 +9,6 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from slotcon_plugin.data.keys import SampleKey
-from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import DATA_SAMPLERS
 
 
@@ -30,7 +29,7 @@ class EpochSampler(Sampler[SampleKey]):
             back to 0 once that iteration has begun; the length stays that of the whole epoch.
 
     Raises:
-        UserError: if there are fewer samples than ranks.
+        ValueError: if there are fewer samples than ranks.
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, shuffle: bool = True) -> None:
@@ -41,7 +40,7 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = 0
         self.start = 0
         if len(dataset) < self.world_size:
-            raise UserError(f"{len(dataset)} samples cannot feed {self.world_size} ranks; use fewer ranks")
+            raise ValueError(f"{len(dataset)} samples cannot feed {self.world_size} ranks; use fewer ranks")
 
     def __len__(self) -> int:
         return len(self.dataset) // self.world_size

@@ -1,6 +1,6 @@
 """What a run needs beside the model: optimisers, mixed precision, the loop, checkpoints and hooks."""
 
-from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes
+from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, require_fit
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
@@ -28,6 +28,7 @@ __all__ = [
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
     "claim_work_dir",
+    "require_fit",
     "set_aside",
     "shared",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
+from torch import nn
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
@@ -67,3 +69,26 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def require_fit(state: Mapping[str, Any], model: nn.Module, what: str) -> None:
+    """Compare weights with those of a model, key by key.
+
+    Args:
+        state: names to tensors.
+        model: what they are for.
+        what: what to call them in the message.
+
+    Raises:
+        UserError: a key is missing, unknown or has another shape.
+    """
+    have = {key: tuple(getattr(value, "shape", ())) for key, value in state.items()}
+    want = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    wrong = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{what} does not fit the {type(model).__name__} of this config: {len(wrong)} keys differ, the first is "
+            f"{first!r} (checkpoint {have.get(first, 'has none')}, model {want.get(first, 'has none')}); "
+            "take the config that wrote it"
+        )

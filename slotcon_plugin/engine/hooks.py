@@ -11,6 +11,7 @@ from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.checkpoint import require_fit
 from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.registry import HOOKS
 
@@ -82,18 +83,9 @@ class ExactResumeHook(Hook):
         """Compare the checkpoint's weights with the model's, key by key.
 
         Raises:
-            ValueError: a key is missing, unknown or has another shape.
+            UserError: a key is missing, unknown or has another shape.
         """
-        have = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
-        want = {key: tuple(value.shape) for key, value in unwrapped(runner).state_dict().items()}
-        wrong = sorted(key for key in have.keys() | want.keys() if have.get(key) != want.get(key))
-        if wrong:
-            first = wrong[0]
-            raise ValueError(
-                f"the checkpoint does not fit the model of this config: {len(wrong)} keys differ, the first is "
-                f"{first!r} (checkpoint {have.get(first, 'has none')}, model {want.get(first, 'has none')}). "
-                "Resume with the config that wrote it, or start a new work dir."
-            )
+        require_fit(checkpoint["state_dict"], unwrapped(runner), "the checkpoint to resume from")
 
     def before_train(self, runner: Runner) -> None:
         """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced."""

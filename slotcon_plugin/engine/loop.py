@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import LOOPS
 
 
@@ -13,7 +17,20 @@ class PretrainLoop(EpochBasedTrainLoop):
 
     The position is not stored: it follows from the iteration count, and what a sample looks like follows from
     ``(seed, epoch, index)``, so nothing has to be replayed.
+
+    Raises:
+        UserError: an epoch is shorter than one batch.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not len(self.dataloader):
+            photos, ranks = len(self.dataloader.dataset), get_world_size()
+            raise UserError(
+                f"{photos} photos do not fill one batch of {self.dataloader.batch_size} images per GPU"
+                f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos or set train_dataloader.batch_size to "
+                f"{max(photos // ranks, 1)} or less"
+            )
 
     def run_epoch(self) -> None:
         """One epoch, or what a resumed run has left of it."""

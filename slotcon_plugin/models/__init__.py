@@ -7,7 +7,6 @@ from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.models.pretrainers import BasePretrainer, Method, SlotCon, VADeR
 from slotcon_plugin.models.queue import KeyQueue
-from slotcon_plugin.models.simple_pyramid import SimpleFeaturePyramid
 from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -19,7 +18,6 @@ __all__ = [
     "MLPHead",
     "Method",
     "SemanticGrouping",
-    "SimpleFeaturePyramid",
     "SlotCon",
     "TimmBackbone",
     "TorchvisionResNet",

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps
-from slotcon_plugin.benchmark.plan import Pretraining, Task
 from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-from slotcon_plugin.benchmark.steps import applies, layers
+from slotcon_plugin.benchmark.steps import layers
 from slotcon_plugin.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "configs/benchmark").glob("*.py"))
@@ -27,9 +26,8 @@ def test_every_plan_gives_commands_whose_scripts_and_options_exist(path, in_repo
     steps = plan_steps(plan, tmp_path)
     helps = {}
     for step in steps:
-        source = helps.setdefault(
-            step.tool, Path(step.tool).read_text() + Path("slotcon_plugin/convert/cli.py").read_text()
-        )
+        files = (step.tool, "slotcon_plugin/convert/cli.py", "slotcon_plugin/arguments.py")
+        source = helps.setdefault(step.tool, "".join(Path(file).read_text() for file in files))
         for word in step.command(1, resume=True)[2:]:
             if word.startswith("--"):
                 assert f'"{word}"' in source, f"{step.tool} has no {word}"
@@ -43,7 +41,7 @@ def test_pretraining_command(plan, tmp_path):
     folder = f"{tmp_path}/w/pretrain/slotcon-seed1"
     assert step.command()[1:] == [
         *("tools/train.py", "configs/pretrain/slotcon_demo.py", "--work-dir", folder),
-        *("--data-root", f"{tmp_path}/photos"),
+        *("--photos", f"{tmp_path}/photos"),
         *("--cfg-options", "model.grouping.num_prototypes=16", "randomness.seed=1"),
     ]
     assert step.command(8, resume=True)[:6] == [
@@ -158,9 +156,3 @@ def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
     tool = [sys.executable, "tools/benchmark.py", str(plan_file), "--print-commands", "--gpus", "0"]
     printed = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.rsplit(" ", 1)[1] for line in printed] == [step.name for step in steps]
-
-
-@pytest.mark.parametrize(("config", "groups"), [("slotcon_demo", True), ("vader_demo", False)])
-def test_segmentation_without_labels_is_for_methods_that_group(config, groups, in_repo):
-    task = Task(tool="unsupervised", data="masks", result="x", metrics=("mIoU",))
-    assert applies(task, "row", Pretraining(config=f"configs/pretrain/{config}.py")) is groups

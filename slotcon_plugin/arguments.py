@@ -1,0 +1,115 @@
+"""Command line arguments that several tools share. Light to import: a tool's --help waits for nothing."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import DictAction
+
+
+def tool_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
+    """A parser that prints a tool's docstring as it is written."""
+    return argparse.ArgumentParser(
+        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_trained_model(parser: argparse.ArgumentParser) -> None:
+    """CONFIG and CHECKPOINT of a pretraining."""
+    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+
+
+def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:
+    """``--out`` of what draws."""
+    parser.add_argument("--out", default=default, help="picture (.png) or page (.html) to write (%(default)s)")
+
+
+def add_branch(parser: argparse.ArgumentParser) -> None:
+    """``--branch``."""
+    parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
+
+
+def add_device(parser: argparse.ArgumentParser, what: str = "") -> None:
+    """``--device``, refused when it is not there."""
+    parser.add_argument(
+        "--device", type=_device, default="cpu", metavar="DEVICE", help=f"{what}cpu, cuda, cuda:1, ... (%(default)s)"
+    )
+
+
+def add_cfg_options(parser: argparse.ArgumentParser, flag: str = "--cfg-options", text: str | None = None) -> None:
+    """``--cfg-options KEY=VALUE ...``, or another flag of its kind."""
+    parser.add_argument(
+        flag,
+        nargs="+",
+        action=KeyValues,
+        default={},
+        metavar="KEY=VALUE",
+        help=text or "override the config; +KEY=VALUE adds a key that neither it nor its classes know",
+    )
+
+
+def add_batch_mode(parser: argparse.ArgumentParser) -> None:
+    """``--batch-mode``."""
+    parser.add_argument(
+        "--batch-mode",
+        choices=["accumulate", "scale-lr"],
+        help="when GPUs x images per GPU is not the recipe's total batch: keep that (divide, accumulate) or train with "
+        "what the GPUs hold, learning rate and steps scaled (default: as the config says, else accumulate)",
+    )
+
+
+def add_launcher(parser: argparse.ArgumentParser) -> None:
+    """``--launcher`` and what old torch launchers add to it."""
+    parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")
+    parser.add_argument("--local_rank", "--local-rank", type=_local_rank, help=argparse.SUPPRESS)
+
+
+def _local_rank(text: str) -> int:
+    os.environ.setdefault("LOCAL_RANK", text)
+    return int(text)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:NUMBER, got {name!r}") from None
+    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        there = f"the GPUs here are cuda:0 to cuda:{count - 1}" if count else "PyTorch finds no GPU or no driver for it"
+        raise argparse.ArgumentTypeError(f"there is no {name}: {there}")
+    return name
+
+
+class KeyValues(DictAction):
+    """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Sequence[str],
+        option_string: str | None = None,
+    ) -> None:
+        """Parse each pair and add it to those given before."""
+        options: dict[str, Any] = dict(getattr(namespace, self.dest))
+        for pair in values:
+            key, equals, value = pair.partition("=")
+            if not (key.strip("+") and equals):
+                raise argparse.ArgumentError(self, f"expected KEY=VALUE such as train_cfg.max_epochs=100, got {pair!r}")
+            try:
+                parse = self._parse_iterable if value.startswith(("[", "(")) or "," in value else _one_value
+                options[key] = parse(value)
+            except AssertionError as error:
+                raise argparse.ArgumentError(self, f"{pair!r}: brackets that are opened must be closed") from error
+        setattr(namespace, self.dest, options)
+
+
+def _one_value(text: str) -> Any:
+    return DictAction._parse_int_float_bool(text.strip("'\""))
