@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import platform
 import shlex
 import sys
@@ -21,6 +20,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
 
 SCHEMA = 1
 FILE_NAME = "result.json"
@@ -100,11 +102,9 @@ def write_result(
     if shadowed := sorted(set(extra) & set(result)):
         raise ValueError(f"extra facts of a result may not be named {shadowed}: the schema has fields of that name")
     result |= extra
-    _check(result, str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    if problem := _problem(result):
+        raise ValueError(f"{path} {problem}")
+    write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return path
 
 
@@ -112,14 +112,15 @@ def read_result(path: str | Path) -> dict[str, Any]:
     """Read and check a result file.
 
     Raises:
-        ValueError: not JSON, of another schema, or a field is missing or of the wrong type; the file is named.
+        UserError: not JSON, of another schema, or a field is missing or of the wrong type; the file is named.
     """
     path = Path(path)
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is not JSON (cut short, or another kind of file): {error}") from error
-    _check(result, str(path))
+        raise UserError(f"{path} is not JSON (cut short, or another kind of file): {error}") from error
+    if problem := _problem(result):
+        raise UserError(f"{path} {problem}")
     return result
 
 
@@ -159,19 +160,20 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _check(result: Any, where: str) -> None:
+def _problem(result: Any) -> str | None:
+    """Why this is no result, to be said after the file's name; None if it is one."""
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         found = result.get("schema") if isinstance(result, dict) else type(result).__name__
-        raise ValueError(f"{where} is not a result file of schema {SCHEMA} (found: {found})")
+        return f"is not a result file of schema {SCHEMA} (found: {found})"
     for field, types in _FIELDS.items():
         if field not in result:
-            raise ValueError(f"{where} has no field '{field}'")
+            return f"has no field '{field}'"
         value = result[field]
         if not isinstance(value, types) or isinstance(value, bool):
-            expected = " or ".join(t.__name__ for t in types)
-            raise ValueError(f"{where}: '{field}' must be {expected}, got {value!r}")
+            return f"has a wrong field: '{field}' must be {' or '.join(t.__name__ for t in types)}, got {value!r}"
     if not result["metrics"]:
-        raise ValueError(f"{where}: 'metrics' is empty: the run measured nothing")
+        return "says nothing: 'metrics' is empty, the run measured nothing"
     for name, value in result["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-            raise ValueError(f"{where}: metric '{name}' must be a finite number, got {value!r}")
+            return f"has a wrong figure: metric '{name}' must be a finite number, got {value!r}"
+    return None

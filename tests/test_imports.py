@@ -45,7 +45,7 @@ MAY_IMPORT = {
     "transfer": {"registry", "convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "geometry", "data", "models", "models.losses"},
-        *{"convert", "results", "demo_scenes", "apis", "config", "photos"},
+        *{"engine", "convert", "results", "demo_scenes", "apis", "config", "photos"},
     },
     "visualization": {
         *{"registry", "geometry", "data", "models", "engine", "evaluation", "demo_scenes", "apis", "photos", "page"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
-from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
+from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.photos import collect_photos
 
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="labelled set; see eval_unsupervised_seg.py --help"
     )
-    parser.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS])
+    parser.add_argument("--layout", default="auto", choices=["auto", *READERS])
     parser.add_argument("--train", default="train", help="split on which the heads are trained")
     parser.add_argument("--test", default="val", help="split on which they are scored")
     parser.add_argument("--limit", type=int, help="use only so many photos of each split, spread evenly")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_branch, add_device, tool_parser
 from slotcon_plugin.command import run_command
-from slotcon_plugin.evaluation import LAYOUTS, open_labelled_set
+from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
 from slotcon_plugin.evaluation.unsupervised import PROTOCOLS
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--random-init", action="store_true", help="no checkpoint: the untrained model of the config")
     parser.add_argument("--data", required=True, metavar="DIR", help="root folder of the labelled set")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--layout", default="auto", choices=["auto", *LAYOUTS])
+    parser.add_argument("--layout", default="auto", choices=["auto", *READERS])
     parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: 320 short side, centre crop")
     add_branch(parser)
     parser.add_argument("--short-side", type=int, default=320, help="of the photos in pixels (default 320)")

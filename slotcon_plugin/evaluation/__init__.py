@@ -4,11 +4,11 @@ from slotcon_plugin.evaluation.features import calibrate_batch_norm
 from slotcon_plugin.evaluation.hook import UnsupervisedSegHook
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, linear_probe, probe_backbone
-from slotcon_plugin.evaluation.readers import LAYOUTS, open_labelled_set
+from slotcon_plugin.evaluation.readers import READERS, open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 
 __all__ = [
-    "LAYOUTS",
+    "READERS",
     "LabelledSet",
     "ProbeResult",
     "UnsupervisedSegHook",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
+
 
 class WithDecoderMap(nn.Module):
     """Backbone and decoder of one branch: the backbone's stage maps, and the decoder's map as the last one.
@@ -12,13 +14,13 @@ class WithDecoderMap(nn.Module):
         branch: ``model.branch('teacher')`` or ``'student'``.
 
     Raises:
-        ValueError: the branch has no decoder.
+        UserError: the branch has no decoder.
     """
 
     def __init__(self, branch: nn.ModuleDict) -> None:
         super().__init__()
         if "decoder" not in branch:
-            raise ValueError(f"this pretrainer has no decoder (VADeR has one); its parts are {sorted(branch)}")
+            raise UserError(f"this pretrainer has no decoder (VADeR has one); its parts are {sorted(branch)}")
         self.backbone, self.decoder = branch["backbone"], branch["decoder"]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_image
+from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import read_photos
 
@@ -69,13 +71,13 @@ def stage_features(backbone: nn.Module, images: Tensor, stages: Sequence[int]) -
         (B, sum of channels, h, w) float32; coarser maps are upsampled bilinearly.
 
     Raises:
-        ValueError: the backbone does not return maps, or has no such stage.
+        UserError: the backbone does not return maps, or has no such stage.
     """
     maps = backbone(images)
     if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
-        raise ValueError(f"{type(backbone).__name__}: expected a tuple of stage maps (B, C, h, w), one a stage")
+        raise UserError(f"{type(backbone).__name__}: expected a tuple of stage maps (B, C, h, w), one a stage")
     if any(not -len(maps) <= stage < len(maps) for stage in stages):
-        raise ValueError(f"stages: this backbone has {len(maps)} (0 to {len(maps) - 1}), got {list(stages)}")
+        raise UserError(f"stages: this backbone has {len(maps)} (0 to {len(maps) - 1}), got {list(stages)}")
     chosen = [maps[stage].float() for stage in stages]
     grid = max((m.shape[-2:] for m in chosen), key=lambda size: size[0] * size[1])
     return torch.cat([_to_grid(m, grid) for m in chosen], 1)
@@ -94,11 +96,11 @@ def calibrate_batch_norm(
     The fair baseline of a random backbone: part of what pretraining seems to gain is statistics alone.
 
     Raises:
-        ValueError: there is no photo, or no BatchNorm layer.
+        UserError: there is no photo, or no BatchNorm layer.
     """
     layers = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     if not photos or not layers:
-        raise ValueError(f"BN calibration: expected photos and BatchNorm layers, got {len(photos)} and {len(layers)}")
+        raise UserError(f"BN calibration: expected photos and BatchNorm layers, got {len(photos)} and {len(layers)}")
     momentum, training = [layer.momentum for layer in layers], backbone.training
     for layer in layers:
         layer.reset_running_stats()
@@ -116,3 +118,10 @@ def calibrate_batch_norm(
     backbone.train(training)
     for layer, value in zip(layers, momentum):
         layer.momentum = value
+
+
+def add_counts(counts: np.ndarray, scores: Tensor, masks: Sequence[np.ndarray]) -> None:
+    """Upsample scores (B, K, h, w) to each mask, take the largest, and add to the table (K, C) in place."""
+    for score, mask in zip(scores, masks):
+        full = F.interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)
+        counts += confusion_counts(full[0].argmax(0).cpu().numpy(), mask, *counts.shape)

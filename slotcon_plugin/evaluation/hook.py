@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.readers import open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupervised
 from slotcon_plugin.registry import HOOKS
@@ -43,7 +44,7 @@ class UnsupervisedSegHook(Hook):
         batch_size: int = 8,
     ) -> None:
         if interval < 1:
-            raise ValueError(f"UnsupervisedSegHook: interval must be at least 1 epoch, got {interval}")
+            raise UserError(f"UnsupervisedSegHook: interval must be at least 1 epoch, got {interval}")
         # opened here: a wrong path is to be found before the first epoch, not after it
         self.data = open_labelled_set(data, split, layout).subset(limit)
         self.interval = interval
@@ -52,7 +53,7 @@ class UnsupervisedSegHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a method without prototypes; the value of the untrained model is where the curve starts."""
-        prototypes_of(_pretrainer(runner), "teacher")
+        prototypes_of(unwrapped(runner), "teacher")
         if runner.iter == 0:
             self._evaluate(runner)
 
@@ -65,13 +66,9 @@ class UnsupervisedSegHook(Hook):
         if not is_main_process():
             return
         result = segment_unsupervised(
-            _pretrainer(runner), self.data, short_side=self.short_side, batch_size=self.batch_size
+            unwrapped(runner), self.data, short_side=self.short_side, batch_size=self.batch_size
         )
         figures = result.metrics()
         runner.visualizer.add_scalars({f"unsupervised/{k}": v for k, v in figures.items()}, step=runner.iter)
         shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
         runner.logger.info(f"Unsupervised segmentation of {self.data.name} ({len(self.data)} photos): {shown}")
-
-
-def _pretrainer(runner: Runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

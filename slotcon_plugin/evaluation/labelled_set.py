@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.metrics import IGNORE
 from slotcon_plugin.photos import evenly_spaced, read_photo
 
@@ -54,27 +55,25 @@ class LabelledSet:
         if limit is None or limit >= len(self):
             return self
         if limit < 1:
-            raise ValueError(f"limit: expected at least 1 photo, got {limit}")
+            raise UserError(f"limit: expected at least 1 photo, got {limit}")
         return replace(self, items=tuple(self.items[i] for i in evenly_spaced(len(self), limit)))
 
     def read(self, index: int) -> LabelledImage:
         """Decode one item.
 
         Raises:
-            ValueError: a file cannot be read, the sizes differ, or the mask holds a value without a meaning.
+            UserError: a file cannot be read, the sizes differ, or the mask holds a value without a meaning.
         """
         photo, mask = self.items[index]
         image, stored = read_photo(photo), _read_mask(mask)
         if stored.shape != image.shape[:2]:
             expected = f"{image.shape[1]}x{image.shape[0]} as {photo.name}"
-            raise ValueError(
-                f"{mask}: mask of wrong size: expected {expected}, got {stored.shape[1]}x{stored.shape[0]}"
-            )
+            raise UserError(f"{mask}: mask of wrong size: expected {expected}, got {stored.shape[1]}x{stored.shape[0]}")
         label = self.table[stored]
         if (label == UNKNOWN).any():
             unknown = ", ".join(map(str, np.unique(stored[label == UNKNOWN])[:8]))
             known = _ranges(np.flatnonzero(self.table != UNKNOWN))
-            raise ValueError(f"{mask}: unknown class index {unknown}: expected {known} ({len(self.classes)} classes)")
+            raise UserError(f"{mask}: unknown class index {unknown}: expected {known} ({len(self.classes)} classes)")
         label = label.astype(np.uint8)
         return LabelledImage(image, label) if self.square is None else _middle_square(image, label, self.square)
 
@@ -91,13 +90,13 @@ def _read_mask(path: Path) -> np.ndarray:
         with Image.open(path) as file:
             mode, mask = file.mode, np.asarray(file)
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read as a mask: {error}") from error
+        raise UserError(f"{path}: cannot be read as a mask: {error}") from error
     if mask.ndim != 2:
-        raise ValueError(f"{path}: expected a mask of class indices (8-bit grey or palette), got mode {mode!r}")
+        raise UserError(f"{path}: expected a mask of class indices (8-bit grey or palette), got mode {mode!r}")
     if mask.dtype != np.uint8:
         mask = mask.astype(np.int64)
         if mask.size and not 0 <= mask.min() <= mask.max() <= IGNORE:
-            raise ValueError(f"{path}: expected class indices 0 to 255, got {mask.min()} to {mask.max()}")
+            raise UserError(f"{path}: expected class indices 0 to 255, got {mask.min()} to {mask.max()}")
     return mask.astype(np.uint8)
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from slotcon_plugin.errors import UserError
+
 IGNORE = 255
 
 
@@ -103,13 +105,13 @@ def segmentation_scores(counts: np.ndarray) -> SegmentationScores:
         counts: (C, C), or (C + 1, C) with a last row of pixels that were given no class (as `merge_clusters` returns).
 
     Raises:
-        ValueError: another shape, or no labelled pixel at all.
+        UserError: there is no labelled pixel at all.
     """
     rows, num_classes = counts.shape
     if rows not in (num_classes, num_classes + 1):
         raise ValueError(f"counts: expected a table (C, C) or (C + 1, C), got {counts.shape}")
     if counts.sum() == 0:
-        raise ValueError("no labelled pixel: every pixel of every mask is ignored")
+        raise UserError("no labelled pixel: every pixel of every mask is ignored")
     right = np.diag(counts[:num_classes]).astype(np.float64)
     true, predicted = counts.sum(0), counts[:num_classes].sum(1)
     union = true + predicted - right

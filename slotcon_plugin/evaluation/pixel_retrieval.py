@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from tabulate import tabulate
 from torch import Tensor
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
@@ -53,7 +54,7 @@ def evaluate_pixel_retrieval(
         ``place_chance``: mean share of pixels that do.
 
     Raises:
-        ValueError: the dataset does not guarantee enough shared pixels.
+        UserError: the dataset does not guarantee enough shared pixels.
     """
     preprocess = TwoViewPreprocessor().to(device)
     queries, matches, hits, chances = [], [], [], []
@@ -110,7 +111,7 @@ def compare_pixel_retrieval(
         Name of the arm (``'random weights'``, then the checkpoints) -> its figures.
 
     Raises:
-        ValueError: the pretrainer has no dense embedding.
+        UserError: the pretrainer has no dense embedding.
     """
     cfg = load_config(config)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
@@ -135,11 +136,9 @@ def retrieval_table(figures: dict[str, dict[str, float]]) -> str:
     """Figures of :func:`compare_pixel_retrieval` in percent, guessing first."""
     kinds = ("pixel", "photo", "place")
     chance = next(iter(figures.values()))
-    rows = [("guessing", [chance[f"{kind}_chance"] for kind in kinds])]
-    rows += [(name, [arm[f"{kind}_accuracy"] for kind in kinds]) for name, arm in figures.items()]
-    width = max(len(name) for name, _ in rows)
-    lines = ["  ".join([" " * width, *(f"{kind:>7}" for kind in kinds)])]
-    return "\n".join(lines + ["  ".join([f"{name:{width}}", *(f"{100 * v:7.2f}" for v in row)]) for name, row in rows])
+    rows = [("guessing", *(100 * chance[f"{kind}_chance"] for kind in kinds))]
+    rows += [(name, *(100 * arm[f"{kind}_accuracy"] for kind in kinds)) for name, arm in figures.items()]
+    return tabulate(rows, ["", *kinds], floatfmt=".2f", disable_numparse=[0])
 
 
 def _keys(dataset: TwoViewDataset, seed: int) -> list[SampleKey]:

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from slotcon_plugin.evaluation.features import labelled_batches, stage_features, to_size
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation.features import add_counts, labelled_batches, stage_features, to_size
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
-from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, confusion_counts, segmentation_scores
+from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
 
 Classifier = Callable[[Tensor], Tensor]
 """Standardised features (B, C, h, w) -> scores of the classes (B, num_classes, h, w)."""
@@ -98,10 +99,10 @@ def probe_backbone(
         "linear" and, unless left out, "knn".
 
     Raises:
-        ValueError: the two sets have different classes, or see `LabelledSet.read` and `stage_features`.
+        UserError: the two sets have different classes, or see `LabelledSet.read` and `stage_features`.
     """
     if train.classes != test.classes:
-        raise ValueError(f"expected the same classes, got {train.name}: {train.classes}, {test.name}: {test.classes}")
+        raise UserError(f"expected the same classes, got {train.name}: {train.classes}, {test.name}: {test.classes}")
     start = time.perf_counter()
     backbone.eval().to(device)
     num_classes = len(train.classes)
@@ -205,7 +206,7 @@ class NeighbourBank:
         device: where to look.
 
     Raises:
-        ValueError: no labelled position.
+        UserError: no labelled position.
     """
 
     temperature = 0.07
@@ -228,7 +229,7 @@ class NeighbourBank:
             names.append(label[chosen])
         names = torch.cat(names)
         if not len(names):
-            raise ValueError("k-NN: no labelled position; every pixel of every training mask is ignored")
+            raise UserError("k-NN: no labelled position; every pixel of every training mask is ignored")
         self.vectors = F.normalize(torch.cat(vectors), dim=1).to(device)  # (M, C)
         self.votes = F.one_hot(names, num_classes).float().to(device)  # (M, num_classes)
         self.neighbours = min(neighbours, len(names))
@@ -241,10 +242,3 @@ class NeighbourBank:
         weight = (cosine / self.temperature).softmax(1)
         votes = torch.einsum("nk,nkc->nc", weight, self.votes[nearest])
         return votes.view(batch, height, width, -1).permute(0, 3, 1, 2)
-
-
-def add_counts(counts: np.ndarray, scores: Tensor, masks: Sequence[np.ndarray]) -> None:
-    """Upsample scores (B, K, h, w) to each mask, take the largest, and add to the table (K, C) in place."""
-    for score, mask in zip(scores, masks):
-        full = F.interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)
-        counts += confusion_counts(full[0].argmax(0).cpu().numpy(), mask, *counts.shape)

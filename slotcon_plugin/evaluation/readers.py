@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE, UNLABELLED
 from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet
 from slotcon_plugin.evaluation.metrics import IGNORE
@@ -34,35 +36,31 @@ def open_labelled_set(
     Args:
         data: root folder of the data set.
         split: "train", "val", or what the layout calls its splits.
-        layout: a key of `LAYOUTS`, or "auto" to tell it from the folders' names.
+        layout: a key of `READERS`, or "auto" to tell it from the folders' names.
         protocol: "picie" for COCO-Stuff at a short side of 320 and a centre crop; its 27 classes are always used.
 
     Raises:
-        ValueError: no such folder, no photo, photos without masks; says which and what was expected.
+        UserError: no such folder, no photo, photos without masks; says which and what was expected.
     """
     root = Path(data)
     if not root.is_dir():
-        raise ValueError(f"{root}: no such folder; expected the root of a data set in one of: {', '.join(LAYOUTS)}")
+        raise UserError(f"{root}: no such folder; expected the root of a data set in one of: {', '.join(READERS)}")
     if layout == "auto":
         layout = _guess(root)
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if layout not in READERS:
+        raise UserError(f"layout: expected one of {', '.join(READERS)}, got {layout!r}")
     if protocol not in (None, "picie") or (protocol and layout != "cocostuff"):
-        raise ValueError(f"protocol: expected 'picie' with layout cocostuff, got {protocol!r} with layout {layout}")
-    found = LAYOUTS[layout][1](root, split)
-    return found if protocol is None else _replace_square(found, PICIE_SIDE)
-
-
-def _replace_square(found: LabelledSet, side: int) -> LabelledSet:
-    return LabelledSet(found.name, found.items, found.classes, found.table, side)
+        raise UserError(f"protocol: expected 'picie' with layout cocostuff, got {protocol!r} with layout {layout}")
+    found = READERS[layout][1](root, split)
+    return found if protocol is None else replace(found, square=PICIE_SIDE)
 
 
 def _guess(root: Path) -> str:
-    for name, (signs, _) in LAYOUTS.items():
+    for name, (signs, _) in READERS.items():
         if any((root / sign).exists() for sign in signs):
             return name
-    signs = "; ".join(f"{name}: {' or '.join(signs)}" for name, (signs, _) in LAYOUTS.items())
-    raise ValueError(f"{root}: layout not recognised. Expected one of these inside ({signs})")
+    signs = "; ".join(f"{name}: {' or '.join(signs)}" for name, (signs, _) in READERS.items())
+    raise UserError(f"{root}: layout not recognised. Expected one of these inside ({signs})")
 
 
 def value_table(meaning: Mapping[int, int]) -> np.ndarray:
@@ -77,7 +75,7 @@ def value_table(meaning: Mapping[int, int]) -> np.ndarray:
 def _photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
-        raise ValueError(f"{folder}: no such folder; {folder.parent} holds {', '.join(there[:12]) or 'nothing'}")
+        raise UserError(f"{folder}: no such folder; {folder.parent} holds {', '.join(there[:12]) or 'nothing'}")
     return [folder / name for name in list_photos(folder)]
 
 
@@ -85,7 +83,7 @@ def _pair(photos: Iterable[Path], mask_of: Callable[[Path], Path]) -> tuple[tupl
     pairs = tuple((photo, mask_of(photo)) for photo in photos)
     if missing := [(photo, mask) for photo, mask in pairs if not mask.is_file()]:
         photo, mask = missing[0]
-        raise ValueError(f"{len(missing)} of {len(pairs)} images have no mask; first: {photo}, expected {mask}")
+        raise UserError(f"{len(missing)} of {len(pairs)} images have no mask; first: {photo}, expected {mask}")
     return pairs
 
 
@@ -117,7 +115,7 @@ def _count_classes(data: LabelledSet) -> LabelledSet:
         label = data.read(index).label
         highest = int(np.max(label[label != IGNORE].astype(int), initial=highest))
     if highest < 0:
-        raise ValueError(f"{data.name}: every pixel of every mask is 255 (ignored)")
+        raise UserError(f"{data.name}: every pixel of every mask is 255 (ignored)")
     meaning = {k: k for k in range(highest + 1)}
     return LabelledSet(data.name, data.items, tuple(f"class {k}" for k in meaning), value_table(meaning))
 
@@ -127,10 +125,10 @@ def read_voc(root: Path, split: str) -> LabelledSet:
     root = root / "VOC2012" if (root / "VOC2012").is_dir() else root
     listing = root / "ImageSets" / "Segmentation" / f"{split}.txt"
     if not listing.is_file():
-        raise ValueError(f"{listing}: no such list of images")
+        raise UserError(f"{listing}: no such list of images")
     names = listing.read_text(encoding="utf-8").split()
     if not names:
-        raise ValueError(f"{listing}: no image in it")
+        raise UserError(f"{listing}: no image in it")
     masks = root / ("SegmentationClassAug" if "aug" in split else "SegmentationClass")
     photos = [root / "JPEGImages" / f"{name}.jpg" for name in names]
     items = _pair(photos, lambda photo: masks / f"{photo.stem}.png")
@@ -192,7 +190,7 @@ def read_cocostuff(root: Path, split: str) -> LabelledSet:
 
 
 # layout -> (paths that give it away, reader); the first that fits is taken
-LAYOUTS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], LabelledSet]]] = {
+READERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], LabelledSet]]] = {
     "cityscapes": (("leftImg8bit",), read_cityscapes),
     "voc": (("ImageSets/Segmentation", "VOC2012/ImageSets/Segmentation"), read_voc),
     "ade20k": (("annotations/validation", "annotations/training"), read_ade20k),

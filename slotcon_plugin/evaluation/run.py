@@ -16,6 +16,7 @@ from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
@@ -116,11 +117,11 @@ def load_probe_arms(
         give nothing and it is a weaker baseline than it need be.
 
     Raises:
-        ValueError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation, or a
+        UserError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation, or a
             decoder is asked for and there is none.
     """
     if decoder and config is None:
-        raise ValueError("--decoder needs --config: only this project's own checkpoints carry a decoder")
+        raise UserError("--decoder needs --config: only this project's own checkpoints carry a decoder")
     if config is not None:
         part = WithDecoderMap if decoder else itemgetter("backbone")
         trained = load_pretrainer(config, checkpoint).branch(which or "teacher")
@@ -151,7 +152,7 @@ def load_probe_arms(
 def _check_input(meta: dict, checkpoint: str | Path) -> None:
     for name in ("colour_order", "mean", "std"):
         if meta[name] != IMAGENET_INPUT[name]:
-            raise ValueError(
+            raise UserError(
                 f"{checkpoint}: probes feed RGB photos with {name} {IMAGENET_INPUT[name]}, "
                 f"this backbone was trained with {meta[name]}"
             )

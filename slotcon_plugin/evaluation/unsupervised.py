@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from tabulate import tabulate
 from torch import nn
 
-from slotcon_plugin.evaluation.features import labelled_batches, to_short_side
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation.features import add_counts, labelled_batches, to_short_side
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.metrics import (
     SegmentationScores,
@@ -23,7 +25,6 @@ from slotcon_plugin.evaluation.metrics import (
     segmentation_scores,
     spherical_kmeans,
 )
-from slotcon_plugin.evaluation.probe import add_counts
 
 PROTOCOLS = {
     "hungarian": "prototypes matched one-to-one to classes; pixels of prototypes left over are wrong",
@@ -60,16 +61,16 @@ class UnsupervisedSegmentation:
         return figures | {"live_prototypes": float(self.live_prototypes)}
 
     def __str__(self) -> str:
-        lines = [f"{self.live_prototypes} of {len(self.counts)} prototypes own pixels; {len(self.classes)} classes"]
-        for protocol, (miou, accuracy, _, _) in self.scores.items():
-            lines.append(f"  {protocol:10} mIoU {miou:5.1f}   pixel accuracy {accuracy:5.1f}   {PROTOCOLS[protocol]}")
-        width = max(map(len, self.classes))
-        lines.append(f"  {'IoU':{width}} " + " ".join(f"{protocol:>10}" for protocol in self.scores))
-        for index, name in enumerate(self.classes):
-            values = [score.iou[index] for score in self.scores.values()]
-            if not np.isnan(values).all():
-                lines.append(f"  {name:{width}} " + " ".join(f"{value:10.1f}" for value in values))
-        return "\n".join(lines)
+        protocols = [(name, score.miou, score.pixel_accuracy, PROTOCOLS[name]) for name, score in self.scores.items()]
+        ious = np.stack([score.iou for score in self.scores.values()], axis=1)  # (C, protocols)
+        classes = [(name, *row) for name, row in zip(self.classes, ious) if not np.isnan(row).all()]
+        return "\n\n".join(
+            [
+                f"{self.live_prototypes} of {len(self.counts)} prototypes own pixels; {len(self.classes)} classes",
+                tabulate(protocols, ["protocol", "mIoU", "pixel accuracy", ""], floatfmt=".1f"),
+                tabulate(classes, ["IoU", *self.scores], floatfmt=".1f", disable_numparse=[0]),
+            ]
+        )
 
 
 def score_counts(
@@ -120,7 +121,7 @@ def segment_unsupervised(
         seed: of k-means.
 
     Raises:
-        ValueError: the model has no prototypes; see also `LabelledSet.read` and `segmentation_scores`.
+        UserError: the model has no prototypes; see also `LabelledSet.read` and `segmentation_scores`.
     """
     prototypes = prototypes_of(model, branch)
     device = prototypes.device
@@ -133,7 +134,7 @@ def segment_unsupervised(
     finally:
         model.train(training)
     if not counts.sum():
-        raise ValueError(f"{data.name}: every pixel of every mask is ignored")
+        raise UserError(f"{data.name}: every pixel of every mask is ignored")
     return score_counts(counts, prototypes.float().cpu().numpy(), data.classes, seed)
 
 

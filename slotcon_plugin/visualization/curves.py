@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from PIL import Image
 
 from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.page import draw
 
 # In the order in which they are shown: figure -> what it says. Figures not named here come after them.
 TITLES = {
@@ -70,7 +71,7 @@ class Run:
         x = np.array([iteration for iteration, _ in points], dtype=float)
         if by_epoch:
             if not self.iterations_per_epoch:
-                raise ValueError(f"run {self.name} does not say how long an epoch is; plot it by iteration")
+                raise UserError(f"run {self.name} does not say how long an epoch is; plot it by iteration")
             x = x / self.iterations_per_epoch
         return x, np.array([value for _, value in points], dtype=float)
 
@@ -82,13 +83,13 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     replaces an earlier one from its first iteration on.
 
     Raises:
-        ValueError: there is neither, or one cannot be read.
+        UserError: there is neither, or one cannot be read.
     """
     work_dir = Path(work_dir)
     health = work_dir / "health.jsonl"
     scalars = sorted(work_dir.glob("*/vis_data/scalars.json"))
     if not health.is_file() and not scalars:
-        raise ValueError(
+        raise UserError(
             f"{work_dir}: expected the work dir of a run, with health.jsonl or */vis_data/scalars.json in it"
         )
     run = Run(name or work_dir.name)
@@ -133,13 +134,13 @@ def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list
     """What to plot: the wanted figures, or all that any run has, known ones first.
 
     Raises:
-        ValueError: no run has a wanted figure.
+        UserError: no run has a wanted figure.
     """
     have = {name for run in runs for name in run.figures} - _NOT_SHOWN
     if wanted:
         missing = [name for name in wanted if name not in have]
         if missing:
-            raise ValueError(f"no run has {', '.join(missing)}; there are {', '.join(sorted(have))}")
+            raise UserError(f"no run has {', '.join(missing)}; there are {', '.join(sorted(have))}")
         return list(wanted)
     return [name for name in TITLES if name in have] + sorted(have - TITLES.keys())
 
@@ -203,6 +204,4 @@ def plot_runs(
         canvas.legend(lines, labels, loc="outside upper center", ncols=min(4, len(runs)), frameon=False, fontsize=10)
     else:
         canvas.suptitle(runs[0].name, fontsize=11)
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png")
-    return Image.open(buffer).convert("RGB")
+    return draw(canvas)

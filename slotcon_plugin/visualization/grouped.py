@@ -41,8 +41,6 @@ class GroupedPhoto:
         return np.bincount(self.owners.ravel(), minlength=self.num_prototypes) / self.owners.size
 
 
-
-
 def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Tensor:
     """A photo ``(H, W, 3)`` uint8 as the model wants it, ``(1, 3, h, w)`` normalised.
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.registry import HOOKS
@@ -37,7 +37,7 @@ class GroupingPicturesHook(Hook):
         self, photos: Sequence[str] | None = None, num_photos: int = 6, interval: int = 1, short_side: int = 320
     ) -> None:
         if interval < 1 or num_photos < 1:
-            raise ValueError(
+            raise UserError(
                 f"GroupingPicturesHook: interval and num_photos must be 1 or more, got {interval} and {num_photos}"
             )
         self.photos = list(photos) if photos is not None else None
@@ -47,7 +47,7 @@ class GroupingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the photos; draw the groupings before training."""
-        _unwrapped(runner).require("groups", "GroupingPicturesHook")
+        unwrapped(runner).require("groups", "GroupingPicturesHook")
         if self.photos is None:
             source = runner.train_dataloader.dataset.source
             self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
@@ -62,7 +62,7 @@ class GroupingPicturesHook(Hook):
     def _draw(self, runner: Runner, step: int) -> None:
         if not is_main_process():
             return
-        model = _unwrapped(runner)
+        model = unwrapped(runner)
         was_training = model.training
         model.eval()
         try:
@@ -73,7 +73,3 @@ class GroupingPicturesHook(Hook):
         finally:
             model.train(was_training)
         runner.visualizer.add_image("groupings", np.asarray(contact_sheet(photos, height=200)), step=step)
-
-
-def _unwrapped(runner: Runner):
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model

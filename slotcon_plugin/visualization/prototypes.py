@@ -17,7 +17,7 @@ from slotcon_plugin.photos import printable, read_photo, read_photos
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import run_grouping
 from slotcon_plugin.visualization.overlay import pixel_owners, spotlight
-from slotcon_plugin.visualization.sheet import below, beside, caption, fit_height, font
+from slotcon_plugin.visualization.sheet import INK, PAPER, below, beside, caption, fit_height, font
 
 _MAX_SIDE = 480
 
@@ -107,6 +107,6 @@ def prototype_row(
     color = tuple(prototype_colors(len(nearest.usage))[prototype].tolist())
     used = nearest.usage[prototype].item() / nearest.num_photos
     text = f"prototype {prototype}\n" + (f"in {used:.0%} of\nphotos" if used else "in no photo")
-    head = Image.new("RGB", (120, height), (255, 255, 255))
-    ImageDraw.Draw(head).multiline_text((0, height // 2), text, fill=(34, 34, 34), font=font(), anchor="lm")
+    head = Image.new("RGB", (120, height), PAPER)
+    ImageDraw.Draw(head).multiline_text((0, height // 2), text, fill=INK, font=font(), anchor="lm")
     return beside([Image.new("RGB", (12, height), color), head, *tiles])

@@ -12,19 +12,19 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_points
 from slotcon_plugin.photos import printable, read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import model_input
-from slotcon_plugin.visualization.page import require_picture_path, write_pictures
-from slotcon_plugin.visualization.sheet import font
+from slotcon_plugin.visualization.sheet import GAP, INK, PAPER, beside, fit_height, font
+from slotcon_plugin.visualization.write import require_picture_path, write_pictures
 
 Point = tuple[float, float]
 
 # Spread over the photo, away from its border; where nobody chooses.
 DEFAULT_POINTS: tuple[Point, ...] = tuple((x, y) for y in (0.25, 0.5, 0.75) for x in (0.2, 0.5, 0.8))
-_GAP, _RING, _HEIGHT = 8, 7, 420
-_INK, _PAPER = (34, 34, 34), (255, 255, 255)
+_RING, _HEIGHT = 7, 420
 
 
 def nearest_pixels(first: Tensor, second: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
@@ -47,14 +47,9 @@ def draw_matches(
     photos: tuple[np.ndarray, np.ndarray], points: Tensor, matches: Tensor, similarity: Tensor
 ) -> Image.Image:
     """Two photos ``(H, W, 3)`` uint8 side by side; each point and its match in one colour and joined by a line."""
-    pictures = []
-    for photo in photos:
-        size = round(photo.shape[1] * _HEIGHT / photo.shape[0]), _HEIGHT
-        pictures.append(Image.fromarray(photo).resize(size, Image.Resampling.LANCZOS))
-    offset = pictures[0].width + _GAP
-    sheet = Image.new("RGB", (offset + pictures[1].width, _HEIGHT), _PAPER)
-    sheet.paste(pictures[0], (0, 0))
-    sheet.paste(pictures[1], (offset, 0))
+    pictures = [fit_height(Image.fromarray(photo), _HEIGHT) for photo in photos]
+    offset = pictures[0].width + GAP
+    sheet = beside(pictures)
 
     draw = ImageDraw.Draw(sheet)
     colors = [tuple(color) for color in prototype_colors(len(points)).tolist()]
@@ -63,11 +58,11 @@ def draw_matches(
     for start, end, color in zip(starts, ends, colors):
         draw.line((start, end), fill=color, width=2)
     for (x, y), color in zip(starts + ends, colors * 2):
-        draw.ellipse((x - _RING, y - _RING, x + _RING, y + _RING), fill=color, outline=_PAPER, width=2)
+        draw.ellipse((x - _RING, y - _RING, x + _RING, y + _RING), fill=color, outline=PAPER, width=2)
     for (x, y), value in zip(ends, similarity.tolist()):
         side, anchor = (1, "lm") if x < sheet.width - 50 else (-1, "rm")
         at = x + side * (_RING + 2), y
-        draw.text(at, f"{value:.2f}", _PAPER, font(12), anchor, stroke_width=2, stroke_fill=_INK)
+        draw.text(at, f"{value:.2f}", PAPER, font(12), anchor, stroke_width=2, stroke_fill=INK)
     return sheet
 
 
@@ -86,13 +81,13 @@ def visualize_retrieval(
     """See ``tools/visualize_retrieval.py``; returns the file written.
 
     Raises:
-        ValueError: the pretrainer has no dense embedding, or a point lies outside the photo.
+        UserError: the pretrainer has no dense embedding, or a point lies outside the photo.
     """
     out = require_picture_path(out)
     points = points or DEFAULT_POINTS
     outside = [point for point in points if not all(0 <= x <= 1 for x in point)]
     if outside:
-        raise ValueError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
+        raise UserError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
     model = load_pretrainer(config, checkpoint, device)
     model.require("embeds_pixels", "retrieval")
     photos = read_photo(first), read_photo(second)

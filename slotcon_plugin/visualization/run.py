@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.visualization import curves
 from slotcon_plugin.visualization.grouped import group_photos
-from slotcon_plugin.visualization.page import require_picture_path, write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
 from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
+from slotcon_plugin.visualization.write import require_picture_path, write_pictures
 
 
 def visualize_groups(
@@ -49,7 +50,7 @@ def visualize_prototypes(
     chosen = list(prototypes) if prototypes else found.most_used(most_used)
     unknown = [k for k in chosen if not 0 <= k < count]
     if unknown:
-        raise ValueError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
+        raise UserError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
     rows = [prototype_row(model, paths, found, k, size) for k in chosen]
     title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
@@ -66,9 +67,9 @@ def plot_run(
     """See ``tools/plot_run.py``; returns the file written."""
     out = require_picture_path(out)
     if names and len(names) != len(runs):
-        raise ValueError(f"--names: expected {len(runs)} names, one a run, got {len(names)}")
+        raise UserError(f"--names: expected {len(runs)} names, one a run, got {len(names)}")
     if smooth < 1:
-        raise ValueError(f"--smooth must be at least 1 value, got {smooth}")
+        raise UserError(f"--smooth must be at least 1 value, got {smooth}")
     read = [curves.read_run(run, name) for run, name in zip(runs, names or [None] * len(runs))]
     picture = curves.plot_runs(read, curves.figures_of(read, figures), x == "epoch", smooth)
     return write_pictures(out, "Curves of " + ", ".join(run.name for run in read), picture)

@@ -10,9 +10,9 @@ from PIL import Image
 from slotcon_plugin.photos import read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import group_photos, model_input
-from slotcon_plugin.visualization.page import write_pictures
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
 from slotcon_plugin.visualization.sheet import contact_sheet, inner_point, legend
+from slotcon_plugin.visualization.write import write_pictures
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
 
@@ -30,8 +30,6 @@ def test_input_has_sides_of_multiples_of_32_and_is_normalised(model):
     pixels = model_input(np.full((100, 151, 3), 255, dtype=np.uint8), 64, model)
     assert pixels.shape == (1, 3, 64, 96)
     torch.testing.assert_close(pixels, torch.full_like(pixels, 2.0))  # (1 - .5) / .25
-
-
 
 
 def test_the_number_stands_inside_its_segment():

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import VADeR
 from slotcon_plugin.visualization import retrieval
 from slotcon_plugin.visualization.colors import prototype_colors
@@ -68,6 +71,6 @@ def test_a_photo_and_itself(tmp_path, vader):
 def test_what_cannot_be_drawn_is_refused(tmp_path, vader, monkeypatch):
     with pytest.raises(ValueError, match=r"\(1.5, 0.5\)"):
         visualize_retrieval("c", "k", "a.png", "a.png", str(tmp_path / "o.png"), [(0.5, 0.5), (1.5, 0.5)])
-    monkeypatch.setattr(retrieval, "load_pretrainer", lambda *_: torch.nn.Identity())
-    with pytest.raises(ValueError, match="Identity"):
+    monkeypatch.setattr(vader, "method", replace(vader.method, embeds_pixels=False))
+    with pytest.raises(UserError, match="retrieval needs a method with"):
         visualize_retrieval("c", "k", "a.png", "a.png", str(tmp_path / "o.png"))
