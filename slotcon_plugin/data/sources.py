@@ -7,13 +7,13 @@ megabytes once, shared by all the workers, instead of a list that every worker c
 from __future__ import annotations
 
 import codecs
-import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from slotcon_plugin.data.coco import read_file_names
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced, list_photos, printable
 from slotcon_plugin.registry import DATASETS
@@ -116,11 +116,7 @@ class CocoImages(PhotoSource):
     def __init__(self, ann_file: str | Path, root: str | Path) -> None:
         _require_file(ann_file, "ann_file of the CocoImages")
         _require_folder(root, "root of the CocoImages")
-        try:
-            names = [image["file_name"] for image in json.loads(Path(ann_file).read_bytes())["images"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{ann_file} is not a COCO annotation file with an `images` list: {error!r}") from error
-        super().__init__(root, names, origin=f"COCO file {printable(ann_file)}")
+        super().__init__(root, read_file_names(ann_file), origin=f"COCO file {printable(ann_file)}")
         _require_photos(self)
 
 

@@ -94,7 +94,7 @@ def test_sources_say_what_is_missing(folder, tmp_path):
     with pytest.raises(UserError, match=r"no photo of list file .* the first would be .*/01\.png; check `root`"):
         build("ListFile", path=tmp_path / "list.txt", root=folder)
     (tmp_path / "wrong.json").write_text("[1, 2]")
-    with pytest.raises(UserError, match=r"wrong\.json is not a COCO annotation file"):
+    with pytest.raises(UserError, match=r"wrong\.json is not a whole COCO annotation file"):
         build("CocoImages", ann_file=tmp_path / "wrong.json", root=folder)
     with pytest.raises(UserError, match="no source"):
         ConcatSources([])
