@@ -1,4 +1,8 @@
-"""Commands in the documents, help texts and configs: all parse, all files they name are there, the quick ones run."""
+"""Commands in the documents, help texts and configs: all parse, all files they name are there, the quick ones run.
+
+Python blocks of the documents run too. One that cannot run by itself says so to its readers: its first line is a
+comment that begins with ``# fragment``. It must still be Python, and must really not run.
+"""
 
 import argparse
 import ast
@@ -71,6 +75,7 @@ def understood(words: list[str], monkeypatch) -> argparse.Namespace:
         raise ParsedError(original(self, args, namespace))
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", stop)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)  # for --device cuda
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(ParsedError) as parsed:
         runpy.run_path(str(ROOT / words[0]), run_name="__main__")
@@ -118,6 +123,58 @@ def _has(cfg, key: str) -> bool:
         except (KeyError, IndexError, TypeError):
             return False
     return True
+
+
+def python_of(document: Path, fragments: bool) -> str:
+    """The document with nothing left but its Python blocks (or the fragments among them), each on its own lines."""
+    lines, inside, fragment = [], False, False
+    text = document.read_text(encoding="utf-8").splitlines()
+    for line, after in zip(text, [*text[1:], ""]):
+        if line.startswith("```"):
+            inside, fragment = line == "```python" and not inside, after.startswith("# fragment")
+            lines.append("")
+        else:
+            lines.append(line if inside and fragment == fragments else "")
+    return "\n".join(lines)
+
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# dicts with a `type` are configs: what they say must be what the classes take
+CHECK_CONFIGS = """
+from mmengine.config import Config
+from slotcon_plugin.config.check import check_arguments
+configs = {k: v for k, v in globals().items() if isinstance(v, (dict, list)) and not k.startswith("_")}
+check_arguments(Config(dict(default_scope="slotcon_plugin", **configs)))
+"""
+
+
+def run_python(source: str, name: str, folder: Path) -> subprocess.CompletedProcess:
+    """In a process of its own, since blocks may register classes; line numbers of a traceback are the document's."""
+    (folder / name).write_text(source, encoding="utf-8")
+    return subprocess.run([sys.executable, name], cwd=folder, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if python_of(d, False).strip()], ids=lambda d: d.stem)
+def test_python_of_the_documents_runs(document, tmp_path):
+    """The blocks of a document in their order, as someone types them who reads it."""
+    done = run_python(python_of(document, fragments=False) + CHECK_CONFIGS, f"{document.stem}.md.py", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if python_of(d, True).strip()], ids=lambda d: d.stem)
+def test_fragments_are_python_and_do_not_run(document, tmp_path):
+    source = python_of(document, fragments=True)
+    compile(source, str(document), "exec")
+    assert run_python(source, "fragment.py", tmp_path).returncode != 0, f"{document.name}: it runs: take the mark off"
+
+
+def test_a_wrong_block_is_found(tmp_path):
+    document = tmp_path / "page.md"
+    document.write_text("text\n```python\na = dict(type='ListFile', pth='x')\n```\n```python\n# fragment\nlater()\n```\n")
+    assert python_of(document, fragments=False).splitlines() == ["", "", "a = dict(type='ListFile', pth='x')"] + [""] * 4
+    assert python_of(document, fragments=True).strip() == "# fragment\nlater()"
+    done = run_python(python_of(document, fragments=False) + CHECK_CONFIGS, "page.py", tmp_path)
+    assert "ListFile takes no 'pth'; did you mean path?" in done.stderr
 
 
 def test_links_lead_somewhere():
