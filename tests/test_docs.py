@@ -170,8 +170,9 @@ def test_fragments_are_python_and_do_not_run(document, tmp_path):
 
 def test_a_wrong_block_is_found(tmp_path):
     document = tmp_path / "page.md"
-    document.write_text("text\n```python\na = dict(type='ListFile', pth='x')\n```\n```python\n# fragment\nlater()\n```\n")
-    assert python_of(document, fragments=False).splitlines() == ["", "", "a = dict(type='ListFile', pth='x')"] + [""] * 4
+    block = "a = dict(type='ListFile', pth='x')"
+    document.write_text(f"text\n```python\n{block}\n```\n```python\n# fragment\nlater()\n```\n")
+    assert python_of(document, fragments=False).splitlines() == ["", "", block, "", "", "", ""]
     assert python_of(document, fragments=True).strip() == "# fragment\nlater()"
     done = run_python(python_of(document, fragments=False) + CHECK_CONFIGS, "page.py", tmp_path)
     assert "ListFile takes no 'pth'; did you mean path?" in done.stderr
