@@ -3,7 +3,8 @@
     python tools/test.py configs/transfer/mmseg/fcn_r50_cityscapes.py work_dirs/fcn_r50_cityscapes/iter_90000.pth
     python tools/test.py configs/transfer/mmdet/mask_rcnn_r50_fpn_1x_coco.py CKPT --data-root /data/coco
 
-Prints the metrics and leaves them in WORK_DIR/test_result.json. Several GPUs: tools/dist_test.sh.
+Prints the metrics and leaves them in WORK_DIR/test_result.json. Every weight of the model has to be in the checkpoint,
+and the result of another checkpoint is not replaced. Several GPUs: tools/dist_test.sh.
 detectron2: python tools/train_d2.py --eval-only.
 """
 
@@ -21,6 +22,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="config file below configs/transfer/mmdet or configs/transfer/mmseg")
     parser.add_argument("checkpoint", help="checkpoint of a run of this config")
     parser.add_argument("--work-dir", help="where logs and the result go (default: the checkpoint's folder)")
+    parser.add_argument(
+        "--pretraining", metavar="NAME", help="name of the backbone in tables, if the checkpoint does not say it"
+    )
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder, where it is not the config's")
     add_cfg_options(parser)
     add_launcher(parser)
@@ -38,13 +42,11 @@ def main() -> None:
         raise UserError(
             f"{args.config} is no config of mmdet or mmseg; frozen features are judged by tools/eval_probe.py"
         )
-    if not Path(args.checkpoint).is_file():
-        raise UserError(f"there is no checkpoint {args.checkpoint}")
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or str(Path(args.checkpoint).parent)
     data_root = args.cfg_options.pop("data_root", args.data_root)
     apply_options(cfg, args.cfg_options)
-    evaluate(cfg, args.checkpoint, data_root=data_root)
+    evaluate(cfg, args.checkpoint, data_root=data_root, pretraining=args.pretraining)
 
 
 if __name__ == "__main__":

@@ -31,21 +31,42 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data-root", metavar="DIR", help="the data set's folder (default: where detectron2 looks)")
     parser.add_argument("--images-per-gpu", type=int, metavar="N", help="of one pass (default: the recipe's on 8 GPUs)")
     add_batch_mode(parser)
-    parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
+    parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its method)")
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="set a used OUTPUT_DIR aside and start anew")
-    parser.add_argument("--eval-only", action="store_true", help="evaluate MODEL.WEIGHTS and nothing else")
+    parser.add_argument(
+        "--eval-only",
+        action="store_true",
+        help="evaluate MODEL.WEIGHTS (with --resume: the last checkpoint in OUTPUT_DIR) and nothing else; leaves "
+        "test_result.json in OUTPUT_DIR (default: the checkpoint's folder)",
+    )
     parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="override the config")
     return parser.parse_args(argv)
 
 
 def main() -> None:
-    args = vars(parse_args())
+    args = parse_args()
     try:
-        from slotcon_plugin.transfer.d2 import train
+        from slotcon_plugin.transfer import d2
     except ModuleNotFoundError as error:
         raise UserError(f"{error}; docs/install.md says how detectron2 is installed") from error
-    train(args.pop("config_file"), args.pop("opts"), **args)
+    hardware = d2.Hardware(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
+    shared = {"data_root": args.data_root, "pretraining": args.pretraining, "resume": args.resume}
+    if args.eval_only:
+        if args.backbone or args.overwrite:
+            raise UserError("--eval-only takes the model as MODEL.WEIGHTS; --backbone and --overwrite are for training")
+        d2.evaluate(args.config_file, args.opts, hardware, **shared)
+        return
+    d2.train(
+        args.config_file,
+        args.opts,
+        hardware,
+        backbone=args.backbone,
+        images_per_gpu=args.images_per_gpu,
+        batch_mode=args.batch_mode,
+        overwrite=args.overwrite,
+        **shared,
+    )
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _product(processes: int, per_process: int, passes: int) -> str:
     return text + (f" x {passes} accumulated passes" if passes > 1 else "")
 
 
-def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> None:
+def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     """Make a config of mmengine run its recipe on these processes; in place.
 
     ``auto_scale_lr.base_batch_size`` states the recipe's total batch, ``auto_scale_lr.mode`` what to do elsewhere;
@@ -105,13 +105,17 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> None:
         processes: of this run.
         mode: takes the place of the config's.
 
+    Returns:
+        What was done, as the log says it.
+
     Raises:
         UserError: see :func:`plan_batch`; or a teacher's momentum has to follow and is not stated.
     """
     rule = cfg.get("auto_scale_lr") or {}
     if rule.get("base_batch_size") is None:
-        print_log("The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands", "current")
-        return
+        text = "The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands"
+        print_log(text, "current")
+        return text
     plan = plan_batch(
         rule["base_batch_size"],
         processes,
@@ -128,6 +132,7 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> None:
         text += _follow(cfg, plan.lr_factor)
     print_log(text, "current")
     _stretch_iterations(cfg, plan.accumulate / plan.lr_factor)
+    return text
 
 
 def _follow(cfg: Config, ratio: float) -> str:

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 
-from slotcon_plugin.convert import ConversionError, convert
+from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.errors import ConversionError, UserError
+
+UNKNOWN = "unknown"
 
 
 class Origin(NamedTuple):
     """Where a run's backbone comes from, as its result file will say.
 
     Attributes:
-        pretraining: ``slotcon``, ``moco``, ... or ``random``.
-        sha256: of the backbone's weights at the start; None = random initialisation.
-        file: converted weights, None = random initialisation.
+        pretraining: ``slotcon``, ``moco``, ..., ``random`` or ``unknown``.
+        sha256: of the backbone's weights at the start; None = random initialisation, or unknown.
+        file: converted weights, None = no conversion was made.
     """
 
     pretraining: str
     sha256: str | None
     file: Path | None
+
+    def __str__(self) -> str:
+        return f"{self.pretraining}, sha256 {self.sha256[:12]}" if self.sha256 else f"{self.pretraining} weights"
 
 
 RANDOM = Origin("random", None, None)
@@ -40,20 +47,19 @@ def prepare_backbone(
         out: where the converted weights go.
         target: ``mmdet``, ``mmseg`` or ``detectron2``.
         config: the transfer config as it will run.
-        name: what to call the pretraining in tables; None = the method that made the checkpoint.
+        name: what to call the pretraining in tables; None = what the checkpoint says of itself.
 
     Returns:
         The origin and the conversion's metadata (empty for random initialisation).
 
     Raises:
+        UserError: a name without a checkpoint.
         ConversionError: no such file, wrong kind, or the proof failed.
     """
     if checkpoint is None:
         if name not in (None, RANDOM.pretraining):
-            raise ConversionError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
+            raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
-    if not Path(checkpoint).is_file():
-        raise ConversionError(f"backbone {checkpoint} does not exist")
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True)
     if meta["fpn"]:
         print_log("The checkpoint's FPN carries over", "current")
@@ -62,11 +68,24 @@ def prepare_backbone(
     return Origin(name or meta["method"], meta["backbone_sha256"], out), meta
 
 
+def require_start(work_dir: str | Path, backbone: str | Path | None, name: str | None) -> None:
+    """A run that was to be resumed and has no checkpoint begins anew, but from random weights only if they are meant.
+
+    Raises:
+        UserError: no backbone is given, and the pretraining is not called ``random``.
+    """
+    if not backbone and name != RANDOM.pretraining:
+        raise UserError(
+            f"--resume: there is no checkpoint in {work_dir}, and no --backbone to begin with. Give one, or "
+            "--pretraining random if random weights are meant"
+        )
+
+
 def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:
     """The network about to be trained holds exactly the weights that were converted.
 
     Args:
-        state_dict: of the network's backbone, under torchvision's names.
+        state_dict: of the network's backbone, under the names that the hash was made of.
         origin: of the run.
 
     Raises:
@@ -79,4 +98,25 @@ def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:
         raise ConversionError(
             f"the network's backbone does not hold the weights of {origin.file}: sha256 {found[:12]} instead of "
             f"{origin.sha256[:12]}. Something after the conversion replaced them or loaded only a part."
+        )
+
+
+def frozen_parts(backbone: nn.Module) -> str:
+    """What of a backbone in training mode does not learn, in words; empty if all of it does."""
+    still = {name.partition(".")[0]: None for name, p in backbone.named_parameters() if not p.requires_grad}
+    norms = [module for module in backbone.modules() if hasattr(module, "running_mean")]
+    fixed = [norm for norm in norms if not norm.training or "weight" in dict(norm.named_buffers(recurse=False))]
+    parts = [f"the parameters of {', '.join(still)}"] if still else []
+    parts += [f"the statistics of {len(fixed)} of {len(norms)} norm layers"] if fixed else []
+    return " and ".join(parts)
+
+
+def warn_of_frozen_parts(backbone: nn.Module, cure: str) -> None:
+    """Say once that a recipe trains less than the papers do. ``cure``: the settings that train all."""
+    if parts := frozen_parts(backbone):
+        print_log(
+            f"{parts[0].upper()}{parts[1:]} in the backbone stay as they are (the framework's default). The papers "
+            f"fine-tune the whole backbone with SyncBN, and so do the configs in configs/transfer: {cure}",
+            "current",
+            logging.WARNING,
         )

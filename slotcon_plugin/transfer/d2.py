@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
+import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,26 +13,37 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode, get_cfg
 from detectron2.engine import default_setup, launch
+from detectron2.modeling import build_model
 from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
 
-from slotcon_plugin.convert import check_compatible
-from slotcon_plugin.engine import RUN, claim_work_dir
+from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
+from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
-from slotcon_plugin.results import FILE_NAME
+from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
-from slotcon_plugin.transfer.backbone import Origin, prepare_backbone
+from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone, require_start, warn_of_frozen_parts
+from slotcon_plugin.transfer.checkpoint import check_whole, read_transfer_checkpoint, test_result_path
 from slotcon_plugin.transfer.d2_data import check_data, relocate
-from slotcon_plugin.transfer.d2_trainer import (
-    RunStamp,
-    Stopwatch,
-    TransferTrainer,
-    look_that_it_arrived,
-    write,
-)
+from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
+from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, check_backbone_arrived
 
-ORIGIN_FILE = "backbone.json"
+CURE = "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM SyncBN"
+
+
+class Hardware(NamedTuple):
+    """GPUs of this machine (without CUDA one process runs on the CPU) and the machines, as in detectron2's tools."""
+
+    num_gpus: int = 1
+    num_machines: int = 1
+    machine_rank: int = 0
+    dist_url: str = "auto"
+
+
+ONE_PROCESS = Hardware()
 
 
 class Job(NamedTuple):
@@ -41,79 +52,142 @@ class Job(NamedTuple):
     cfg: CfgNode
     recipe: CfgNode
     config_file: str
-    origin: Origin
-    plan: BatchPlan
     data_root: str | None
-    resume: bool
-    eval_only: bool
-    run: dict[str, Any] | None = None
+    origin: Origin
+    result: Path
+    facts: dict[str, Any]
+    seconds: float = 0.0
+    plan: BatchPlan | None = None
+    claim: Claim | None = None
 
 
 def train(
     config_file: str,
     opts: Sequence[str] = (),
+    hardware: Hardware = ONE_PROCESS,
     *,
-    num_gpus: int = 1,
-    num_machines: int = 1,
-    machine_rank: int = 0,
-    dist_url: str = "auto",
     backbone: str | None = None,
     data_root: str | None = None,
     images_per_gpu: int | None = None,
     batch_mode: str | None = None,
     pretraining: str | None = None,
     resume: bool = False,
-    eval_only: bool = False,
     overwrite: bool = False,
 ) -> None:
     """Fine-tune as the config says, evaluate, leave ``result.json`` in OUTPUT_DIR.
 
     Args:
         config_file: yaml; ``opts``: KEY VALUE pairs that override it.
-        num_gpus: on this machine; without CUDA one process runs on the CPU.
-        num_machines, machine_rank, dist_url: as in detectron2's own tools.
+        hardware: to run on.
         backbone: checkpoint of any kind that the converters read; None = MODEL.WEIGHTS, empty = random initialisation.
         data_root: folder of the data set, if not where detectron2 looks.
         images_per_gpu: of one pass; None = the recipe's on 8 GPUs.
         batch_mode: on fewer or more GPUs, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
-        pretraining: what to call the backbone in tables; None = the checkpoint's kind.
-        resume: continue from the last checkpoint in OUTPUT_DIR.
-        eval_only: evaluate MODEL.WEIGHTS (or, with ``resume``, the last checkpoint) and nothing else.
+        pretraining: what to call the backbone in tables; None = the method that made the checkpoint.
+        resume: continue from the newest whole checkpoint of the run in OUTPUT_DIR.
         overwrite: set a used OUTPUT_DIR aside.
 
     Raises:
-        ValueError: missing data, class counts that disagree, a batch that cannot be split, an unfit checkpoint, an
-            OUTPUT_DIR in use.
+        UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, another
+            run's OUTPUT_DIR, or nothing to resume from and no backbone.
     """
-    if not Path(config_file).is_file():
-        raise ValueError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
-    cfg = get_cfg()
-    cfg.merge_from_file(config_file)
-    cfg.merge_from_list(list(opts))
-    if cfg.OUTPUT_DIR == get_cfg().OUTPUT_DIR:
-        cfg.OUTPUT_DIR = f"work_dirs/{Path(config_file).stem}"
+    cfg, recipe = _read_config(config_file, opts, data_root)
+    cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
+    plan = _fit_batch(cfg, _processes(cfg, hardware), images_per_gpu, batch_mode)
+    print(plan.text)
+    backbone = backbone or cfg.MODEL.WEIGHTS or None
+    claim, former = None, None
+    if hardware.machine_rank == 0:
+        claim = claim_work_dir(cfg.OUTPUT_DIR, _identity(cfg, config_file, backbone, resume), resume, overwrite)
+        cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
+    if claim and claim.checkpoint:
+        former = read_transfer_checkpoint(claim.checkpoint)
+        check_whole(_build_on_cpu(cfg), former)
+        origin = former.origin(pretraining)
+    else:
+        if resume and claim:
+            require_start(cfg.OUTPUT_DIR, backbone, pretraining)
+        origin = _use_backbone(cfg, backbone, pretraining)
+    facts = {"iterations": cfg.SOLVER.MAX_ITER, "batch": plan.text}
+    result = Path(cfg.OUTPUT_DIR) / FILE_NAME
+    seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
+    job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim)
+    _launch(_train, job, hardware)
+
+
+def evaluate(
+    config_file: str,
+    opts: Sequence[str] = (),
+    hardware: Hardware = ONE_PROCESS,
+    *,
+    data_root: str | None = None,
+    pretraining: str | None = None,
+    resume: bool = False,
+) -> None:
+    """Evaluate MODEL.WEIGHTS; leave ``test_result.json`` in OUTPUT_DIR (default: its folder), logs in its ``test``.
+
+    Args:
+        config_file, opts, hardware, data_root: see :func:`train`.
+        pretraining: what to call the backbone of a checkpoint that does not say; None = ``unknown``.
+        resume: evaluate the newest checkpoint in OUTPUT_DIR.
+
+    Raises:
+        UserError: missing data, class counts that disagree, no checkpoint or one of another model, or the result of
+            another checkpoint in OUTPUT_DIR.
+    """
+    cfg, recipe = _read_config(config_file, opts, data_root)
+    weights = cfg.MODEL.WEIGHTS
+    if resume:
+        folder = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
+        weights = next(iter(numbered_checkpoints(folder)), "")
+    if not weights:
+        raise UserError(
+            f"--eval-only --resume: there is no checkpoint in {folder}"
+            if resume
+            else "--eval-only needs the model to evaluate: MODEL.WEIGHTS runs/mine/model_final.pth"
+        )
+    given = read_transfer_checkpoint(PathManager.get_local_path(str(weights)))
+    check_whole(_build_on_cpu(cfg), given)
+    result, tested = test_result_path(cfg.OUTPUT_DIR or given.path.parent, given)
+    cfg.MODEL.WEIGHTS = str(given.path)
+    cfg.OUTPUT_DIR = str(result.parent / "test")  # what detectron2 writes does not replace the training's
+    cfg.SEED = given.facts.get("seed", max(cfg.SEED, 0))
+    _processes(cfg, hardware)
+    job = Job(cfg, recipe, config_file, data_root, given.origin(pretraining), result, tested)
+    _launch(_evaluate, job, hardware)
+
+
+def task_name(config_file: str) -> str:
+    """``detectron2_mask_rcnn_r50_fpn_1x_coco``: the column that a result belongs to."""
+    return f"detectron2_{Path(config_file).stem}"
+
+
+def _read_config(config_file: str, opts: Sequence[str], data_root: str | None) -> tuple[CfgNode, CfgNode]:
+    """The config to run, its data found, OUTPUT_DIR empty if the user gave none; and the recipe as it was given."""
+    if not Path(config_file).is_file():
+        raise UserError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
+    cfg = get_cfg()
+    nowhere = cfg.OUTPUT_DIR
+    try:
+        cfg.merge_from_file(config_file)
+        cfg.merge_from_list(list(opts))
+    except (AssertionError, KeyError, ValueError) as error:  # yacs's ways to say that a key or a value is wrong
+        raise UserError(f"{config_file} {' '.join(opts)}: {error}") from error
+    if nowhere == cfg.OUTPUT_DIR:
+        cfg.OUTPUT_DIR = ""
     recipe = cfg.clone()
     if data_root:
         relocate(cfg, data_root)
     check_data(cfg)
+    return cfg, recipe
+
+
+def _processes(cfg: CfgNode, hardware: Hardware) -> int:
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        print("No GPU: training on the CPU")
+        print("No GPU: the CPU is used")
         cfg.MODEL.DEVICE = "cpu"
-    processes = num_gpus * num_machines if cfg.MODEL.DEVICE.startswith("cuda") else 1
-    plan = _fit_batch(cfg, processes, images_per_gpu, batch_mode)
-    run = None
-    if not eval_only:
-        print(plan.text)
-        if machine_rank == 0:
-            identity = {"task": f"detectron2_{Path(config_file).stem}", "seed": cfg.SEED}
-            run, checkpoint = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
-            resume = checkpoint is not None
-            if checkpoint:
-                write_text(Path(cfg.OUTPUT_DIR) / "last_checkpoint", checkpoint.name)
-    origin = _origin(cfg, backbone, pretraining, resume, eval_only)
-    job = Job(cfg, recipe, config_file, origin, plan, data_root, resume, eval_only, run)
-    launch(_work, processes // num_machines, num_machines, machine_rank, dist_url, args=(job,))
+    return hardware.num_gpus * hardware.num_machines if cfg.MODEL.DEVICE.startswith("cuda") else 1
 
 
 def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: str | None) -> BatchPlan:
@@ -127,24 +201,24 @@ def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: s
     return plan
 
 
-def _origin(cfg: CfgNode, backbone: str | None, pretraining: str | None, resume: bool, eval_only: bool) -> Origin:
-    """Convert and prove, once and before processes are started; a run that continues keeps its own origin."""
+def _identity(cfg: CfgNode, config_file: str, backbone: str | None, resume: bool) -> dict[str, Any]:
+    """What makes a run this one; None where a resumed run's own is to be taken."""
+    first_weights = None if resume else RANDOM.pretraining
+    if backbone and not (resume and not Path(backbone).is_file()):
+        first_weights = read_checkpoint(backbone).meta["backbone_sha256"]
+    seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)
+    return {"task": task_name(config_file), "seed": seed, "backbone": first_weights}
+
+
+def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None) -> Origin:
+    """Convert and prove, once and before processes are started."""
     output = Path(cfg.OUTPUT_DIR)
-    kept = output / ORIGIN_FILE
-    if eval_only or (resume and (output / "last_checkpoint").exists()):
-        facts = json.loads(kept.read_text()) if kept.exists() else {"pretraining": pretraining or "unknown"}
-        return Origin(facts["pretraining"], facts.get("backbone_sha256"), None)
-    output.mkdir(parents=True, exist_ok=True)
     as_run = output / "transfer_config.yaml"
-    as_run.write_text(cfg.dump(), encoding="utf-8")
-    origin, meta = prepare_backbone(
-        backbone or cfg.MODEL.WEIGHTS or None, output / "backbone.pkl", "detectron2", as_run, pretraining
-    )
+    write_text(as_run, cfg.dump())
+    origin, meta = prepare_backbone(backbone, output / "backbone.pkl", "detectron2", as_run, pretraining)
     cfg.MODEL.WEIGHTS = str(origin.file or "")
     if origin.file:
         check_compatible(meta, **input_convention(cfg))
-    kept.write_text(json.dumps({"pretraining": origin.pretraining, "backbone_sha256": origin.sha256}) + "\n")
-    print(f"Backbone: {origin.pretraining}, " + (f"sha256 {origin.sha256[:12]}" if origin.sha256 else "random weights"))
     return origin
 
 
@@ -154,32 +228,66 @@ def input_convention(cfg: CfgNode) -> dict[str, Any]:
         "colour_order": cfg.INPUT.FORMAT,
         "mean": cfg.MODEL.PIXEL_MEAN,
         "std": cfg.MODEL.PIXEL_STD,
-        "stem": "7x7",
         "stride_in_1x1": cfg.MODEL.RESNETS.STRIDE_IN_1X1,
     }
 
 
-def _work(job: Job) -> None:
-    """One process of the run."""
+def _build_on_cpu(cfg: CfgNode) -> torch.nn.Module:
+    cfg = cfg.clone()
+    cfg.MODEL.DEVICE = "cpu"
+    return build_model(cfg)
+
+
+def _launch(work: Callable[[Job], None], job: Job, hardware: Hardware) -> None:
+    here = hardware.num_gpus if job.cfg.MODEL.DEVICE.startswith("cuda") else 1
+    launch(work, here, hardware.num_machines, hardware.machine_rank, hardware.dist_url, args=(job,))
+
+
+def _set_up(job: Job) -> None:
+    """In every process of a run."""
     if job.data_root and comm.get_world_size() > 1:  # spawned: the parent's registrations are not here
         relocate(job.cfg, job.data_root)
-    default_setup(job.cfg, Namespace(config_file=job.config_file, eval_only=job.eval_only))
-    watch = Stopwatch()
-    if job.eval_only:
-        model = TransferTrainer.build_model(job.cfg)
-        checkpointer = DetectionCheckpointer(model, save_dir=job.cfg.OUTPUT_DIR)
-        checkpointer.resume_or_load(job.cfg.MODEL.WEIGHTS, resume=job.resume)
-        results = TransferTrainer.test(job.cfg, model)
+    default_setup(job.cfg, Namespace(config_file=job.config_file, eval_only=job.plan is None))
+
+
+def _train(job: Job) -> None:
+    _set_up(job)
+    claim = shared(job.claim)
+    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, job.seconds)
+    trainer = TransferTrainer(job.cfg, job.plan.accumulate)
+    trainer.checkpointer.add_checkpointable("meta", meta)
+    warn_of_frozen_parts(trainer.model, CURE)
+    if claim.checkpoint:
+        trainer.go_on_from(claim.checkpoint)
     else:
-        trainer = TransferTrainer(job.cfg, job.plan.accumulate)
-        trainer.register_hooks([watch])
-        trainer.checkpointer.add_checkpointable(RUN, RunStamp(job.run))
-        trainer.resume_or_load(resume=job.resume)
-        if trainer.start_iter == 0:
-            look_that_it_arrived(trainer.model, job.origin)
-        trainer.train()
-        results = trainer.results
-    if comm.is_main_process() and results:
-        name = f"test_{FILE_NAME}" if job.eval_only else FILE_NAME
-        path = write(Path(job.cfg.OUTPUT_DIR) / name, job.recipe, job.config_file, job.origin, results, watch.seconds())
-        logging.getLogger("detectron2").info("Result: %s", path)
+        trainer.resume_or_load(resume=False)
+        check_backbone_arrived(trainer.model, job.origin)
+    logging.getLogger("detectron2").info("Backbone: %s", job.origin)
+    trainer.train()
+    _write(job, trainer.results, meta.seconds())
+
+
+def _evaluate(job: Job) -> None:
+    _set_up(job)
+    started = time.monotonic()
+    model = TransferTrainer.build_model(job.cfg)
+    DetectionCheckpointer(model).load(job.cfg.MODEL.WEIGHTS)
+    _write(job, TransferTrainer.test(job.cfg, model), time.monotonic() - started)
+
+
+def _write(job: Job, results: dict[str, Any], seconds: float) -> None:
+    if not (comm.is_main_process() and results):
+        return
+    path = write_result(
+        job.result,
+        task=task_name(job.config_file),
+        metrics=tidy_metrics(results),
+        pretraining=job.origin.pretraining,
+        config=job.recipe,
+        config_name=job.config_file,
+        backbone_sha256=job.origin.sha256,
+        seed=job.cfg.SEED,
+        wall_time_s=seconds,
+        **job.facts,
+    )
+    logging.getLogger("detectron2").info("Result: %s", path)

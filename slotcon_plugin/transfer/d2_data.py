@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from detectron2.config import CfgNode
@@ -11,8 +10,11 @@ from detectron2.data.datasets import builtin, register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 
-COCO_LAYOUT = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
-CITYSCAPES_LAYOUT = (
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.transfer.annotations import category_names
+
+COCO_FILES = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
+CITYSCAPES_FILES = (
     "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, gtFine/{train,val}/CITY/*_gtFine_{polygons.json,instanceIds.png,"
     "labelIds.png}"
 )
@@ -24,14 +26,14 @@ def relocate(cfg: CfgNode, root: str | Path) -> None:
     detectron2 itself looks below the folder that the environment variable DETECTRON2_DATASETS names.
 
     Raises:
-        ValueError: the config uses another data set.
+        UserError: the config uses another data set.
     """
     root = Path(root)
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         split = name.rsplit("_", 1)[-1]
         coco = builtin._PREDEFINED_SPLITS_COCO["coco"].get(name)
         if not coco and name != f"cityscapes_fine_instance_seg_{split}":
-            raise ValueError(
+            raise UserError(
                 f"--data-root knows COCO 2017 and Cityscapes, not {name}: set DETECTRON2_DATASETS or register it"
             )
         DatasetCatalog.remove(name)
@@ -60,7 +62,7 @@ def check_data(cfg: CfgNode) -> None:
     """Everything that the data sets read is there, with the classes that the heads count.
 
     Raises:
-        ValueError: which path is missing and which layout was expected; or which classes do not agree.
+        UserError: which path is missing and which layout was expected; or which classes do not agree.
     """
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         known = MetadataCatalog.get(name)
@@ -68,13 +70,13 @@ def check_data(cfg: CfgNode) -> None:
         paths = [known.json_file, known.image_root] if coco else [known.image_dir, known.gt_dir]
         for path in map(Path, paths):
             if not path.exists():
-                raise ValueError(
-                    f"{name}: {path} does not exist. Expected: {COCO_LAYOUT if coco else CITYSCAPES_LAYOUT}. "
+                raise UserError(
+                    f"{name}: {path} does not exist. Expected: {COCO_FILES if coco else CITYSCAPES_FILES}. "
                     "Another place: --data-root DIR, or the environment variable DETECTRON2_DATASETS"
                 )
         count = len(known.thing_classes)
         if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            raise ValueError(
+            raise UserError(
                 f"class count mismatch: MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, "
                 f"{name} has {count} classes"
             )
@@ -83,11 +85,10 @@ def check_data(cfg: CfgNode) -> None:
 
 
 def _check_categories(path: Path, classes: list[str]) -> None:
-    categories = json.loads(path.read_text(encoding="utf-8"))["categories"]
-    found = [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
+    found = category_names(path)
     if found != classes:
         odd = sorted(set(found) ^ set(classes))
-        raise ValueError(
+        raise UserError(
             f"class mismatch: {path} lists {len(found)} categories, COCO 2017 has {len(classes)}; differing: "
             f"{odd[:5]}. Register a data set of your own (detectron2's register_coco_instances) and set NUM_CLASSES"
         )

@@ -1,4 +1,4 @@
-"""detectron2's default trainer with three things more: evaluation, accumulation, and a result file."""
+"""detectron2's default trainer with evaluation, accumulation, and checkpoints that say which run wrote them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
-from slotcon_plugin.results import write_result
+from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.transfer.backbone import Origin, check_arrived
-from slotcon_plugin.transfer.d2_evaluation import build_evaluator, tidy_metrics
+from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
+from slotcon_plugin.transfer.d2_evaluation import build_evaluator
 
 
 class AccumulatingTrainer(SimpleTrainer):
@@ -79,9 +80,10 @@ class AccumulatingTrainer(SimpleTrainer):
 
 
 class TransferTrainer(DefaultTrainer):
-    """Args: ``cfg``; ``passes``: forward and backward passes an optimiser step."""
+    """Args: ``cfg``; ``passes``: forward and backward passes per optimiser step."""
 
     def __init__(self, cfg: CfgNode, passes: int = 1) -> None:
+        self.passes = passes
         super().__init__(cfg)
         if passes > 1:
             self._trainer = AccumulatingTrainer(self._trainer, passes)
@@ -91,40 +93,43 @@ class TransferTrainer(DefaultTrainer):
         """By what the data set says of itself."""
         return build_evaluator(dataset_name, cfg.OUTPUT_DIR)
 
+    def build_hooks(self) -> list[HookBase | None]:
+        """As detectron2's; precise BN sees as many images as there, no more of them at once than a pass."""
+        whole, self.cfg = self.cfg, self.cfg.clone()
+        self.cfg.defrost()
+        self.cfg.SOLVER.IMS_PER_BATCH //= self.passes
+        self.cfg.TEST.PRECISE_BN.NUM_ITER *= self.passes
+        hooks = super().build_hooks()
+        self.cfg = whole
+        return hooks
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Take up model, optimiser and schedule where a checkpoint left them."""
+        self.checkpointer.load(str(checkpoint))
+        self.start_iter = self.iter + 1
+
     @property
     def results(self) -> dict[str, Any]:
         """Of the last evaluation; empty on all processes but the first."""
         return getattr(self, "_last_eval_results", None) or {}
 
 
-class Stopwatch(HookBase):
-    """Seconds of training and evaluation, those before a resume included."""
+class RunMeta:
+    """What every checkpoint says of its run, under ``meta`` as in mmengine's."""
 
-    def __init__(self) -> None:
-        self.started = time.monotonic()
-        self.before = 0.0
+    def __init__(self, run: dict[str, Any], origin: Origin, seed: int, seconds_before: float = 0.0) -> None:
+        self.run, self.origin, self.seed = run, origin, seed
+        self.started = time.monotonic() - seconds_before
 
     def seconds(self) -> float:
-        return self.before + time.monotonic() - self.started
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds()}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.before = state["seconds"]
-
-
-class RunStamp:
-    """Lets every checkpoint say which run wrote it, see :func:`~slotcon_plugin.engine.claim_work_dir`."""
-
-    def __init__(self, run: dict[str, Any] | None) -> None:
-        self.run = run
+        """Of training and evaluation, those before a resume included."""
+        return time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
-        return self.run or {}
+        return {RUN: self.run, FACTS: facts_of_run(self.origin, self.seed, self.seconds())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The run is that of the work dir, which was compared with the checkpoint's."""
+        """Nothing is left to take: the run was looked up before it was resumed."""
 
 
 def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -144,23 +149,7 @@ def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
     return {DETECTRON2.to_canonical(name): value.cpu() for name, value in bottom_up.items()}
 
 
-def look_that_it_arrived(model: nn.Module, origin: Origin) -> None:
+def check_backbone_arrived(model: nn.Module, origin: Origin) -> None:
     """:func:`~slotcon_plugin.transfer.backbone.check_arrived` for a detectron2 model."""
     if origin.sha256 is not None:
         check_arrived(backbone_weights(model), origin)
-
-
-def write(path: Path, recipe: CfgNode, config_file: str, origin: Origin, results: Mapping, seconds: float) -> Path:
-    """A result file. ``recipe``: the config as given, before it was fitted to this machine."""
-    return write_result(
-        path,
-        task=f"detectron2_{Path(config_file).stem}",
-        metrics=tidy_metrics(results),
-        pretraining=origin.pretraining,
-        config=recipe,
-        config_name=config_file,
-        backbone_sha256=origin.sha256,
-        seed=recipe.SEED,
-        wall_time_s=seconds,
-        iterations=recipe.SOLVER.MAX_ITER,
-    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,11 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from PIL import Image
 
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.transfer.annotations import category_names
+
 # What each data set class expects below its data_root; shown when something is missing.
-LAYOUTS = {
+EXPECTED = {
     "CocoDataset": "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json",
     "CityscapesDataset": "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, gtFine/{train,val}/CITY/*_labelTrainIds.png "
     "(made by cityscapesscripts' createTrainIdLabelImgs)",
@@ -43,12 +45,12 @@ def relocate(cfg: Config, root: str | Path) -> None:
     """Let every data set, and the annotation files of the evaluators, lie below ``root``.
 
     Raises:
-        ValueError: the config's data sets do not share one data_root.
+        UserError: the config's data sets do not share one data_root.
     """
     roots = {dataset.get("data_root") for dataset in datasets_of(cfg)}
     if len(roots) != 1 or None in roots:
         found = sorted(map(str, roots))
-        raise ValueError(f"--data-root needs a config whose data sets share one data_root, found {found}")
+        raise UserError(f"--data-root needs a config whose data sets share one data_root, found {found}")
     old = str(roots.pop()).rstrip("/") + "/"
     for dataset in datasets_of(cfg):
         dataset.data_root = str(root)
@@ -63,7 +65,7 @@ def check_data(cfg: Config) -> None:
     """Everything that the data sets read is there, and has the classes of the config's heads.
 
     Raises:
-        ValueError: which path is missing and which layout was expected; or which classes do not agree.
+        UserError: which path is missing and which layout was expected; or which classes do not agree.
     """
     heads = dict(_heads(cfg.model, "model"))
     for dataset in datasets_of(cfg):
@@ -71,15 +73,15 @@ def check_data(cfg: Config) -> None:
         wanted = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
         for path in (root, *(root / part for part in wanted if part)):
             if not path.exists():
-                layout = LAYOUTS.get(dataset.type, "what the config's data_prefix and ann_file say")
-                raise ValueError(
+                layout = EXPECTED.get(dataset.type, "what the config's data_prefix and ann_file say")
+                raise UserError(
                     f"{dataset.type}: {path} does not exist. Expected below {root}: {layout}. "
                     "Another place: --data-root DIR"
                 )
         classes = class_names(dataset)
         for name, count in heads.items():
             if count != len(classes):
-                raise ValueError(
+                raise UserError(
                     f"class count mismatch: {name}.num_classes is {count}, {dataset.type} has {len(classes)} classes "
                     f"({', '.join(classes[:3])}, ...)"
                 )
@@ -116,9 +118,8 @@ def _heads(model: Any, where: str) -> Iterator[tuple[str, int]]:
 
 
 def _check_coco_categories(path: Path, classes: Sequence[str]) -> None:
-    known = {category["name"] for category in json.loads(path.read_text(encoding="utf-8"))["categories"]}
-    if foreign := sorted(known - set(classes)):
-        raise ValueError(
+    if foreign := sorted(set(category_names(path)) - set(classes)):
+        raise UserError(
             f"class mismatch: {path} has categories {foreign[:5]} that are not among the config's {len(classes)} "
             "classes; set metainfo.classes of the data sets and num_classes of the heads"
         )
@@ -133,12 +134,12 @@ def _check_masks(dataset: ConfigDict, num_classes: int) -> None:
     suffix = dataset.get("seg_map_suffix", usual)
     masks = sorted(folder.rglob(f"*{suffix}"))
     if not masks:
-        layout = LAYOUTS.get(dataset.type, "class indices as png")
-        raise ValueError(f"{dataset.type}: no mask *{suffix} in {folder}. Expected: {layout}")
+        layout = EXPECTED.get(dataset.type, "class indices as png")
+        raise UserError(f"{dataset.type}: no mask *{suffix} in {folder}. Expected: {layout}")
     for path in masks[:: max(len(masks) // MASKS_LOOKED_AT, 1)][:MASKS_LOOKED_AT]:
         found = set(np.unique(np.asarray(Image.open(path))).tolist())
         if odd := sorted(index for index in found - ignored if index > highest):
-            raise ValueError(
+            raise UserError(
                 f"class count mismatch: {path} has index {odd[0]}, the config has {num_classes} classes "
                 f"(0..{highest}) and ignores {sorted(ignored)}"
             )

@@ -11,60 +11,57 @@ from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
-from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.transfer.backbone import Origin, check_arrived, warn_of_frozen_parts
+from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
 
-FACTS = "slotcon_transfer"
-"""Key of a checkpoint's ``meta`` under which the run's origin lies, so that resuming and testing know it."""
+CURE = "model.backbone.frozen_stages=-1, norm_eval=False and norm_cfg=dict(type='SyncBN', requires_grad=True)"
 
 
 class TransferRun(Hook):
-    """Check the backbone before the first step; write ``result.json`` after the last validation.
+    """Check the backbone before the first step; write the result after the last validation, or after a test.
 
     Args:
         task: the result's task.
         recipe: config as the user gave it, before it was fitted to this machine.
-        origin: of the backbone; a resumed run keeps that of its checkpoint.
+        origin: of the backbone.
         seed: of the run.
+        seconds: that the run took before it was resumed.
+        test_path: of a test's result.
+        facts: further ones for the result file.
     """
 
     priority = "VERY_LOW"
 
-    def __init__(self, task: str, recipe: Config, origin: Origin, seed: int) -> None:
+    def __init__(
+        self,
+        task: str,
+        recipe: Config,
+        origin: Origin,
+        seed: int,
+        seconds: float = 0.0,
+        test_path: Path | None = None,
+        **facts: Any,
+    ) -> None:
         self.task, self.recipe, self.origin, self.seed = task, recipe, origin, seed
+        self.test_path, self.facts = test_path, facts
         self.metrics: dict[str, float] = {}
-        self.started = time.monotonic()
-        self.seconds_before = 0.0
+        self.started = time.monotonic() - seconds
 
     def before_train(self, runner: Runner) -> None:
         """Compare the network's backbone with what was converted, unless the run continues a former one."""
+        model = unwrapped(runner)
+        warn_of_frozen_parts(model.train().backbone, CURE)
         if runner.iter == 0:
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
             check_arrived(model.backbone.state_dict(), self.origin)
-            print_log(
-                f"Backbone: {self.origin.pretraining}, "
-                + (f"sha256 {self.origin.sha256[:12]}" if self.origin.sha256 else "random initialisation"),
-                "current",
-            )
+        print_log(f"Backbone: {self.origin}", "current")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put origin, seed and time into the checkpoint."""
-        checkpoint["meta"][FACTS] = {
-            "pretraining": self.origin.pretraining,
-            "backbone_sha256": self.origin.sha256,
-            "seed": self.seed,
-            "wall_time_s": self._seconds(),
-        }
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take origin, seed and time over from the checkpoint that is resumed or tested."""
-        facts = checkpoint.get("meta", {}).get(FACTS)
-        if facts:
-            self.origin = Origin(facts["pretraining"], facts["backbone_sha256"], self.origin.file)
-            self.seed, self.seconds_before = facts["seed"], facts["wall_time_s"]
+        checkpoint["meta"][FACTS] = facts_of_run(self.origin, self.seed, self._seconds())
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the newest metrics."""
@@ -73,21 +70,21 @@ class TransferRun(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the metrics and write them: a test has no other end."""
         self.metrics = dict(metrics or {})
-        self._write(runner, f"test_{FILE_NAME}", evaluated=str(runner.cfg.get("load_from") or ""))
+        self._write(runner, self.test_path)
 
     def after_train(self, runner: Runner) -> None:
         """Write the result of the last validation."""
-        self._write(runner, FILE_NAME, iterations=runner.iter)
+        self._write(runner, Path(runner.work_dir) / FILE_NAME, iterations=runner.iter)
 
     def _seconds(self) -> float:
-        return self.seconds_before + time.monotonic() - self.started
+        return time.monotonic() - self.started
 
-    def _write(self, runner: Runner, name: str, **extra: Any) -> None:
+    def _write(self, runner: Runner, path: Path, **extra: Any) -> None:
         if not is_main_process() or runner.cfg.get("val_evaluator") is None:
             return
         metrics = tidy_metrics(self.metrics) or nothing_detected(runner.cfg.val_evaluator)
-        path = write_result(
-            Path(runner.work_dir) / name,
+        write_result(
+            path,
             task=self.task,
             metrics=metrics,
             pretraining=self.origin.pretraining,
@@ -95,6 +92,7 @@ class TransferRun(Hook):
             backbone_sha256=self.origin.sha256,
             seed=self.seed,
             wall_time_s=self._seconds(),
+            **self.facts,
             **extra,
         )
         print_log(f"Result: {', '.join(f'{k} {v:g}' for k, v in metrics.items())} -> {path}", "current")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,21 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from slotcon_plugin.apis import start_processes
-from slotcon_plugin.convert import check_compatible
+from slotcon_plugin.convert import check_compatible, read_checkpoint
+from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
-from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
+from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
+from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone, require_start
+from slotcon_plugin.transfer.checkpoint import (
+    TransferCheckpoint,
+    check_whole,
+    read_transfer_checkpoint,
+    test_result_path,
+)
 from slotcon_plugin.transfer.mm_data import check_data, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 
@@ -42,56 +51,77 @@ def train(
     """Fine-tune as the config says, evaluate, leave ``result.json`` in the work dir.
 
     Args:
-        cfg: with ``work_dir`` set.
-        backbone: checkpoint of any kind that the converters read; None = random initialisation.
+        cfg: with ``work_dir`` set; with ``load_from`` the run begins with the whole model of an earlier transfer run.
+        backbone: checkpoint of any kind that the converters read; None = the one that the config's backbone names, or
+            random initialisation.
         data_root: where the data sets lie, if not where the config says.
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
-        pretraining: what to call the backbone in tables; None = the checkpoint's kind.
-        resume: True = from the newest whole checkpoint in the work dir, or a checkpoint's path.
+        pretraining: what to call the backbone in tables; None = the method that made the checkpoint.
+        resume: True = from the newest whole checkpoint of the run in the work dir, or a checkpoint's path.
         overwrite: set a used work dir aside.
 
     Raises:
-        ValueError: missing data, class counts that disagree, a batch that cannot be split, a work dir in use.
+        UserError: missing data, class counts that disagree, a batch that cannot be made, another run's work dir,
+            weights that do not fit the config, or nothing to resume from and no backbone.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
     """
     recipe = _prepare(cfg, data_root)
-    cfg.randomness = {"seed": 0, **(cfg.get("randomness") or {})}
-    identity = {"task": task_name(cfg), "seed": cfg.randomness["seed"]}
+    backbone = backbone or _take_named_backbone(cfg.model)
+    if backbone and cfg.get("load_from"):
+        raise UserError(f"load_from ({cfg.load_from}) brings a backbone of its own: leave out {backbone}")
+    identity = {"task": task_name(cfg), **_identity(cfg, backbone, bool(resume))}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     processes = start_processes(cfg)
-    fit_batch(cfg, processes, batch_mode)
     claim = shared(claim)
-    origin = RANDOM
+    cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
+    batch = fit_batch(cfg, processes, batch_mode)
+    former = None
     if claim.checkpoint:
+        former = read_transfer_checkpoint(claim.checkpoint)
+        origin = former.origin(pretraining)
         cfg.resume, cfg.load_from = True, str(claim.checkpoint)
+    elif cfg.get("load_from"):
+        former = read_transfer_checkpoint(cfg.load_from)
+        origin = former.origin(pretraining)._replace(sha256=_sha256(former), file=former.path)
     else:
+        if resume:
+            require_start(cfg.work_dir, backbone, pretraining)
         origin = use_backbone(cfg, backbone, pretraining)
-    if processes > 1 and not torch.cuda.is_available():
-        print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
-        _replace_sync_bn(cfg.model)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"]))
+    runner = _build_runner(cfg, processes)
+    if former:
+        check_whole(unwrapped(runner), former, "" if claim.checkpoint else "backbone.")
+    seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
+    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
     runner.register_hook(RunStampHook(claim.run))
     runner.train()
     return runner
 
 
-def evaluate(cfg: Config, checkpoint: str, data_root: str | None = None) -> dict[str, float]:
-    """Evaluate a checkpoint of a transfer run on the config's test set; leave ``test_result.json`` in the work dir.
+def evaluate(
+    cfg: Config, checkpoint: str, data_root: str | None = None, pretraining: str | None = None
+) -> dict[str, float]:
+    """Evaluate a checkpoint on the config's test set; leave ``test_result.json`` in the work dir, logs in its ``test``.
+
+    Args:
+        cfg: with ``work_dir`` set.
+        checkpoint: of a run of this config; every weight of the model must be in it.
+        data_root: where the data sets lie, if not where the config says.
+        pretraining: what to call the backbone of a checkpoint that does not say; None = ``unknown``.
 
     Raises:
-        ValueError: missing data, class counts that disagree.
+        UserError: missing data, class counts that disagree, a checkpoint of another model, or the result of another
+            checkpoint in the work dir.
     """
     recipe = _prepare(cfg, data_root)
-    if start_processes(cfg) > 1 and not torch.cuda.is_available():
-        _replace_sync_bn(cfg.model)
+    given = read_transfer_checkpoint(checkpoint)
+    path, tested = test_result_path(cfg.work_dir, given)
+    cfg.work_dir = str(path.parent / "test")  # what the runner writes does not replace the training's
     cfg.load_from = checkpoint
-    cfg.model.pop("pretrained", None)
-    cfg.model.backbone.init_cfg = None
-    runner = Runner.from_cfg(cfg)
-    runner.register_hook(TransferRun(task_name(cfg), recipe, RANDOM, 0))
+    _take_named_backbone(cfg.model)
+    runner = _build_runner(cfg, start_processes(cfg))
+    check_whole(unwrapped(runner), given)
+    seed = given.facts.get("seed", 0)
+    runner.register_hook(TransferRun(task_name(cfg), recipe, given.origin(pretraining), seed, test_path=path, **tested))
     return runner.test()
 
 
@@ -101,7 +131,7 @@ def task_name(cfg: Config) -> str:
 
 
 def _prepare(cfg: Config, data_root: str | None) -> Config:
-    """Everything that can be wrong is found here; returns the recipe as it was given."""
+    """Look for the data and move it; returns the recipe as it was given."""
     allow_checkpoint_classes()
     recipe = copy.deepcopy(cfg)
     init_default_scope(cfg.default_scope)
@@ -111,23 +141,40 @@ def _prepare(cfg: Config, data_root: str | None) -> Config:
     return recipe
 
 
+def _take_named_backbone(model: dict[str, Any]) -> str | None:
+    """The checkpoint that a config itself names, taken out of it: weights come through the converters alone."""
+    older_spelling = model.pop("pretrained", None)  # mmseg's, which would win over init_cfg
+    named = (model.backbone.get("init_cfg") or {}).get("checkpoint")
+    model.backbone.init_cfg = None
+    return named or older_spelling
+
+
+def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]:
+    """Seed and first weights of a run; None where a resumed run's own are to be taken."""
+    seed = (cfg.get("randomness") or {}).get("seed", None if resume else 0)
+    if backbone and not (resume and not Path(backbone).is_file()):
+        return {"seed": seed, "backbone": read_checkpoint(backbone).meta["backbone_sha256"]}
+    if cfg.get("load_from"):
+        return {"seed": seed, "backbone": _sha256(read_transfer_checkpoint(cfg.load_from))}
+    return {"seed": seed, "backbone": None if resume else RANDOM.pretraining}
+
+
+def _sha256(checkpoint: TransferCheckpoint) -> str:
+    prefix = "backbone."
+    return backbone_sha256({k.removeprefix(prefix): v for k, v in checkpoint.weights.items() if k.startswith(prefix)})
+
+
 def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -> Origin:
-    """Convert, prove and put into the config; the config's own ``init_cfg`` may name the checkpoint too.
+    """Convert, prove and put into the config.
 
     Raises:
         ConversionError: no such file, wrong kind, failed proof, or another input convention than the config's.
     """
     model = cfg.model
-    older_spelling = model.pop("pretrained", None)  # mmseg's, which would win over init_cfg
-    checkpoint = checkpoint or (model.backbone.get("init_cfg") or {}).get("checkpoint") or older_spelling
     work_dir = Path(cfg.work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
     as_run = work_dir / "transfer_config.py"
-    partial = work_dir / f".{os.getpid()}.transfer_config.py"  # every process writes it; none may read half of it
-    partial.write_text(cfg.pretty_text, encoding="utf-8")
-    partial.replace(as_run)
+    write_text(as_run, cfg.pretty_text)
     origin, meta = prepare_backbone(checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining)
-    model.backbone.init_cfg = None
     if origin.file:
         check_compatible(meta, **input_convention(model))
         model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file)}
@@ -137,16 +184,33 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
 
 
 def input_convention(model: dict[str, Any]) -> dict[str, Any]:
-    """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`."""
-    pixels, backbone = model["data_preprocessor"], model["backbone"]
-    deep = backbone.get("deep_stem") or backbone["type"] in ("ResNetV1c", "ResNetV1d")
-    return {
+    """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`.
+
+    Pixels that the config does not normalise have mean 0 and std 1. Stem and stride are a ResNet's.
+    """
+    pixels, backbone = model.get("data_preprocessor") or {}, model["backbone"]
+    convention = {
         "colour_order": "RGB" if pixels.get("bgr_to_rgb") else "BGR",  # images are loaded as BGR
-        "mean": pixels["mean"],
-        "std": pixels["std"],
-        "stem": "deep" if deep else "7x7",
-        "stride_in_1x1": backbone.get("style", "pytorch") == "caffe",
+        "mean": pixels.get("mean") or [0.0] * 3,
+        "std": pixels.get("std") or [1.0] * 3,
     }
+    kind = backbone["type"].rpartition(".")[2]
+    if kind.startswith("ResNet"):
+        deep = backbone.get("deep_stem") or kind in ("ResNetV1c", "ResNetV1d")
+        convention |= {
+            "stem": "deep" if deep else "7x7",
+            "stride_in_1x1": backbone.get("style", "pytorch") == "caffe",
+        }
+    return convention
+
+
+def _build_runner(cfg: Config, processes: int) -> Runner:
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+        if processes > 1:
+            print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
+            _replace_sync_bn(cfg.model)
+    return Runner.from_cfg(cfg)
 
 
 def _replace_sync_bn(section: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,8 +14,10 @@ from detectron2 import model_zoo
 from detectron2.config import CfgNode, get_cfg
 
 from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import d2
+from slotcon_plugin.transfer.backbone import frozen_parts
 from slotcon_plugin.transfer.d2_trainer import backbone_weights
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer" / "detectron2"
@@ -141,11 +144,71 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
     assert longer["backbone_sha256"] == first["backbone_sha256"]
     assert longer["wall_time_s"] > first["wall_time_s"]
 
-    weights = str(tmp_path / "model_final.pth")
-    d2.train(config, opts(**{"MODEL.WEIGHTS": weights}), data_root=data, eval_only=True)
+    as_trained = (tmp_path / "config.yaml").read_bytes()
+    weights = {"MODEL.WEIGHTS": str(tmp_path / "model_final.pth"), "OUTPUT_DIR": get_cfg().OUTPUT_DIR}
+    d2.evaluate(config, opts(**weights), data_root=data)
     tested = read_result(tmp_path / "test_result.json")
     assert tested["metrics"] == longer["metrics"]
     assert (tested["pretraining"], tested["backbone_sha256"]) == ("mine", first["backbone_sha256"])
+    assert (tmp_path / "config.yaml").read_bytes() == as_trained
+
+    with pytest.raises(UserError, match="--overwrite"):
+        d2.train(config, opts(), data_root=data)
+    with pytest.raises(UserError, match="seed 3, and 4 is asked for"):
+        d2.train(config, opts(SEED="4"), data_root=data, resume=True)
+    other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
+    with pytest.raises(UserError, match=r"does not hold the model .*predictor.cls_score.weight"):
+        d2.evaluate(config, opts(**weights, **other))
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [("", "--eval-only needs the model to evaluate"), ("pretrained", r"does not hold the model .*checkpoint has none")],
+)
+def test_what_is_no_detector_is_not_evaluated(weights, message, tmp_path, scenes, pretrained):
+    weights = str(pretrained(50)) if weights else ""
+    with pytest.raises(UserError, match=message):
+        d2.evaluate(
+            str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"),
+            ["OUTPUT_DIR", str(tmp_path), "MODEL.WEIGHTS", weights],
+            data_root=str(scenes("coco")),
+        )
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_resumed_run_does_not_start_from_random_weights(tmp_path, scenes):
+    with pytest.raises(UserError, match=r"no checkpoint in .*, and no --backbone"):
+        d2.train(
+            str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"),
+            ["OUTPUT_DIR", str(tmp_path)],
+            data_root=str(scenes("coco")),
+            resume=True,
+        )
+
+
+def test_detectron2s_default_freezing_is_noticed():
+    cfg = d2_config("mask_rcnn_r50_fpn_1x_coco")
+    assert frozen_parts(d2.build_model(cfg).train().backbone) == ""
+    cfg.MODEL.BACKBONE.FREEZE_AT = 2
+    frozen = frozen_parts(d2.build_model(cfg).train().backbone.bottom_up)
+    assert frozen == "the parameters of stem, res2 and the statistics of 11 of 53 norm layers"
+
+
+def test_precise_bn_sees_no_more_images_at_once_than_a_pass(monkeypatch):
+    """It averages over as many images as the recipe's: 200 x 16."""
+    cfg = d2_config("mask_rcnn_r50_fpn_1x_coco")
+    cfg.MODEL.RESNETS.NORM, cfg.DATALOADER.NUM_WORKERS = "BN", 0
+    seen = []
+    trainer = object.__new__(d2.TransferTrainer)
+    trainer.cfg, trainer.passes = cfg, 8
+    monkeypatch.setattr(d2.TransferTrainer, "build_train_loader", lambda _, cfg: seen.append(cfg.SOLVER.IMS_PER_BATCH))
+    trainer.max_iter = 1
+    trainer._trainer = SimpleNamespace(model=torch.nn.BatchNorm2d(4), optimizer=None)
+    trainer.checkpointer, trainer.scheduler = SimpleNamespace(path_manager=None), None
+    monkeypatch.setattr(trainer, "build_writers", list)
+    precise = next(hook for hook in trainer.build_hooks() if type(hook).__name__ == "PreciseBN")
+    assert (seen, precise._num_iter) == ([2], 8 * 200)
+    assert trainer.cfg is cfg and cfg.SOLVER.IMS_PER_BATCH == 16
 
 
 def d2_config(name: str) -> CfgNode:
@@ -216,7 +279,7 @@ def test_metrics_have_one_naming():
         ({"opts": ["MODEL.ROI_HEADS.NUM_CLASSES", "20"]}, "NUM_CLASSES is 20, coco_2017_train has 80 classes"),
         ({"opts": ["MODEL.PIXEL_STD", "[1.0,1.0,1.0]"]}, r"std: the weights want \[58.395"),
         ({"opts": ["INPUT.FORMAT", "BGR"]}, "colour_order: the weights want RGB, the config has BGR"),
-        ({"backbone": "nowhere.pth"}, "backbone nowhere.pth does not exist"),
+        ({"backbone": "nowhere.pth"}, "no such file: nowhere.pth"),
         ({"backbone": None, "pretraining": "slotcon"}, "no backbone is given"),
         ({"opts": ["MODEL.RESNETS.DEPTH", "101"]}, "wants ResNet-101, the checkpoint is ResNet-50"),
         ({"images_per_gpu": 3}, "cannot be made of 1 process x 3 images"),

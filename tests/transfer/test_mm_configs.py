@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 
 from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
 
@@ -101,6 +102,25 @@ def test_a_resumed_run_keeps_the_origin_of_its_backbone(tmp_path, scenes, pretra
         assert after[field] == before[field]
     assert (after["pretraining"], after["seed"]) == ("mine", 7)
     assert after["wall_time_s"] > before["wall_time_s"]
+
+
+@pytest.mark.slow
+def test_a_run_begins_with_the_model_of_another(tmp_path, scenes, pretrained):
+    data = str(scenes("camvid"))
+    openmmlab.train(shrink(load("mmseg/fcn_r18_camvid", tmp_path / "a")), str(pretrained(18)), data, pretraining="mine")
+    second = shrink(load("mmseg/fcn_r18_camvid", tmp_path / "b"))
+    second.load_from = str(tmp_path / "a/iter_2.pth")
+    openmmlab.train(second, data_root=data)
+    one, two = (read_result(tmp_path / name / "result.json") for name in "ab")
+    assert (one["pretraining"], two["pretraining"]) == ("mine", "mine")
+    assert two["backbone_sha256"] not in (None, one["backbone_sha256"])
+
+    used = shrink(load("mmseg/fcn_r18_camvid", tmp_path / "a"))
+    with pytest.raises(UserError, match="--overwrite"):
+        openmmlab.train(used, data_root=data)
+    used.randomness = {"seed": 5}
+    with pytest.raises(UserError, match="seed 0, and 5 is asked for"):
+        openmmlab.train(used, data_root=data, resume=True)
 
 
 @pytest.mark.slow

@@ -10,10 +10,13 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from slotcon_plugin.engine.batch import fit_batch
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.backbone import Origin, check_arrived
 from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
 from slotcon_plugin.transfer.mm_hooks import nothing_detected, tidy_metrics
+
+from .shrink import shrink
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 
@@ -110,6 +113,16 @@ def test_the_recipes_own_hardware_changes_nothing():
     assert cfg.to_dict() == same.to_dict()
 
 
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("mmseg")])
+def test_eight_gpus_divide_a_batch_written_for_four(name):
+    cfg, same = load(name), load(name)
+    assert cfg.train_dataloader.batch_size == 4
+    fit_batch(cfg, processes=8)
+    assert cfg.train_dataloader.batch_size == 2
+    same.train_dataloader.batch_size = 2
+    assert cfg.to_dict() == same.to_dict() | {"auto_scale_lr": {**same.auto_scale_lr, "enable": False}}
+
+
 def test_metrics_have_one_naming():
     found = {"coco/bbox_mAP": 0.41, "coco/bbox_mAP_50": 0.612, "coco/segm_mAP_s": -1.0, "coco/segm_mAP": 0.37}
     assert tidy_metrics(found) == {"AP_box": 41.0, "AP50_box": 61.2, "AP_mask": 37.0}
@@ -194,6 +207,7 @@ def test_categories_unknown_to_the_config_are_named(scenes, tmp_path):
     ("change", "message"),
     [
         (lambda m: m.data_preprocessor.update(mean=[0.485, 0.456, 0.406]), "mean: the weights want"),
+        (lambda m: m.data_preprocessor.update(mean=None, std=None), r"config has \[0.0, 0.0, 0.0\]"),
         (lambda m: m.data_preprocessor.update(bgr_to_rgb=False), "the weights want RGB, the config has BGR"),
         (lambda m: m.backbone.update(depth=50), "wants depth=50, the checkpoint is ResNet-18"),
     ],
@@ -204,6 +218,54 @@ def test_unfit_configs_stop_before_training(change, message, tmp_path, pretraine
     change(cfg.model)
     with pytest.raises(ValueError, match=message):
         openmmlab.use_backbone(cfg, str(pretrained(18)), None)
+
+
+def test_other_backbones_than_resnets_are_not_asked_for_a_resnets_stem():
+    model = load("mmseg/fcn_r18_camvid").model
+    model.backbone = {"type": "mmdet.SwinTransformer"}
+    assert set(openmmlab.input_convention(model)) == {"colour_order", "mean", "std"}
+
+
+def test_a_cut_annotation_file_is_named(scenes, tmp_path):
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    whole = scenes("coco")
+    for folder in ("train2017", "val2017"):
+        (tmp_path / folder).symlink_to(whole / folder)
+    (tmp_path / "annotations").mkdir()
+    for split in ("train", "val"):
+        text = (whole / f"annotations/instances_{split}2017.json").read_text()
+        (tmp_path / f"annotations/instances_{split}2017.json").write_text(text[: len(text) // 2])
+    relocate(cfg, tmp_path)
+    with pytest.raises(UserError, match=r"instances_val2017\.json is no whole annotation file"):
+        check_data(cfg)
+
+
+@pytest.fixture
+def camvid(tmp_path, scenes) -> Config:
+    cfg = shrink(load("mmseg/fcn_r18_camvid"))
+    cfg.work_dir, cfg.launcher = str(tmp_path / "run"), "none"
+    relocate(cfg, scenes("camvid"))
+    return cfg
+
+
+def test_a_backbone_is_not_evaluated_as_a_segmenter(camvid, pretrained):
+    with pytest.raises(UserError, match=r"does not hold the model .*'backbone.conv1.weight' \(checkpoint has none"):
+        openmmlab.evaluate(camvid, str(pretrained(18)))
+    assert not Path(camvid.work_dir, "test_result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"resume": True}, "no checkpoint in .*, and no --backbone"),
+        ({"backbone": "a.pth"}, "brings a backbone of its own: leave out a.pth"),
+    ],
+)
+def test_runs_do_not_start_from_weights_that_nobody_meant(camvid, given, message):
+    if "backbone" in given:
+        camvid.load_from = "iter_2.pth"
+    with pytest.raises(UserError, match=message):
+        openmmlab.train(camvid, **given)
 
 
 def test_deep_stem_is_noticed(tmp_path, pretrained):

@@ -1,0 +1,111 @@
+"""Checkpoints of transfer runs: what they say of themselves, and whether a model is whole in one.
+
+mmengine and detectron2 load what fits and warn about the rest; here a model comes from its file entirely or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from slotcon_plugin.convert.read import tensors_of
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import sha256_of
+from slotcon_plugin.results import FILE_NAME, read_result
+from slotcon_plugin.transfer.backbone import UNKNOWN, Origin
+
+FACTS = "slotcon_transfer"
+"""Key in a checkpoint's ``meta`` under which a transfer run puts what its result file will say; plain values."""
+
+
+def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:
+    """What a run puts into its checkpoints under :data:`FACTS`."""
+    return {
+        "pretraining": origin.pretraining,
+        "backbone_sha256": origin.sha256,
+        "seed": seed,
+        "wall_time_s": seconds,
+    }
+
+
+class TransferCheckpoint(NamedTuple):
+    """A checkpoint that was read.
+
+    Attributes:
+        path: where it lies.
+        weights: key -> tensor of the whole model.
+        facts: ``pretraining``, ``backbone_sha256``, ``seed`` and ``wall_time_s``; empty if no run of ours wrote it.
+    """
+
+    path: Path
+    weights: dict[str, Tensor]
+    facts: Mapping[str, Any]
+
+    def origin(self, name: str | None = None) -> Origin:
+        """Of the backbone that the run began with; ``name`` is what the user calls it where the file does not know."""
+        return Origin(self.facts.get("pretraining") or name or UNKNOWN, self.facts.get("backbone_sha256"), None)
+
+
+def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
+    """Read a checkpoint of mmdet, mmseg or detectron2 without running what is in it.
+
+    Raises:
+        UserError: there is no such file, or none with weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} does not exist")
+    content = load_file(path)
+    meta = content.get("meta")
+    facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
+    return TransferCheckpoint(path, tensors_of(content, str(path)), facts or {})
+
+
+def check_whole(model: nn.Module, checkpoint: TransferCheckpoint, prefix: str = "") -> None:
+    """Every weight of the model is in the checkpoint.
+
+    Args:
+        model: as its config builds it.
+        checkpoint: may hold more; BatchNorm's counters, which no figure depends on, may be missing.
+        prefix: look at the keys that begin so, and no others.
+
+    Raises:
+        UserError: one is missing or has another shape.
+    """
+    own = {key: value for key, value in model.state_dict().items() if key.startswith(prefix)}
+    have = {key: tuple(value.shape) for key, value in checkpoint.weights.items()}
+    wrong = [
+        key
+        for key, value in own.items()
+        if have.get(key) != tuple(value.shape) and not (key.endswith("num_batches_tracked") and key not in have)
+    ]
+    if wrong:
+        first = wrong[0]
+        raise UserError(
+            f"{checkpoint.path} does not hold the {'model' if not prefix else prefix.rstrip('.')} of this config: "
+            f"{len(wrong)} of {len(own)} weights are missing or have another shape, the first is {first!r} (checkpoint "
+            f"{have.get(first, 'has none')}, model {tuple(own[first].shape)}). Give a checkpoint that a run of this "
+            "config has written; a pretraining's or a backbone's goes into --backbone of a training"
+        )
+
+
+def test_result_path(folder: str | Path, checkpoint: TransferCheckpoint) -> tuple[Path, dict[str, str]]:
+    """Where the test result of a checkpoint goes, and which facts in it say what was tested.
+
+    Raises:
+        UserError: the result of another checkpoint is there.
+    """
+    path = Path(folder) / f"test_{FILE_NAME}"
+    tested = {"evaluated": str(checkpoint.path), "evaluated_sha256": sha256_of(checkpoint.path)}
+    if path.exists():
+        former = read_result(path)
+        if former.get("evaluated_sha256") != tested["evaluated_sha256"]:
+            raise UserError(
+                f"{path} is the result of {former.get('evaluated') or 'another checkpoint'} and is kept: give this one "
+                "another folder (--work-dir; detectron2: OUTPUT_DIR)"
+            )
+    return path, tested
