@@ -162,8 +162,9 @@ class TwoViewDataset(Dataset):
             )
 
     def _some_broken(self, limit: int = 10) -> str:
-        broken = self._broken.nonzero().flatten().tolist()
-        names = ", ".join(printable(self.source.path(index)) for index in broken[:limit])
+        # nonzero() counts, allocates, then writes: while other workers set flags, it would write past its memory
+        broken = self._broken.clone().nonzero().flatten()
+        names = ", ".join(printable(self.source.path(index)) for index in broken[:limit].tolist())
         return names + (f" and {len(broken) - limit} more" if len(broken) > limit else "")
 
 

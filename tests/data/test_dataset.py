@@ -2,6 +2,8 @@
 
 import io
 import logging
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -230,6 +232,29 @@ def test_workers_share_what_they_found_broken(folder, capfd):
     assert dataset.num_broken == 1
     shown = capfd.readouterr()
     assert (shown.out + shown.err).count(str(broken)) == 1
+
+
+def test_naming_the_broken_while_other_workers_find_more():
+    """On the shared flags themselves, nonzero() overruns its buffer within some ten calls and the process dies."""
+    code = """
+import os, signal, sys
+from slotcon_plugin.data import TwoViewDataset
+from slotcon_plugin.data.sources import PhotoSource
+
+dataset = TwoViewDataset(PhotoSource("/nowhere", ["a.jpg"] * 500_000, "a list"))
+other = os.fork()
+if other == 0:
+    signal.alarm(60)
+    while True:
+        dataset._broken.fill_(False), dataset._broken.fill_(True)
+try:
+    for _ in range(150):
+        dataset._some_broken()
+finally:
+    os.kill(other, signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 def test_too_many_broken_photos_stop_the_run(folder):
