@@ -36,6 +36,7 @@ MAY_IMPORT = {
     "convert": {"resnet"},
     "command": set(),
     "arguments": set(),
+    "launch": {"command"},
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "convert"},

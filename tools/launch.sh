@@ -29,6 +29,6 @@ fi
 
 # torchrun would set it too, with a banner that hides the run's first lines.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec bash "$ROOT/tools/python.sh" -m torch.distributed.run \
+PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}" exec bash "$ROOT/tools/python.sh" -m slotcon_plugin.launch \
     --nnodes "$NNODES" --node_rank "$NODE_RANK" --master_addr "$MASTER_ADDR" --master_port "$PORT" \
     --nproc_per_node "$GPUS" "$@" --launcher pytorch

@@ -1,0 +1,29 @@
+"""torchrun, except that its exit status is that of the process that failed first: ``python -m slotcon_plugin.launch``.
+
+torchrun itself ends every failure with status 1 and a traceback of its own.
+"""
+
+from __future__ import annotations
+
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.run import parse_args, run
+
+from slotcon_plugin.command import run_command
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Start the processes, wait for them. Takes torchrun's arguments.
+
+    Returns:
+        0, or the status of the first process that failed (128 + its number if a signal ended it, as shells say).
+    """
+    try:
+        run(parse_args(argv))
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
+    return 0
+
+
+if __name__ == "__main__":
+    run_command(main)
