@@ -3,7 +3,7 @@
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
 from slotcon_plugin.evaluation.hook import UnsupervisedSegHook
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
-from slotcon_plugin.evaluation.probe import ProbeResult, linear_probe, probe_backbone
+from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.readers import READERS, open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 
@@ -14,7 +14,6 @@ __all__ = [
     "UnsupervisedSegHook",
     "UnsupervisedSegmentation",
     "calibrate_batch_norm",
-    "linear_probe",
     "open_labelled_set",
     "probe_backbone",
     "segment_unsupervised",

@@ -59,11 +59,6 @@ def _mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
     return float(np.mean(values)), float(np.ptp(values))
 
 
-def linear_probe(backbone: nn.Module, train: LabelledSet, test: LabelledSet, **settings) -> ProbeResult:
-    """The linear probe alone; `settings` are those of `probe_backbone`."""
-    return probe_backbone(backbone, train, test, neighbours=0, **settings)["linear"]
-
-
 @torch.no_grad()
 def probe_backbone(
     backbone: nn.Module,

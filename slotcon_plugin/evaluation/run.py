@@ -55,7 +55,7 @@ def evaluate_unsupervised(
             result_file,
             task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
             metrics=result.metrics(),
-            pretraining=(pretraining or type(model).__name__.lower()) if checkpoint else "random",
+            pretraining=(pretraining or model.method.name) if checkpoint else "random",
             config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
             backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
             seed=seed,

@@ -7,13 +7,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
-from slotcon_plugin.evaluation import calibrate_batch_norm, linear_probe, open_labelled_set, probe_backbone
+from slotcon_plugin.evaluation import calibrate_batch_norm, open_labelled_set, probe_backbone
 from slotcon_plugin.evaluation import probe as probe_module
 from slotcon_plugin.evaluation.features import labelled_batches, stage_features, to_short_side, to_size
 from slotcon_plugin.evaluation.metrics import IGNORE
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = (64, 48)
+
+
+def linear_probe(backbone, train, test, **settings):
+    return probe_backbone(backbone, train, test, neighbours=0, **settings)["linear"]
 
 
 @pytest.fixture(scope="module")
