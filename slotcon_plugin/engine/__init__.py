@@ -2,12 +2,13 @@
 
 from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, require_fit
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
-from slotcon_plugin.engine.hooks import ExactResumeHook, PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
+from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
+from slotcon_plugin.engine.resume import ExactResumeHook
 from slotcon_plugin.engine.work_dir import RUN, Claim, claim_work_dir, set_aside, shared
 
 __all__ = [

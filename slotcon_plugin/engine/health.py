@@ -16,15 +16,16 @@ from torch import Tensor
 
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
-from slotcon_plugin.engine.hooks import unwrapped
-from slotcon_plugin.engine.json_lines import append_json_line, keep_json_lines
-from slotcon_plugin.models.distributed import all_reduce_sum
+from slotcon_plugin.engine.json_lines import append_json_line, rewrite_json_lines
+from slotcon_plugin.engine.resume import FORMER_ITER
+from slotcon_plugin.errors import RunFailedError
+from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
 _STATE = "slot_health"
 
 
-class CollapseError(RuntimeError):
+class CollapseError(RunFailedError):
     """The run was stopped because what it learns has become worthless."""
 
 
@@ -66,10 +67,12 @@ class SlotHealthHook(Hook):
         self._epoch_usage: Tensor | None = None  # (K,) since the start of the epoch, up to the last report
         self._grad_norm: Tensor | None = None
         self._loaded: dict[str, Any] | None = None
+        self._former_iter: int | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the counts of the interrupted epoch."""
         self._loaded = checkpoint.get(_STATE)
+        self._former_iter = checkpoint["meta"].get(FORMER_ITER)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save the counts of the epoch so far, which a resumed run cannot make up for."""
@@ -89,7 +92,14 @@ class SlotHealthHook(Hook):
                 self._usage, self._epoch_usage = self._loaded["usage"], self._loaded["epoch_usage"]
                 self._alarms.load_state_dict(self._loaded["alarms"])
             if is_main_process():
-                keep_json_lines(path, lambda record: record.get("iter", 0) <= runner.iter)
+                end = self._former_iter or runner.iter
+
+                def up_to_here(record: dict[str, Any]) -> dict[str, Any] | None:
+                    """In the run's count of iterations, if that has changed."""
+                    iteration = record.get("iter", 0)
+                    return record | {"iter": -(-iteration * runner.iter // end)} if iteration <= end else None
+
+                rewrite_json_lines(path, up_to_here)
         elif is_main_process() and path.exists():
             os.replace(path, path.with_name("health.old.jsonl"))
         wrapper = runner.optim_wrapper
@@ -106,7 +116,7 @@ class SlotHealthHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Count; report when it is time."""
-        monitor = unwrapped(runner).monitor
+        monitor = unwrapped(runner.model).monitor
         self._counted += 1
         usage = monitor.get("prototype_usage")
         if usage is not None:
@@ -126,7 +136,7 @@ class SlotHealthHook(Hook):
             figures["grad_norm"] = self._grad_norm.item()
         self._publish(runner, figures, outputs or {})
         self._counted, self._usage = 0, None
-        self._speak(figures)
+        self._warn(figures)
 
     @staticmethod
     def path(runner: Runner) -> Path:
@@ -174,7 +184,7 @@ class SlotHealthHook(Hook):
         if is_main_process():
             append_json_line(self.path(runner), figures)
 
-    def _speak(self, figures: dict[str, Any]) -> None:
+    def _warn(self, figures: dict[str, Any]) -> None:
         for situation, text in self._alarms.judge(figures):
             print_log(text, "current", logging.WARNING)
             if situation.collapse and self.stop_on_collapse:

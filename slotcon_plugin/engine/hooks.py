@@ -1,24 +1,13 @@
-"""Hooks that every pretraining run needs: the teacher, the schedule, exact resume."""
+"""Hooks that every pretraining run needs: the teacher, the schedule, what checkpoints say of themselves."""
 
 from __future__ import annotations
 
-import random
-
-import numpy as np
-import torch
-from mmengine.dist import get_rank
 from mmengine.hooks import Hook, ParamSchedulerHook
-from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.checkpoint import require_fit
 from slotcon_plugin.engine.work_dir import RUN
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
-
-
-def unwrapped(runner: Runner) -> torch.nn.Module:
-    """The pretrainer itself, without a wrapper for distributed training."""
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
 @HOOKS.register_module()
@@ -31,7 +20,7 @@ class TeacherUpdateHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Tell the pretrainer how many updates there will be, and listen to the optimiser."""
-        model, wrapper = unwrapped(runner), runner.optim_wrapper
+        model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         accumulated = getattr(wrapper, "_accumulative_counts", 1)
         model.total_steps = -(-runner.max_iters // accumulated)
         wrapper.optimizer.register_step_post_hook(lambda *_: model.update_teacher())
@@ -43,7 +32,7 @@ class DeclarationHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """See :meth:`BasePretrainer.declare`."""
-        unwrapped(runner).declare(checkpoint)
+        unwrapped(runner.model).declare(checkpoint)
 
 
 @HOOKS.register_module()
@@ -69,31 +58,3 @@ class RunStampHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Add the run to ``meta``."""
         checkpoint["meta"][RUN] = self.run
-
-
-@HOOKS.register_module()
-class ExactResumeHook(Hook):
-    """Makes ``--resume`` give the run that would have been without the stop.
-
-    Random numbers drawn in a step depend on ``(seed, rank, iteration)`` alone, so that there is no state of
-    generators to save; a checkpoint that does not fit the model stops the run instead of half loading.
-    """
-
-    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare the checkpoint's weights with the model's, key by key.
-
-        Raises:
-            UserError: a key is missing, unknown or has another shape.
-        """
-        require_fit(checkpoint["state_dict"], unwrapped(runner), "the checkpoint to resume from")
-
-    def before_train(self, runner: Runner) -> None:
-        """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced."""
-        runner.train_dataloader.sampler.seed = runner.seed
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
-        """Seed every generator from seed, rank and iteration."""
-        words = np.random.SeedSequence((runner.seed, get_rank(), runner.iter)).generate_state(2)
-        torch.manual_seed(int(words[0]))
-        np.random.seed(words[1])
-        random.seed(int(words[1]))

@@ -4,47 +4,52 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
+
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
-    """The objects of a file; a last line that was cut off is left out.
+    """The objects of a file; a last line that was cut off is left out, and zeros that a power cut has left.
 
     Raises:
-        ValueError: the file is missing, or a line other than the last is not a JSON object.
+        UserError: the file is missing, or a line other than the last is not a JSON object.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} does not exist; expected a file with one JSON object a line")
+        raise UserError(f"{path} does not exist; expected a file with one JSON object a line")
     lines = path.read_bytes().split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):  # no newline after it: the writer was stopped here
-                break
-            raise ValueError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}") from error
-        if not isinstance(record, dict):
-            raise ValueError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
-        records.append(record)
+        record = _parsed(line)
+        if record is not None:
+            records.append(record)
+        elif line.strip(b"\0 \t\r") and number < len(lines):  # the last has no newline: its writer was stopped here
+            raise UserError(f"{path}, line {number}: expected a JSON object, got {line[:60]!r}")
     return records
 
 
-def keep_json_lines(path: str | Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
-    """Leave only the wanted objects in a file, in one step; a file that is not there stays so."""
+def rewrite_json_lines(path: str | Path, change: Callable[[dict[str, Any]], dict[str, Any] | None]) -> None:
+    """Replace each object of a file by what ``change`` gives (None: by nothing), in one step.
+
+    Lines that cannot be read are dropped; a file that is not there stays so.
+    """
     path = Path(path)
     if not path.exists():
         return
-    kept = [record for record in read_json_lines(path) if wanted(record)]
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text("".join(_line(record) for record in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    changed = [change(record) for line in path.read_bytes().split(b"\n") if (record := _parsed(line)) is not None]
+    write_text(path, "".join(_line(record) for record in changed if record is not None))
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
 
 
 def append_json_line(path: str | Path, record: dict[str, Any]) -> None:

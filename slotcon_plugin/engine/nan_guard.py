@@ -16,8 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from slotcon_plugin.engine.hooks import unwrapped
-from slotcon_plugin.models.distributed import all_reduce_sum
+from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
 
@@ -61,7 +60,7 @@ class NanGuardHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Step in between the loss and the optimiser, and listen to the loss terms."""
-        model, wrapper = unwrapped(runner), runner.optim_wrapper
+        model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
         self._kept = [buffer.clone() for buffer in self._buffers]
         model.register_forward_hook(self._hear)
@@ -111,7 +110,7 @@ class NanGuardHook(Hook):
             temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
             os.replace(temporary, report)
         text = f"The loss of iteration {iteration} is not finite; its photos and loss terms are in {report}."
-        spoilt = _first_not_finite(unwrapped(runner))
+        spoilt = _first_not_finite(unwrapped(runner.model))
         if self.action == "skip" and spoilt is None and self._skips < self.max_skips:
             print_log(f"{text} The update is skipped ({self._skips} in a row).", "current", logging.WARNING)
             return

@@ -7,6 +7,7 @@ import copy
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
 
@@ -45,7 +46,7 @@ class PartOptimWrapperConstructor:
         cfg = copy.deepcopy(dict(self.optim_wrapper_cfg))
         optimizer = cfg.pop("optimizer")
         members: dict[str, list[nn.Parameter]] = {"": []} | {part: [] for part in self.parts}
-        for name, parameter in getattr(model, "module", model).named_parameters():
+        for name, parameter in unwrapped(model).named_parameters():
             if parameter.requires_grad:
                 members[max((part for part in members if _inside(name, part)), key=len)].append(parameter)
         for part in self.parts:

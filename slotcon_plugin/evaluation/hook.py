@@ -6,10 +6,10 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.readers import open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupervised
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
 
@@ -53,7 +53,7 @@ class UnsupervisedSegHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse a method without prototypes; the value of the untrained model is where the curve starts."""
-        prototypes_of(unwrapped(runner), "teacher")
+        prototypes_of(unwrapped(runner.model), "teacher")
         if runner.iter == 0:
             self._evaluate(runner)
 
@@ -66,7 +66,7 @@ class UnsupervisedSegHook(Hook):
         if not is_main_process():
             return
         result = segment_unsupervised(
-            unwrapped(runner), self.data, short_side=self.short_side, batch_size=self.batch_size
+            unwrapped(runner.model), self.data, short_side=self.short_side, batch_size=self.batch_size
         )
         figures = result.metrics()
         runner.visualizer.add_scalars({f"unsupervised/{k}": v for k, v in figures.items()}, step=runner.iter)

@@ -5,9 +5,15 @@ from __future__ import annotations
 import torch
 import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
+from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, without a wrapper for distributed training."""
+    return model.module if is_model_wrapper(model) else model
 
 
 def all_reduce_sum(*tensors: Tensor) -> list[Tensor]:
@@ -99,5 +105,6 @@ __all__ = [
     "gather_ranks",
     "rank_offset",
     "synchronise_batchnorm",
+    "unwrapped",
     "zero_like_loss",
 ]

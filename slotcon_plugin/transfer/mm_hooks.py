@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
@@ -53,7 +53,7 @@ class TransferRun(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Compare the network's backbone with what was converted, unless the run continues a former one."""
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         warn_of_frozen_parts(model.train().backbone, CURE)
         if runner.iter == 0:
             check_arrived(model.backbone.state_dict(), self.origin)

@@ -9,8 +9,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.registry import HOOKS
 from slotcon_plugin.visualization.grouped import group_photos
@@ -47,7 +47,7 @@ class GroupingPicturesHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Choose the photos; draw the groupings before training."""
-        unwrapped(runner).require("groups", "GroupingPicturesHook")
+        unwrapped(runner.model).require("groups", "GroupingPicturesHook")
         if self.photos is None:
             source = runner.train_dataloader.dataset.source
             self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
@@ -62,7 +62,7 @@ class GroupingPicturesHook(Hook):
     def _draw(self, runner: Runner, step: int) -> None:
         if not is_main_process():
             return
-        model = unwrapped(runner)
+        model = unwrapped(runner.model)
         was_training = model.training
         model.eval()
         try:

@@ -19,19 +19,22 @@ NUM_PHOTOS, BATCH = 16, 4
 class NoisePhotos:
     """Stands in for a source: names only."""
 
+    def __init__(self, names=None):
+        self.names = names or [f"{index:02d}.jpg" for index in range(NUM_PHOTOS)]
+
     def __len__(self):
-        return NUM_PHOTOS
+        return len(self.names)
 
     def path(self, index):
-        return f"photos/{index:02d}.jpg"
+        return f"photos/{self.names[index]}"
 
 
 @DATASETS.register_module(force=True)
 class NoiseViews(TwoViewDataset):
     """Two crops of noise that is the same whenever the same photo is asked for."""
 
-    def __init__(self):
-        self.source = NoisePhotos()
+    def __init__(self, names=None):
+        self.source = NoisePhotos(names)
 
     def __getitem__(self, key):
         index = key[2] if isinstance(key, tuple) else int(key)
@@ -87,7 +90,7 @@ class PoisonedSlotCon(SlotCon):
         return losses
 
 
-def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None):
+def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, batch=BATCH, names=None):
     return Config(
         dict(
             default_scope="slotcon_plugin",
@@ -104,12 +107,12 @@ def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None):
             },
             train_cfg=dict(type="PretrainLoop", max_epochs=epochs),
             train_dataloader=dict(
-                batch_size=BATCH,
+                batch_size=batch,
                 num_workers=0,
                 drop_last=True,
                 sampler=dict(type="EpochSampler", shuffle=True),
                 collate_fn=dict(type="default_collate"),
-                dataset=dict(type="NoiseViews"),
+                dataset=dict(type="NoiseViews", names=names),
             ),
             optim_wrapper={
                 "type": "MixedPrecisionOptimWrapper",

@@ -106,7 +106,7 @@ def test_mmengine_checkpoints_load_without_running_code(tmp_path):
 
 
 def test_a_checkpoint_of_another_model_stops_the_run():
-    runner = SimpleNamespace(model=nn.Linear(2, 2))
+    runner = SimpleNamespace(model=nn.Linear(2, 2), _resume=False)
     state = nn.Linear(2, 2).state_dict()
     ExactResumeHook().after_load_checkpoint(runner, {"state_dict": state})
     with pytest.raises(ValueError, match=r"'weight' \(checkpoint \(2, 3\), model \(2, 2\)\)"):
