@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.models.distributed import unwrapped
+from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run

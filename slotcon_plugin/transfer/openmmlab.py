@@ -89,7 +89,7 @@ def train(
         origin = use_backbone(cfg, backbone, pretraining)
     runner = _build_runner(cfg, processes)
     if former:
-        check_whole(unwrapped(runner), former, "" if claim.checkpoint else "backbone.")
+        check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
     seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
     runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
     runner.register_hook(RunStampHook(claim.run))
@@ -119,7 +119,7 @@ def evaluate(
     cfg.load_from = checkpoint
     _take_named_backbone(cfg.model)
     runner = _build_runner(cfg, start_processes(cfg))
-    check_whole(unwrapped(runner), given)
+    check_whole(unwrapped(runner.model), given)
     seed = given.facts.get("seed", 0)
     runner.register_hook(TransferRun(task_name(cfg), recipe, given.origin(pretraining), seed, test_path=path, **tested))
     return runner.test()
