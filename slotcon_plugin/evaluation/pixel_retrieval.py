@@ -16,7 +16,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
-from slotcon_plugin.models.losses import pixel_similarities
+from slotcon_plugin.models.losses import cosine_similarities
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
 from slotcon_plugin.registry import DATASETS, MODELS
 
@@ -75,7 +75,7 @@ def evaluate_pixel_retrieval(
             chances.append(near.float().mean(dim=2).cpu())
 
     queries, matches = torch.cat(queries), torch.cat(matches)
-    found = pixel_similarities(queries, matches, matches.flatten(0, 1)).negative.argmax(dim=-1)  # (N, P)
+    found = cosine_similarities(queries, matches, matches.flatten(0, 1)).negative.argmax(dim=-1)  # (N, P)
     own = torch.arange(found.numel()).view_as(found)
     return {
         "pixel_accuracy": (found == own).float().mean().item(),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.build import build_part
-from slotcon_plugin.models.losses import PixelSimilarities, pixel_contrast_loss, pixel_similarities
+from slotcon_plugin.models.losses import Similarities, contrast_figures, cosine_similarities, info_nce_loss
 from slotcon_plugin.models.pixel_pairs import INTERPOLATIONS, sample_pairs, sample_points, take_pixels
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.models.queue import KeyQueue
@@ -107,25 +107,20 @@ class VADeR(BasePretrainer):
         queries = take_pixels(first, pairs.index)
         keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
 
-        similarities = pixel_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
-        loss = pixel_contrast_loss(similarities, self.temperature)
+        similarities = cosine_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
+        loss = info_nce_loss(similarities, self.temperature)
         figures = self._watch(queries, keys, similarities)
         self.queue.enqueue(keys.flatten(0, 1), batch.sample_index.repeat_interleave(self.num_pairs))
         return {"loss_pixel": loss, **figures}
 
     @torch.no_grad()
-    def _watch(self, queries: Tensor, keys: Tensor, similarities: PixelSimilarities) -> dict[str, Tensor]:
-        positive, negative = similarities
-        among_batch = pixel_similarities(queries, keys, keys.flatten(0, 1)).negative.flatten(0, 1)  # (B*P, B*P)
+    def _watch(self, queries: Tensor, keys: Tensor, similarities: Similarities) -> dict[str, Tensor]:
+        among_batch = cosine_similarities(queries, keys, keys.flatten(0, 1)).negative.flatten(0, 1)  # (B*P, B*P)
         own = torch.arange(len(among_batch), device=among_batch.device)
-        counted = negative.isfinite()
         figures = {
             # share of queries whose nearest key of the batch, their own image's included, is their own
             "pixel_accuracy": (among_batch.argmax(dim=1) == own).float().mean(),
-            # share of queries that are closer to their own key than to every negative
-            "contrast_accuracy": (positive > negative.amax(dim=-1)).float().mean(),
-            "positive_similarity": positive.mean(),
-            "negative_similarity": negative.where(counted, 0.0).sum() / counted.sum().clamp(min=1),
+            **contrast_figures(similarities),
             "queue_fill": self.queue.fill,
         }
         self.monitor = {**figures, "features": keys.flatten(0, 1)}
