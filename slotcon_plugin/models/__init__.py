@@ -5,13 +5,14 @@ from slotcon_plugin.models.center import Center
 from slotcon_plugin.models.decoders import FPNDecoder
 from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.heads import MLPHead
-from slotcon_plugin.models.pretrainers import BasePretrainer, Method, SlotCon, VADeR
+from slotcon_plugin.models.pretrainers import BasePretrainer, DenseCL, Method, SlotCon, VADeR
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
     "BasePretrainer",
     "Center",
+    "DenseCL",
     "FPNDecoder",
     "Grouping",
     "KeyQueue",

@@ -1,7 +1,8 @@
 """Self-supervised algorithms: wiring only; what they compute lives in the neighbouring files."""
 
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
+from slotcon_plugin.models.pretrainers.densecl import DenseCL
 from slotcon_plugin.models.pretrainers.slotcon import SlotCon
 from slotcon_plugin.models.pretrainers.vader import VADeR
 
-__all__ = ["BasePretrainer", "Method", "SlotCon", "VADeR"]
+__all__ = ["BasePretrainer", "DenseCL", "Method", "SlotCon", "VADeR"]
