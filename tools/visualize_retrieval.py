@@ -47,7 +47,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from slotcon_plugin.visualization.retrieval import visualize_retrieval
+    from slotcon_plugin.visualization.run import visualize_retrieval
 
     print(f"wrote {visualize_retrieval(**vars(args))}")
 

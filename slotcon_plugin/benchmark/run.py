@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import os
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from slotcon_plugin.benchmark.plan import Plan
 from slotcon_plugin.benchmark.records import log_file, mark_done, mark_started, request, seconds_taken, why_not_done
 from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
 from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.files import replacing
 
 REPORT_EVERY_S = 60.0
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -193,6 +193,5 @@ def _name_last_checkpoint(step: Step) -> None:
     if not pointer.is_file():
         raise StepError(f"{step.name} ended without an error but wrote no checkpoint; its log: {log_file(step)}")
     last = Path(pointer.read_text(encoding="utf-8").strip()).name
-    temporary = step.folder / f".{CHECKPOINT}.{os.getpid()}.tmp"
-    temporary.symlink_to(last)
-    temporary.replace(step.folder / CHECKPOINT)
+    with replacing(step.folder / CHECKPOINT) as partial:
+        partial.symlink_to(last)

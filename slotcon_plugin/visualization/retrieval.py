@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 import numpy as np
-import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_points
-from slotcon_plugin.photos import printable, read_photo
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import model_input
 from slotcon_plugin.visualization.sheet import GAP, INK, PAPER, beside, fit_height, font
-from slotcon_plugin.visualization.write import require_picture_path, write_pictures
-
-Point = tuple[float, float]
 
 # Spread over the photo, away from its border; where nobody chooses.
-DEFAULT_POINTS: tuple[Point, ...] = tuple((x, y) for y in (0.25, 0.5, 0.75) for x in (0.2, 0.5, 0.8))
+DEFAULT_POINTS = tuple((x, y) for y in (0.25, 0.5, 0.75) for x in (0.2, 0.5, 0.8))
 _RING, _HEIGHT = 7, 420
 
 
@@ -64,35 +53,3 @@ def draw_matches(
         at = x + side * (_RING + 2), y
         draw.text(at, f"{value:.2f}", PAPER, font(12), anchor, stroke_width=2, stroke_fill=INK)
     return sheet
-
-
-@torch.no_grad()
-def visualize_retrieval(
-    config: str,
-    checkpoint: str,
-    first: str,
-    second: str,
-    out: str,
-    points: Sequence[Point] | None = None,
-    size: int = 320,
-    branch: str = "teacher",
-    device: str = "cpu",
-) -> Path:
-    """See ``tools/visualize_retrieval.py``; returns the file written.
-
-    Raises:
-        UserError: the pretrainer has no dense embedding, or a point lies outside the photo.
-    """
-    out = require_picture_path(out)
-    points = points or DEFAULT_POINTS
-    outside = [point for point in points if not all(0 <= x <= 1 for x in point)]
-    if outside:
-        raise UserError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
-    model = load_pretrainer(config, checkpoint, device)
-    model.require("embeds_pixels", "retrieval")
-    photos = read_photo(first), read_photo(second)
-    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
-    chosen = torch.tensor(points)
-    sheet = draw_matches(photos, chosen, *nearest_pixels(*maps, chosen))
-    names = [printable(Path(path).name) for path in (first, second)]
-    return write_pictures(out, f"Nearest pixels of {names[0]} in {names[1]}", sheet)

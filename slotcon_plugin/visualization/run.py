@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import collect_photos
+from slotcon_plugin.photos import collect_photos, printable, read_photo
 from slotcon_plugin.visualization import curves
-from slotcon_plugin.visualization.grouped import group_photos
+from slotcon_plugin.visualization.grouped import group_photos, model_input
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
+from slotcon_plugin.visualization.retrieval import DEFAULT_POINTS, draw_matches, nearest_pixels
 from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
 from slotcon_plugin.visualization.write import require_picture_path, write_pictures
 
@@ -54,6 +57,38 @@ def visualize_prototypes(
     rows = [prototype_row(model, paths, found, k, size) for k in chosen]
     title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
+
+
+@torch.no_grad()
+def visualize_retrieval(
+    config: str,
+    checkpoint: str,
+    first: str,
+    second: str,
+    out: str,
+    points: Sequence[tuple[float, float]] | None = None,
+    size: int = 320,
+    branch: str = "teacher",
+    device: str = "cpu",
+) -> Path:
+    """See ``tools/visualize_retrieval.py``; returns the file written.
+
+    Raises:
+        UserError: the pretrainer has no dense embedding, or a point lies outside the photo.
+    """
+    out = require_picture_path(out)
+    points = points or DEFAULT_POINTS
+    outside = [point for point in points if not all(0 <= x <= 1 for x in point)]
+    if outside:
+        raise UserError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
+    model = load_pretrainer(config, checkpoint, device)
+    model.require("embeds_pixels", "retrieval")
+    photos = read_photo(first), read_photo(second)
+    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
+    chosen = torch.tensor(points)
+    sheet = draw_matches(photos, chosen, *nearest_pixels(*maps, chosen))
+    names = [printable(Path(path).name) for path in (first, second)]
+    return write_pictures(out, f"Nearest pixels of {names[0]} in {names[1]}", sheet)
 
 
 def plot_run(

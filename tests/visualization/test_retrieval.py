@@ -7,9 +7,10 @@ from PIL import Image
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import VADeR
-from slotcon_plugin.visualization import retrieval
+from slotcon_plugin.visualization import run
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.retrieval import draw_matches, nearest_pixels, visualize_retrieval
+from slotcon_plugin.visualization.retrieval import draw_matches, nearest_pixels
+from slotcon_plugin.visualization.run import visualize_retrieval
 
 
 def test_the_nearest_pixel_is_found_by_angle_not_by_length():
@@ -53,7 +54,7 @@ def vader(monkeypatch):
         decoder=dict(fpn_channels=8, channels=8),
         queue_size=4,
     ).eval()
-    monkeypatch.setattr(retrieval, "load_pretrainer", lambda *_: model)
+    monkeypatch.setattr(run, "load_pretrainer", lambda *_: model)
     return model
 
 
