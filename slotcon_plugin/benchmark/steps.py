@@ -6,10 +6,13 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, RANDOM, Plan, Pretraining, Task
+from slotcon_plugin.config import load_config
+from slotcon_plugin.registry import MODELS
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
@@ -81,13 +84,19 @@ def step_name(plan: Plan, task: str, pretraining: str, seed: int) -> str:
 def applies(task: Task, row: str, entry: Pretraining) -> bool:
     """Whether a task has a step of its own for a pretraining.
 
-    The probe measures random backbones beside every checkpoint, and only a pretraining of this project has prototypes.
+    The probe measures random backbones beside every checkpoint, and segmentation without labels needs prototypes.
     """
     if task.only and row not in task.only:
         return False
     if task.tool == "probe":
         return row != RANDOM
-    return task.tool != "unsupervised" or entry.config is not None
+    return task.tool != "unsupervised" or (entry.config is not None and _groups(entry.config))
+
+
+@cache
+def _groups(config: str) -> bool:
+    """Whether the method of a pretraining config declares that it groups."""
+    return MODELS.get(load_config(config).model.type).method.groups
 
 
 def layers(steps: list[Step]) -> list[list[Step]]:

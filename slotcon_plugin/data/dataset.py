@@ -16,15 +16,22 @@ from slotcon_plugin.data.crops import CropPairSampler, IntBox
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.data.photometric import RECIPE, PhotometricConfig, draw_photometric
 from slotcon_plugin.data.sources import ConcatSources, PhotoSource, build_source
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import Orientation, Photo, PhotoError, printable
 from slotcon_plugin.registry import DATASETS
 
+# What is wrong with a photo, not with the run.
+_UNREADABLE = (PhotoError, OSError, MemoryError)
 # A run of this many unreadable photos in a row is no bad luck.
 _MAX_REPLACEMENTS = 16
 
 
-class BrokenPhotosError(RuntimeError):
+class BrokenPhotosError(UserError):
     """Too many photos of a source cannot be read."""
+
+    def __str__(self) -> str:
+        # A DataLoader puts its worker's traceback in front of what was raised there.
+        return super().__str__().rpartition(f"{type(self).__name__}: ")[2].rstrip()
 
 
 @DATASETS.register_module()
@@ -47,6 +54,7 @@ class TwoViewDataset(Dataset):
         photometric: strengths of the photometric augmentation of the first and of the second view.
         max_broken_share: share of the source's photos that may be unreadable (each is replaced by another photo and
             named once in the log) before the run is stopped.
+        keep_damaged: use JPEGs that libjpeg warns about; by default they count as unreadable.
 
     A sample is a dict, B samples collate by adding a leading B:
         views: (2, 3, S, S) uint8 RGB.
@@ -68,17 +76,19 @@ class TwoViewDataset(Dataset):
         flip_prob: float = 0.5,
         photometric: Sequence[PhotometricConfig | dict] = RECIPE,
         max_broken_share: float = 0.05,
+        keep_damaged: bool = False,
     ) -> None:
         if view_size < 1:
-            raise ValueError(f"view_size must be at least 1 pixel, got {view_size}")
+            raise UserError(f"view_size must be at least 1 pixel, got {view_size}")
         if len(photometric) != 2:
-            raise ValueError(f"photometric needs two configs, for the first and the second view, got {photometric}")
+            raise UserError(f"photometric needs two configs, for the first and the second view, got {photometric}")
         self.source = build_source(source)
         self.view_size = view_size
         self.crops = CropPairSampler(tuple(scale), tuple(ratio), min_overlap, min_overlap_pixels, overlap_grid)
         self.flip_prob = flip_prob
         self.photometric = tuple(c if isinstance(c, PhotometricConfig) else PhotometricConfig(**c) for c in photometric)
         self.max_broken_share = max_broken_share
+        self.keep_damaged = keep_damaged
         # In shared memory: each worker sees what the others have found.
         self._broken = torch.zeros(len(self.source), dtype=torch.bool).share_memory_()
 
@@ -99,13 +109,13 @@ class TwoViewDataset(Dataset):
         key = SampleKey(*key) if isinstance(key, tuple) else SampleKey(seed=0, epoch=0, index=int(key))
         try:
             return self._sample(key, key.index)
-        except (PhotoError, OSError) as error:
+        except _UNREADABLE as error:
             self._report_broken(key.index, error)
         # Which photo stands in depends on the key alone, not on what has been found broken before.
         for index in key.rng(stream=1).integers(len(self), size=_MAX_REPLACEMENTS).tolist():
             try:
                 return self._sample(key, index)
-            except (PhotoError, OSError) as error:
+            except _UNREADABLE as error:
                 self._report_broken(index, error)
         raise BrokenPhotosError(
             f"{_MAX_REPLACEMENTS} photos in a row of {self.source.origin} cannot be read, {self._some_broken()}; check "
@@ -117,7 +127,7 @@ class TwoViewDataset(Dataset):
         rng = key.rng()
         pair = self.crops.draw(rng, photo.orientation.width, photo.orientation.height)
         reduction, placed = self._place(photo, pair)
-        pixels = photo.decode(reduction)
+        pixels = photo.decode(reduction, self.keep_damaged)
         flips = rng.random(2) < self.flip_prob
         views = torch.empty(2, 3, self.view_size, self.view_size, dtype=torch.uint8)
         for view, box, flip in zip(views, placed, flips.tolist()):

@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from scipy.special import ive
 from torch import Tensor
 
+from slotcon_plugin.errors import UserError
+
 # Layout of the parameter vector. Columns 0-3 are the jitter's factors, 4-7 say which of the four comes at each step.
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
 ORDER = slice(4, 8)
@@ -61,11 +63,11 @@ class PhotometricConfig:
     def __post_init__(self) -> None:
         for name in ("jitter_prob", "grey_prob", "blur_prob", "solarise_prob", "brightness", "contrast", "saturation"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"photometric {name} must lie in [0, 1], got {getattr(self, name)}")
+                raise UserError(f"photometric {name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"photometric hue must lie in [0, .5], got {self.hue}")
+            raise UserError(f"photometric hue must lie in [0, .5], got {self.hue}")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
-            raise ValueError(f"photometric blur_sigma must be a range of positive sigmas, got {self.blur_sigma}")
+            raise UserError(f"photometric blur_sigma must be a range of positive sigmas, got {self.blur_sigma}")
 
 
 # The recipe of BYOL that SlotCon uses (arXiv 2205.15288, appendix): the first view is always blurred.

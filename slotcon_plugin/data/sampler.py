@@ -9,6 +9,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from torch.utils.data import Sampler
 
 from slotcon_plugin.data.keys import SampleKey
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import DATA_SAMPLERS
 
 
@@ -29,7 +30,7 @@ class EpochSampler(Sampler[SampleKey]):
             back to 0 once that iteration has begun; the length stays that of the whole epoch.
 
     Raises:
-        ValueError: if there are fewer samples than ranks.
+        UserError: if there are fewer samples than ranks.
     """
 
     def __init__(self, dataset: Sized, seed: int | None = None, shuffle: bool = True) -> None:
@@ -40,7 +41,7 @@ class EpochSampler(Sampler[SampleKey]):
         self.epoch = 0
         self.start = 0
         if len(dataset) < self.world_size:
-            raise ValueError(f"{len(dataset)} samples cannot feed {self.world_size} ranks; use fewer ranks")
+            raise UserError(f"{len(dataset)} samples cannot feed {self.world_size} ranks; use fewer ranks")
 
     def __len__(self) -> int:
         return len(self.dataset) // self.world_size

@@ -13,6 +13,7 @@ import numpy as np
 from slotcon_plugin.demo_scenes.layouts import LAYOUTS
 from slotcon_plugin.demo_scenes.objects import hsv
 from slotcon_plugin.demo_scenes.render import CLASSES, Scene, render_scene
+from slotcon_plugin.errors import UserError
 
 MARKER = "demo_scenes.json"
 VERSION = 1  # raise it when the same parameters give other files: folders of the old version are then refused
@@ -25,7 +26,7 @@ def default_splits(num_images: int, layout: str) -> dict[str, int]:
     others = ("val", "test") if layout == "camvid" else ("val",)
     share = max(num_images // 5, 1)
     if num_images <= share * len(others):
-        raise ValueError(f"num_images: expected more than {len(others)}, one for each split, got {num_images}")
+        raise UserError(f"num_images: expected more than {len(others)}, one for each split, got {num_images}")
     return {"train": num_images - share * len(others), **dict.fromkeys(others, share)}
 
 
@@ -52,11 +53,11 @@ def make_demo_scenes(
         `out_dir`.
 
     Raises:
-        ValueError: unknown layout or split, a count below one, or `out_dir` holds something else.
+        UserError: unknown layout or split, a count below one, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
     if layout not in LAYOUTS:
-        raise ValueError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+        raise UserError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     write, known_splits = LAYOUTS[layout]
     splits = default_splits(num_images, layout) if isinstance(num_images, int) else dict(num_images)
     for split, count in splits.items():
@@ -64,7 +65,7 @@ def make_demo_scenes(
             expected = (
                 f"splits among {', '.join(known_splits)} ({layout} layout), each of 1 to {_SPLIT_STRIDE - 1} scenes"
             )
-            raise ValueError(f"num_images: expected {expected}; got {split!r}: {count}")
+            raise UserError(f"num_images: expected {expected}; got {split!r}: {count}")
     parameters = {"version": VERSION, "layout": layout, "splits": splits, "size": list(size), "seed": seed}
     if _is_finished(out_dir, parameters):
         return out_dir
@@ -91,7 +92,7 @@ def _scenes(seed: int, split: str, count: int, size: tuple[int, int]) -> Iterato
 
 
 def _is_finished(out_dir: Path, parameters: dict) -> bool:
-    """Whether `out_dir` holds these very scenes; False if there is nothing; ValueError if there is something else."""
+    """Whether `out_dir` holds these very scenes; False if there is nothing; UserError if there is something else."""
     if not out_dir.exists() or (out_dir.is_dir() and not any(out_dir.iterdir())):
         return False
     marker = out_dir / MARKER
@@ -99,7 +100,7 @@ def _is_finished(out_dir: Path, parameters: dict) -> bool:
     if found == parameters:
         return True
     what = f"holds demo scenes made with {found}" if found else f"is not empty and has no {MARKER}"
-    raise ValueError(f"{out_dir}: {what}; expected {parameters}. Choose another folder or delete this one.")
+    raise UserError(f"{out_dir}: {what}; expected {parameters}. Choose another folder or delete this one.")
 
 
 def contact_sheet(seed: int = 0, rows: int = 3, columns: int = 4, size: tuple[int, int] = (320, 240)) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from slotcon_plugin.demo_scenes.objects import CATEGORIES, Patch, draw, hsv
 from slotcon_plugin.demo_scenes.textures import sample
+from slotcon_plugin.errors import UserError
 
 GROUNDS = ("grass", "gravel", "water", "tiles")
 OBJECTS = tuple(CATEGORIES)
@@ -153,13 +154,13 @@ def render_scene(seed: int, index: int, size: tuple[int, int] = (320, 240)) -> S
         size: (width, height) in pixels, each at least 32.
 
     Raises:
-        ValueError: `size` is too small, or `seed` or `index` negative.
+        UserError: `size` is too small, or `seed` or `index` negative.
     """
     width, height = size
     if min(size) < MIN_SIDE:
-        raise ValueError(f"size (width, height): expected sides of at least {MIN_SIDE} pixels, got {tuple(size)}")
+        raise UserError(f"size (width, height): expected sides of at least {MIN_SIDE} pixels, got {tuple(size)}")
     if seed < 0 or index < 0:
-        raise ValueError(f"seed and index: expected non-negative integers, got seed={seed}, index={index}")
+        raise UserError(f"seed and index: expected non-negative integers, got seed={seed}, index={index}")
     rng = np.random.default_rng([seed, index])
     image, semantic, horizon = _background(rng, width, height)
     image = image.astype(np.float32)

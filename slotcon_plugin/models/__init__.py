@@ -7,6 +7,7 @@ from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.models.pretrainers import BasePretrainer, DenseCL, Method, SlotCon, VADeR
 from slotcon_plugin.models.queue import KeyQueue
+from slotcon_plugin.models.simple_pyramid import SimpleFeaturePyramid
 from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "MLPHead",
     "Method",
     "SemanticGrouping",
+    "SimpleFeaturePyramid",
     "SlotCon",
     "TimmBackbone",
     "TorchvisionResNet",

@@ -29,6 +29,8 @@ class TimmBackbone(BaseModule):
         name: a timm model name, for example ``convnext_tiny`` or ``vit_small_patch16_224``.
         out_indices: which stages are given out; None = those of stride 4 and more, and of plain ViTs four blocks
             evenly spaced, the last one included.
+        norm_eval: BatchNorm layers normalise by their running statistics and leave them as they are, in training too:
+            for fine-tuning with few images a batch.
         init_cfg: mmengine's, for transfer runs.
         kwargs: passed to ``timm.create_model`` (``output_stride=16``, ``img_size=224``, ``drop_path_rate=0.1``...).
 
@@ -41,7 +43,12 @@ class TimmBackbone(BaseModule):
     """
 
     def __init__(
-        self, name: str, out_indices: Sequence[int] | None = None, init_cfg: dict | None = None, **kwargs
+        self,
+        name: str,
+        out_indices: Sequence[int] | None = None,
+        norm_eval: bool = False,
+        init_cfg: dict | None = None,
+        **kwargs,
     ) -> None:
         super().__init__(init_cfg)
         self.model = _create(name, kwargs)
@@ -53,7 +60,7 @@ class TimmBackbone(BaseModule):
         if any(not -len(stages) <= i < len(stages) for i in out_indices):
             raise UserError(f"TimmBackbone: {name} has {len(stages)} stages, out_indices asks for {list(out_indices)}")
         self.out_indices = tuple(sorted(i % len(stages) for i in out_indices))
-        self.norm_maps = plain
+        self.norm_maps, self.norm_eval = plain, norm_eval
         self.out_channels, self.strides = zip(*(stages[i] for i in self.out_indices))
         self.mean, self.std = (tuple(self.model.pretrained_cfg[key]) for key in ("mean", "std"))
         self._freeze_what_is_behind()
@@ -65,6 +72,15 @@ class TimmBackbone(BaseModule):
         names = {name for name, _ in used.named_parameters()}
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in names)
+
+    def train(self, mode: bool = True) -> TimmBackbone:
+        """torch's, with ``norm_eval``."""
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""

@@ -15,6 +15,9 @@ Box = tuple[float, float, float, float]
 
 EXIF_ORIENTATION = 0x0112
 
+MAX_PIXELS = 2**27
+"""Photos of more pixels than this (11,585 x 11,585) are refused before any decoder allocates memory for them."""
+
 # How the stored pixels become the upright photo: swap the axes, then mirror in x, then in y (EXIF 2.32, table 6).
 _UPRIGHT = {
     1: (False, False, False),
@@ -29,7 +32,7 @@ _UPRIGHT = {
 
 
 class PhotoError(UserError):
-    """A file that does not hold a photo that can be decoded; the message says why."""
+    """A file that does not hold a photo that can be decoded whole; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Photo:
         data: content of the file.
 
     Raises:
-        PhotoError: if this is not a photo.
+        PhotoError: if this is not a photo, or one of more than ``MAX_PIXELS``.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -101,18 +104,22 @@ class Photo:
                 self._image = self._open()
                 width, height = self._image.size
                 tag = self._image.getexif().get(EXIF_ORIENTATION, 1)
-        except Exception as error:
-            raise PhotoError(f"no readable header: {error}") from error
+        except Exception as error:  # decoders raise whatever they please
+            raise PhotoError(f"no readable header: {_reason(error)}") from error
+        if width * height > MAX_PIXELS:
+            raise PhotoError(f"{width} x {height} are more than {MAX_PIXELS:,} pixels")
         turn = _UPRIGHT.get(tag, _UPRIGHT[1])
         self.stored_size = (width, height)
         self.orientation = Orientation(*(self.stored_size[::-1] if turn[0] else self.stored_size), *turn)
 
-    def decode(self, reduction: int = 1) -> np.ndarray:
+    def decode(self, reduction: int = 1, keep_damaged: bool = False) -> np.ndarray:
         """Stored (not yet upright) pixels, RGB.
 
         Args:
             reduction: one of ``self.reductions``. Stored pixel x becomes exactly x / reduction: a JPEG of 8 x 8
                 blocks shrinks block by block. A last partial pixel (beyond width / reduction) is padding.
+            keep_damaged: whether to take a JPEG that libjpeg warns about. Most of these are partly grey or shifted;
+                a few differ from the whole file by some stray bytes alone.
 
         Returns:
             (ceil(height / reduction), ceil(width / reduction), 3) uint8.
@@ -120,27 +127,32 @@ class Photo:
         Raises:
             PhotoError: if the file is damaged or of a kind that has no RGB picture.
         """
-        if self._image is None:
-            try:
-                return self._decode_jpeg(reduction)
-            except ValueError:  # libjpeg's warnings count as errors here; Pillow knows the harmless ones
-                pass
         try:
+            try:
+                if self._image is None:
+                    return self._decode_jpeg("RGB", reduction)
+                if self._image.format == "JPEG" and not keep_damaged:
+                    self._decode_jpeg("CMYK", 8)  # only to be warned: Pillow, which knows the colours, does not
+            except ValueError:  # libjpeg's warnings count as errors here, and not for Pillow
+                if not keep_damaged:
+                    raise
             image = self._image or self._open()
             return _to_rgb(image.reduce(reduction) if reduction > 1 else image)
         except Exception as error:
-            raise PhotoError(f"cannot be decoded: {error}") from error
+            raise PhotoError(f"cannot be decoded: {_reason(error)}") from error
 
-    def _decode_jpeg(self, reduction: int) -> np.ndarray:
+    def _decode_jpeg(self, space: str, reduction: int) -> np.ndarray:
         if reduction == 1:
-            return simplejpeg.decode_jpeg(self._data, "RGB")
-        width, height = self.stored_size
-        return simplejpeg.decode_jpeg(
-            self._data, "RGB", min_height=-(-height // reduction), min_width=-(-width // reduction)
-        )
+            return simplejpeg.decode_jpeg(self._data, space)
+        width, height = (-(-side // reduction) for side in self.stored_size)
+        return simplejpeg.decode_jpeg(self._data, space, min_height=height, min_width=width)
 
     def _open(self) -> Image.Image:
         return Image.open(io.BytesIO(self._data))
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__  # a MemoryError has no text
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -17,7 +17,7 @@ from slotcon_plugin.photos.photo import Photo, PhotoError
 
 
 def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
-    """An upright RGB photo.
+    """An upright RGB photo; damaged JPEGs are taken as far as Pillow takes them, since what is asked for is this one.
 
     Args:
         path: of the file.
@@ -31,9 +31,11 @@ def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """
     try:
         photo = Photo(Path(path).read_bytes())
-        pixels = photo.orientation.turn(photo.decode())
+        pixels = photo.orientation.turn(photo.decode(keep_damaged=True))
     except (PhotoError, OSError, MemoryError) as error:
-        raise PhotoError(f"{printable(path)}: cannot be read as a photo: {error or type(error).__name__}") from error
+        raise PhotoError(
+            f"{printable(path)}: cannot be read as a photo: {str(error) or type(error).__name__}"
+        ) from error
     if max_side and max(pixels.shape[:2]) > max_side:
         small = Image.fromarray(pixels)
         small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps
+from slotcon_plugin.benchmark.plan import Pretraining, Task
 from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-from slotcon_plugin.benchmark.steps import layers
+from slotcon_plugin.benchmark.steps import applies, layers
 from slotcon_plugin.errors import UserError
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "configs/benchmark").glob("*.py"))
@@ -156,3 +157,9 @@ def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
     tool = [sys.executable, "tools/benchmark.py", str(plan_file), "--print-commands", "--gpus", "0"]
     printed = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
     assert [line.rsplit(" ", 1)[1] for line in printed] == [step.name for step in steps]
+
+
+@pytest.mark.parametrize(("config", "groups"), [("slotcon_demo", True), ("vader_demo", False)])
+def test_segmentation_without_labels_is_for_methods_that_group(config, groups, in_repo):
+    task = Task(tool="unsupervised", data="masks", result="x", metrics=("mIoU",))
+    assert applies(task, "row", Pretraining(config=f"configs/pretrain/{config}.py")) is groups

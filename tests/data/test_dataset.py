@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from slotcon_plugin.data import BrokenPhotosError, EpochSampler, ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.data.dataset import resize_crop
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import source_to_view
 from slotcon_plugin.photos.photo import _UPRIGHT, EXIF_ORIENTATION, Orientation, Photo
 
@@ -65,7 +66,7 @@ def test_points_of_the_photo_are_found_where_the_crop_boxes_say(tmp_path, name, 
     dataset = TwoViewDataset(ImageFolder(tmp_path), view_size=112, scale=(0.2, 1.0))
     reductions = set()
     decode = Photo.decode
-    monkeypatch.setattr(Photo, "decode", lambda self, r: reductions.add(r) or decode(self, r))
+    monkeypatch.setattr(Photo, "decode", lambda self, r, keep: reductions.add(r) or decode(self, r, keep))
     centres = (torch.arange(112) + 0.5) / 112
     checked, worst = 0, 0.0
     for epoch in range(25):
@@ -128,7 +129,7 @@ def test_a_reduced_decode_hardly_changes_a_view(tmp_path, monkeypatch):
     Image.blend(coarse, fine, 0.2).save(tmp_path / "photo.jpg", quality=95)
     dataset = TwoViewDataset(ImageFolder(tmp_path), view_size=64, scale=(0.3, 1.0))
     reductions, decode = [], Photo.decode
-    monkeypatch.setattr(Photo, "decode", lambda self, r: reductions.append(r) or decode(self, r))
+    monkeypatch.setattr(Photo, "decode", lambda self, r, keep: reductions.append(r) or decode(self, r, keep))
     full = Image.open(tmp_path / "photo.jpg")
     for epoch in range(5):
         sample = dataset[SampleKey(0, epoch, 0)]
@@ -263,6 +264,40 @@ def test_too_many_broken_photos_stop_the_run(folder):
     with pytest.raises(BrokenPhotosError, match=r"4 of 12 photos .* max_broken_share=0.25") as stopped:
         list(DataLoader(dataset, batch_size=2, num_workers=1))
     assert all(str(path) in str(stopped.value) for path in broken)
+
+
+def test_what_stops_a_run_is_said_without_the_workers_traceback(folder):
+    break_photos(folder, 4)
+    dataset = TwoViewDataset(ImageFolder(folder), view_size=8, max_broken_share=0.25)
+    with pytest.raises(UserError) as stopped:
+        list(DataLoader(dataset, batch_size=2, num_workers=1))
+    assert str(stopped.value).startswith("4 of 12 photos of folder")
+
+
+def test_damaged_photos_count_as_broken_unless_they_are_kept(folder, log):
+    data = (folder / "dogs/00.jpg").read_bytes()
+    (folder / "dogs/00.jpg").write_bytes(data[:-2] + bytes(range(1, 20)) + data[-2:])  # libjpeg: extraneous bytes
+    index = next(i for i in range(12) if ImageFolder(folder).path(i).endswith("00.jpg"))
+    dataset = TwoViewDataset(ImageFolder(folder), view_size=16, max_broken_share=0.2)
+    assert int(dataset[index]["sample_index"]) != index
+    assert dataset.num_broken == 1
+    assert "extraneous bytes" in log.getvalue()
+    dataset = TwoViewDataset(ImageFolder(folder), view_size=16, keep_damaged=True)
+    assert int(dataset[index]["sample_index"]) == index
+    assert dataset.num_broken == 0
+
+
+def test_a_photo_too_large_for_the_memory_is_replaced(folder, monkeypatch):
+    source, read = ImageFolder(folder), ImageFolder.read
+
+    def hungry(self, index):
+        if index == 3:
+            raise MemoryError
+        return read(self, index)
+
+    monkeypatch.setattr(ImageFolder, "read", hungry)
+    dataset = TwoViewDataset(source, view_size=16, max_broken_share=0.1)
+    assert int(dataset[3]["sample_index"]) != 3
 
 
 def test_a_source_of_nothing_but_broken_photos_stops_soon(folder):

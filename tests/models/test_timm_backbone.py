@@ -51,6 +51,16 @@ def test_gradients_are_asked_for_exactly_where_they_come(name):
         assert parameter.requires_grad == (parameter.grad is not None), key
 
 
+def test_norm_eval_keeps_the_statistics_in_training():
+    torch.manual_seed(0)
+    batch = torch.randn(4, 3, 64, 64) * 3 + 1
+    for norm_eval in (False, True):
+        backbone = TimmBackbone("resnet18", norm_eval=norm_eval).train()
+        backbone(batch)
+        moved = [name for name, value in backbone.named_buffers() if name.endswith("running_mean") and value.any()]
+        assert bool(moved) != norm_eval
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from slotcon_plugin.photos.photo import EXIF_ORIENTATION, Orientation, Photo, PhotoError
 
@@ -85,18 +85,72 @@ def test_a_reduced_decode_shrinks_block_by_block(size, reduction):
     assert np.abs(seen[:height, :width] - blocks.mean((1, 3))).max() < 4
 
 
-def test_a_jpeg_with_harmless_faults_is_read_like_any_other():
+def test_a_jpeg_that_libjpeg_warns_about_is_damaged_and_kept_on_request():
     data = encode(Image.fromarray(smooth(160, 120)), "JPEG", quality=95)
-    noisy = data[:-2] + b"\x00\x13\x07" + data[-2:]  # stray bytes before the end marker
+    noisy = data[:-2] + bytes(range(1, 20)) + data[-2:]  # stray bytes before the end marker
     for reduction in (1, 4):
-        assert np.abs(Photo(noisy).decode(reduction).astype(int) - Photo(data).decode(reduction)).mean() < 1.5
+        with pytest.raises(PhotoError, match=r"cannot be decoded: .*extraneous bytes"):
+            Photo(noisy).decode(reduction)
+        kept = Photo(noisy).decode(reduction, keep_damaged=True).astype(int)
+        assert np.abs(kept - Photo(data).decode(reduction)).mean() < 1.5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_zeros_inside_a_jpeg_are_told_in_every_mode(mode):
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (120, 160, 3)).astype(np.uint8))
+    data = bytearray(encode(noise.convert(mode), "JPEG"))
+    data[len(data) // 2 : len(data) // 2 + 500] = bytes(500)
+    with pytest.raises(PhotoError, match="cannot be decoded: Corrupt JPEG data"):
+        Photo(bytes(data)).decode()
+    assert Photo(bytes(data)).decode(keep_damaged=True).shape == (120, 160, 3)
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP"])
+@pytest.mark.parametrize("keep_damaged", [False, True])
+def test_truncated_files_are_told(format, keep_damaged):
+    data = encode(Image.fromarray(smooth(160, 120)), format)
+    with pytest.raises(PhotoError):
+        Photo(data[: len(data) // 2]).decode(keep_damaged=keep_damaged)
+
+
+def declared_size(width, height):
+    """A small JPEG whose header claims another size."""
+    data = bytearray(encode(Image.fromarray(smooth(160, 120)), "JPEG"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    return bytes(data)
+
+
+def test_a_photo_of_too_many_pixels_is_refused_before_it_is_decoded(monkeypatch):
+    with pytest.raises(PhotoError, match=r"65500 x 65500 are more than 134,217,728 pixels"):
+        Photo(declared_size(65500, 65500))
+    with pytest.raises(PhotoError, match="13000 x 13000 are more than"):
+        Photo(declared_size(13000, 13000))
+    assert Photo(declared_size(11585, 11585)).stored_size == (11585, 11585)
+    monkeypatch.setattr("slotcon_plugin.photos.photo.MAX_PIXELS", 61 * 45 - 1)
+    for format in ("JPEG", "PNG"):
+        with pytest.raises(PhotoError, match="61 x 45 are more than"):
+            Photo(encode(Image.fromarray(smooth()), format))
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG"])
-def test_truncated_files_are_told(format):
-    data = encode(Image.fromarray(smooth(160, 120)), format)
-    with pytest.raises(PhotoError, match="truncated"):
-        Photo(data[: len(data) // 2]).decode()
+def test_no_memory_is_the_photos_fault(format, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    photo = Photo(encode(Image.fromarray(smooth()), format))
+    monkeypatch.setattr("simplejpeg.decode_jpeg", fail)
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(PhotoError, match="cannot be decoded: MemoryError"):
+        photo.decode()
+
+
+def test_avif_is_read():
+    pytest.importorskip("PIL.AvifImagePlugin")
+    if not features.check("avif"):
+        pytest.skip("Pillow was built without AVIF")
+    seen = Photo(encode(Image.fromarray(smooth()), "AVIF", quality=95)).decode()
+    assert np.abs(seen.astype(int) - smooth()).mean() < 4
 
 
 @pytest.mark.parametrize("data", [b"", b"no photo at all", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"])
