@@ -70,7 +70,7 @@ def write_result(
         metrics: name -> finite number, in the unit in which it is reported (AP and mIoU in percent).
         pretraining: what the backbone comes from, the row of a table: ``slotcon``, ``vader``, ``random``.
         config: the config as run: a path, or an mmengine ``Config`` / detectron2 ``CfgNode`` with its overrides.
-        backbone_sha256: of the backbone at the start; None = random initialisation.
+        backbone_sha256: of the backbone at the start; None = random initialisation, or not known.
         seed: of the run.
         wall_time_s: seconds, training and evaluation.
         config_name: the config's path, where ``config`` does not know it (detectron2's does not).
