@@ -7,7 +7,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import mmengine.registry
 from mmengine.config import Config
@@ -68,15 +68,15 @@ def _check_option(cfg: Config, key: str, value: Any, options: Mapping[str, Any])
 def _check_new_key(
     cfg: Config, key: str, group: str, name: str, node: Mapping[str, Any], options: Mapping[str, Any]
 ) -> None:
-    new_group = f"{group}.{name}" if group else name
-    if f"{new_group}.type" in options and "type" not in node:  # a hook of one's own, for instance
+    place = f"{group}." if group else ""
+    if f"{place}{name}.type" in options and "type" not in node:  # a hook of one's own, for instance
         return
-    known = readable_keys(cfg, group, node)
-    if known is None or name in known:
+    readable = readable_keys(cfg, group, node)
+    if readable.takes(name):
         return
     everywhere = list(_keys(cfg._cfg_dict))
     ends_alike = [k for k in everywhere if k.rpartition(".")[2] == key]
-    here = [f"{group}.{k}" if group else k for k in known]
+    here = [place + k for k in readable.names]
     nearest = ends_alike or difflib.get_close_matches(key, [*everywhere, *here], n=1)
     hint = f"did you mean {nearest[0]}? " if nearest else ""
     raise UserError(
@@ -85,26 +85,55 @@ def _check_new_key(
     )
 
 
+def check_names(cfg: Config) -> None:
+    """Refuse a name at the top of a config that looks like a mistyped one; others are people's own variables.
+
+    Raises:
+        UserError: with the nearest name that is read.
+    """
+    readable = Readable(_read_by_mmengine()[""], complete=False)
+    for name in cfg:
+        if not readable.takes(name):
+            raise UserError(f"{cfg.filename} sets {name}, which nothing reads; {readable.hint(name)}")
+
+
 def check_arguments(cfg: Config) -> None:
     """Refuse keys of a config that the class named by their ``type`` does not take, before anything is built.
-
-    At the top of a config, where people keep variables of their own, only what looks like a mistyped name is refused.
 
     Raises:
         UserError: with the key's place in the config, the class, and the nearest argument.
     """
     for where, group in _groups(cfg._cfg_dict):
-        known = readable_keys(cfg, where, group)
-        for name in sorted(group.keys() - known) if known is not None else ():
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if where else 0.85)
-            if where or near:
-                place, reader = f"{where}.{name}".lstrip("."), group.get("type", "mmengine")
-                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(known))}"
-                raise UserError(f"{place} in the config: {reader} takes no {name!r}; {hint}")
+        readable = readable_keys(cfg, where, group)
+        for name in group if where else ():
+            if not readable.takes(name):
+                reader = group.get("type", "mmengine")
+                raise UserError(f"{where}.{name} in the config: {reader} takes no {name!r}; {readable.hint(name)}")
 
 
-def readable_keys(cfg: Config, where: str, group: Mapping[str, Any]) -> set[str] | None:
-    """What is read of a group of keys; None when that cannot be told.
+class Readable(NamedTuple):
+    """What is read of a group of keys.
+
+    Attributes:
+        names: those that are known.
+        complete: False where others may be read too (``**kwargs``); of those, only what looks mistyped is refused.
+    """
+
+    names: set[str]
+    complete: bool = True
+
+    def takes(self, name: str) -> bool:
+        """Whether a key may stand there."""
+        return name in self.names or not (self.complete or difflib.get_close_matches(name, self.names, cutoff=0.85))
+
+    def hint(self, name: str) -> str:
+        """The nearest name, or all."""
+        near = difflib.get_close_matches(name, self.names, n=1)
+        return f"did you mean {near[0]}?" if near else f"it takes {', '.join(sorted(self.names))}"
+
+
+def readable_keys(cfg: Config, where: str, group: Mapping[str, Any]) -> Readable:
+    """What is read of a group of keys.
 
     Args:
         where: dotted place of the group in the config, "" for the whole.
@@ -112,33 +141,31 @@ def readable_keys(cfg: Config, where: str, group: Mapping[str, Any]) -> set[str]
     """
     if "type" in group:
         return _arguments_of_type(group["type"], cfg.get("default_scope"))
-    return _read_by_mmengine().get(where, set(group))
+    return Readable(_read_by_mmengine().get(where, set(group)))
 
 
 @lru_cache
 def _read_by_mmengine() -> dict[str, set[str]]:
     """Groups of keys that no ``type`` explains: what mmengine's Runner reads of them."""
-    loader = arguments(DataLoader) | {"num_batch_per_epoch"}
+    loader = arguments(DataLoader).names | {"num_batch_per_epoch"}
     other = {"activation_checkpointing", "compile", "custom_imports", "efficient_conv_bn_eval", "model_wrapper_cfg"}
     return {
-        "": arguments(Runner) | other | {"find_unused_parameters", "sync_bn"},
+        "": arguments(Runner).names | other | {"find_unused_parameters", "sync_bn"},
         **dict.fromkeys(["train_dataloader", "val_dataloader", "test_dataloader"], loader),
-        "randomness": arguments(set_random_seed) | {"diff_rank_seed"},
-        "log_processor": arguments(LogProcessor),
+        "randomness": arguments(set_random_seed).names | {"diff_rank_seed"},
+        "log_processor": arguments(LogProcessor).names,
         "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
         "auto_scale_lr": {"enable", "base_batch_size", "mode"},
     }
 
 
-def _arguments_of_type(kind: Any, scope: str | None) -> set[str] | None:
-    found: set[str] = set()
-    builders = [(kind, "")] if not isinstance(kind, str) else list(_registered(kind, scope))
-    for builder, what in builders:
-        taken = arguments(builder)
-        if taken is None:
-            return None
-        found |= taken | _TAKEN_BY_BUILDERS.get(what, set())
-    return found | {"type", "_scope_"} if builders else None
+def _arguments_of_type(kind: Any, scope: str | None) -> Readable:
+    builders = list(_registered(kind, scope)) if isinstance(kind, str) else [(kind, "")]
+    if not builders:
+        return Readable(set(), complete=False)
+    taken = [arguments(builder) for builder, _ in builders]
+    names = {"type", "_scope_"}.union(*(t.names for t in taken), *(_TAKEN_BY_BUILDERS.get(k, ()) for _, k in builders))
+    return Readable(names, complete=all(t.complete for t in taken))
 
 
 def _registered(name: str, scope: str | None) -> Iterator[tuple[Any, str]]:
@@ -159,16 +186,16 @@ def _registered(name: str, scope: str | None) -> Iterator[tuple[Any, str]]:
             registry = registry.parent
 
 
-def arguments(builder: Any) -> set[str] | None:
-    """Names that a class (along its bases, as far as ``**kwargs`` are passed on) or a function takes; None: any."""
+def arguments(builder: Any) -> Readable:
+    """What a function takes, or a class, along its bases as far as ``**kwargs`` are passed on."""
     names: set[str] = set()
     steps = [vars(c)["__init__"] for c in builder.__mro__ if "__init__" in vars(c)] if inspect.isclass(builder) else []
     for step in steps or [builder]:
         parameters = inspect.signature(step).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            return names
-    return None
+            return Readable(names)
+    return Readable(names, complete=False)
 
 
 def _groups(node: Any, where: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
+from mmengine.logging import print_log
 
-from slotcon_plugin.config.check import check_options
+from slotcon_plugin.config.check import check_names, check_options
 from slotcon_plugin.errors import UserError
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -30,21 +32,23 @@ def read_config(path: str | Path) -> Config:
     """A config as it is in its file.
 
     Raises:
-        UserError: there is no such file, or it or one of its bases cannot be read.
+        UserError: there is no such file, it or one of its bases cannot be read, or a name in it is mistyped.
     """
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1)
+        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1, cutoff=0.8)
         hint = f"did you mean {path.parent / near[0]}?" if near else "the pretraining configs are in configs/pretrain/"
         raise UserError(f"there is no config {path}; {hint}")
     try:
-        return Config.fromfile(path)
+        cfg = Config.fromfile(path)
     except (SyntaxError, ConfigParsingError, OSError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
         if "in child config" in str(error) or "among bases" in str(error):  # how it is put together, not a bug
             raise UserError(f"config {path} does not fit its bases: {error.args[0]}") from error
         raise
+    check_names(cfg)
+    return cfg
 
 
 def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
@@ -78,7 +82,7 @@ def resolve(cfg: Config) -> None:
     content = cfg._cfg_dict
     used: set[str] = set()
     for key in list(content):
-        content[key] = _resolved(content[key], content, key, (), used)
+        content[key] = _resolved(content[key], content, key, (key,), used)
     for key in used:
         del content[key]
     if hooks := content.get("default_hooks"):
@@ -109,8 +113,15 @@ def _drop_empty_schedules(content: dict[str, Any]) -> None:
     schedules, last = content.get("param_scheduler"), (content.get("train_cfg") or {}).get("max_epochs")
     if not isinstance(schedules, list) or last is None:
         return
-    content["param_scheduler"] = [
-        schedule
-        for schedule in schedules
-        if not schedule.get("by_epoch", True) or schedule.get("begin", 0) < min(schedule.get("end", last), last)
-    ]
+    kept = []
+    for schedule in schedules:
+        begin, end = schedule.get("begin", 0), schedule.get("end", last)
+        if not schedule.get("by_epoch", True) or begin < min(end, last):
+            kept.append(schedule)
+        elif begin >= last:
+            print_log(
+                f"{schedule['type']} would begin after epoch {begin}, when the run of {last} is over: it is left out",
+                "current",
+                logging.WARNING,
+            )
+    content["param_scheduler"] = kept
