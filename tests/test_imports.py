@@ -46,7 +46,7 @@ MAY_IMPORT = {
     "profiling": {"registry", "data", "models", "engine", "photos"},
     "apis": {"registry", "config", "convert", "models", "engine"},
     "d2_timm": {"models"},
-    "transfer": {"d2_timm", "convert", "results", "engine", "apis"},
+    "transfer": {"convert", "results", "engine", "apis"},
     "evaluation": {
         *{"registry", "data", "models", "models.losses", "convert"},
         *{"results", "apis", "config", "photos"},
