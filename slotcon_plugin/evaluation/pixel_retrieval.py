@@ -100,7 +100,7 @@ def compare_pixel_retrieval(
     The random network is given BatchNorm statistics of the same views, without which it would look worse than it is.
 
     Args:
-        config: of the pretraining; its dataset says how views are made.
+        config: of the pretraining; its dataset says how views are made, but that they share ``num_pairs`` pixels.
         photos: folder of held-out photos.
         checkpoints: of that pretraining; the teacher of each is judged.
         num_pairs: pixels looked up a photo.
@@ -115,11 +115,15 @@ def compare_pixel_retrieval(
     """
     cfg = load_config(config)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
-    dataset: TwoViewDataset = DATASETS.build(views)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         untrained = MODELS.build(cfg.model).eval()
     untrained.require("embeds_pixels", "pixel retrieval")
+    if views.get("min_overlap_pixels", 0) < num_pairs:  # the method itself does without a place that both views show
+        with torch.no_grad():
+            grid = untrained.embed(torch.zeros(1, 3, views["view_size"], views["view_size"])).shape[-1]
+        views |= {"min_overlap_pixels": num_pairs, "overlap_grid": grid}
+    dataset: TwoViewDataset = DATASETS.build(views)
     untrained.to(device)
     preprocess = TwoViewPreprocessor().to(device)
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)

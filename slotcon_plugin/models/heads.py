@@ -48,7 +48,7 @@ class MLPHead(nn.Module):
             raise UserError(f"MLPHead: want num_layers >= 1 and dims 0 or 2, got {num_layers} and {dims}")
         if norm not in ("BatchNorm", None):
             raise UserError(f"MLPHead: norm must be 'BatchNorm' or None, got {norm!r}")
-        if activation is not None and not hasattr(nn, activation):
+        if activation is not None and activation not in nn.modules.activation.__all__:
             raise UserError(f"MLPHead: activation must be a class of torch.nn ('GELU') or None, got {activation!r}")
         self.out_channels = out_channels
         batch_norm = nn.BatchNorm2d if dims == 2 else nn.BatchNorm1d

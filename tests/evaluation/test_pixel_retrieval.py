@@ -133,6 +133,19 @@ def test_a_method_without_a_dense_embedding_is_refused(folder, config):
         compare_pixel_retrieval(config, folder)
 
 
+def test_views_of_a_method_that_needs_no_overlap_share_the_pixels_that_are_looked_up(folder, config):
+    head = dict(hidden_channels=8, out_channels=8, num_layers=2)
+    densecl = dict(
+        type="DenseCL", backbone=dict(type="TorchvisionResNet", depth=18), projector=head, dense_projector=head,
+        queue_size=4,
+    )  # fmt: skip
+    independent = dict(min_overlap=0, min_overlap_pixels=0, scale=(0.05, 0.1))
+    lines = f"\nmodel = {densecl}\ntrain_dataloader['dataset'].update({independent})\n"
+    config.write_text(config.read_text() + lines)
+    figures = compare_pixel_retrieval(config, folder, num_pairs=3)["random weights"]
+    assert figures["pixel_chance"] == 1 / (PHOTOS * 3)
+
+
 def test_the_table_starts_with_guessing():
     arm = dict.fromkeys(("pixel_accuracy", "photo_accuracy", "place_accuracy"), 0.5)
     chance = dict(pixel_chance=0.001, photo_chance=0.01, place_chance=0.1)
