@@ -6,73 +6,33 @@ import cv2
 import numpy as np
 
 
-def _edge_loops(mask: np.ndarray) -> list[np.ndarray]:
-    """Closed outlines (N, 2) along pixel edges of a 4-connected mask, mask on the right hand; holes come separately."""
-    padded = np.pad(mask.astype(bool), 1)
-    inside = padded[1:-1, 1:-1]
-    following: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    # side whose neighbour is outside -> (start, step) of the edge, clockwise in image coordinates
-    sides = (
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),  # above
-        (padded[1:-1, 2:], (1, 0), (0, 1)),  # right
-        (padded[2:, 1:-1], (1, 1), (-1, 0)),  # below
-        (padded[1:-1, :-2], (0, 1), (0, -1)),  # left
-    )
-    for neighbour, start, step in sides:
-        rows, cols = np.nonzero(inside & ~neighbour)
-        for x, y in zip((cols + start[0]).tolist(), (rows + start[1]).tolist()):
-            following.setdefault((x, y), []).append(step)
-    loops = []
-    while following:
-        first = point = next(iter(following))
-        corners, step = [], None
-        while True:
-            steps = following[point]
-            # where two loops touch at a corner, turn right: stay with the same 4-connected pixels
-            turn = 0 if step is None or len(steps) == 1 else steps.index((-step[1], step[0]))
-            new = steps.pop(turn)
-            if not steps:
-                del following[point]
-            if new != step:
-                corners.append(point)
-            step = new
-            point = (point[0] + step[0], point[1] + step[1])
-            if point == first:
-                break
-        loops.append(np.array(corners))
-    return loops
-
-
-def _signed_area(loop: np.ndarray) -> float:
-    x, y = loop[:, 0], loop[:, 1]
-    return 0.5 * float(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
-
-
 def mask_to_polygons(mask: np.ndarray) -> list[np.ndarray]:
-    """Simple polygons whose union is exactly the mask.
+    """Polygons whose union is exactly the mask.
 
-    A polygon cannot have a hole, so a part with a hole is cut in two through the hole.
+    OpenCV's contours run through the centres of pixels. In a mask enlarged three times these lie one third of a pixel
+    within the edges, so that rounding gives the edges. A polygon cannot have a hole: a part with one is cut in two
+    through it.
 
     Args:
         mask: (H, W) bool or 0/1.
 
     Returns:
-        Arrays (N, 2) of xy corners in continuous pixel coordinates (whole numbers), clockwise on the screen.
+        Arrays (N, 2) of xy corners in continuous pixel coordinates (whole numbers).
     """
     polygons: list[np.ndarray] = []
-    count, labels = cv2.connectedComponents(mask.astype(np.uint8), connectivity=4)
-    parts = [labels == k for k in range(1, count)]
+    parts = [mask.astype(np.uint8)]
     while parts:
         part = parts.pop()
-        loops = _edge_loops(part)
-        hole = next((loop for loop in loops if _signed_area(loop) < 0), None)
-        if hole is None:
-            polygons += loops
+        large = np.kron(part, np.ones((3, 3), np.uint8))
+        contours, links = cv2.findContours(large, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+        # corners of pixel i lie at 3 i and 3 i + 2 of the enlarged mask, its edges at i and i + 1
+        corners = [(contour[:, 0] + 2) // 3 for contour in contours]
+        holes = [outline for outline, link in zip(corners, links[0] if contours else []) if link[3] >= 0]
+        if not holes:
+            polygons += corners
             continue
-        column = int(hole[:, 0].min() + hole[:, 0].max()) // 2
+        column = int(holes[0][:, 0].min() + holes[0][:, 0].max()) // 2
         for half in (np.s_[:, :column], np.s_[:, column:]):
-            piece = np.zeros(part.shape, np.uint8)
-            piece[half] = part[half]
-            count, labels = cv2.connectedComponents(piece, connectivity=4)
-            parts += [labels == k for k in range(1, count)]
+            parts.append(np.zeros_like(part))
+            parts[-1][half] = part[half]
     return polygons
