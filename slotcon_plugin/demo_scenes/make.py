@@ -16,7 +16,7 @@ from slotcon_plugin.demo_scenes.render import CLASSES, Scene, render_scene
 from slotcon_plugin.errors import UserError
 
 MARKER = "demo_scenes.json"
-VERSION = 1  # raise it when the same parameters give other pictures or masks: folders of the old version are then refused
+VERSION = 1  # raise it when the same parameters give other pictures or masks; folders of the old one are then refused
 _SPLIT_STRIDE = 1_000_000  # scenes a split may have; fixed, so that more training scenes leave val as it is
 _SPLITS = ("train", "val", "test")
 
