@@ -20,7 +20,7 @@ _PAGE = """\
 :root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2em auto; padding: 0 1em; }
 h1 { font-size: 1.5em; } h2 { font-size: 1.1em; margin-top: 2em; } a { color: #2a7fd0; }
-figure { margin: 2em 0; } figcaption { margin-bottom: .5em; } img { max-width: 100%; height: auto; }
+figure { margin: 2em 0; } figcaption { margin-bottom: .5em; font-weight: 600; } img { max-width: 100%; height: auto; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; } td { font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #8885; padding: .4em .8em; text-align: left; vertical-align: top; }
 .note { opacity: .7; font-size: .9em; }

@@ -170,7 +170,7 @@ def bar_chart(bars: dict[str, Cell]) -> Image.Image:
     labels = [cell.figure + (f" ({len(cell.values)} runs)" if len(cell.values) > 1 else "") for cell in cells]
     axes.bar_label(drawn, labels, padding=6)
     axes.set_yticks(range(len(bars)), list(bars))
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.margins(x=0.25)
     axes.set_xlim(left=0)
     axes.spines[["top", "right"]].set_visible(False)
