@@ -238,6 +238,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     for command in commands:
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
+        (place / "OUT.pth").unlink(missing_ok=True)  # of one target, then of the next; not replaced without --force
         status = 0
         try:
             runpy.run_path(words[0], run_name="__main__")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("detectron2")
 
@@ -259,6 +261,31 @@ def test_an_accumulated_step_is_the_step_of_the_whole_batch(mixed):
     tolerance = dict(rtol=0, atol=2e-3) if mixed else {}  # gradients of bfloat16 passes, summed
     torch.testing.assert_close(weights[1], weights[0], **tolerance)
     torch.testing.assert_close(weights[2], weights[0], **tolerance)
+
+
+def test_cityscapes_ground_truth_has_an_ap_of_100(scenes, tmp_path, monkeypatch):
+    from cityscapesscripts.helpers.labels import id2label
+    from detectron2.structures import Instances
+
+    from slotcon_plugin.transfer.d2_evaluation import build_evaluator
+
+    cfg, root = load("mask_rcnn_r50_fpn_cityscapes"), scenes("cityscapes")
+    d2.relocate(cfg, root)
+    monkeypatch.chdir(tmp_path)
+    evaluator = build_evaluator(cfg.DATASETS.TEST[0], str(tmp_path))
+    evaluator.reset()
+    things = evaluator._metadata.thing_classes
+    for truth in sorted((root / "gtFine/val").glob("*/*_gtFine_instanceIds.png")):
+        ids = torch.from_numpy(np.asarray(Image.open(truth)).astype(np.int64))
+        found = [i for i in ids.unique().tolist() if i >= 1000 and id2label[i // 1000].name in things]
+        instances = Instances(tuple(ids.shape))
+        instances.pred_masks = torch.stack([ids == i for i in found])
+        instances.pred_classes = torch.tensor([things.index(id2label[i // 1000].name) for i in found])
+        instances.scores = torch.ones(len(found))
+        image = truth.name.replace("_gtFine_instanceIds", "_leftImg8bit")
+        evaluator.process([{"file_name": image}], [{"instances": instances}])
+    assert evaluator.evaluate() == {"segm": {"AP": 100.0, "AP50": 100.0}}
+    assert not any(tmp_path.iterdir())
 
 
 def test_metrics_have_one_naming():
