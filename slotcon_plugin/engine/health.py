@@ -18,7 +18,7 @@ from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
 from slotcon_plugin.engine.json_lines import append_json_line, rewrite_json_lines
 from slotcon_plugin.engine.resume import FORMER_ITER
-from slotcon_plugin.errors import RunFailedError
+from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
@@ -58,7 +58,7 @@ class SlotHealthHook(Hook):
 
     def __init__(self, interval: int = 50, stop_on_collapse: bool = False) -> None:
         if interval < 1:
-            raise ValueError(f"SlotHealthHook: interval must be at least 1 iteration, got {interval}")
+            raise UserError(f"SlotHealthHook: interval must be at least 1 iteration, got {interval}")
         self.interval = interval
         self.stop_on_collapse = stop_on_collapse
         self._alarms = Alarms()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import OPTIMIZERS
 
 
@@ -37,7 +38,7 @@ class LARS(Optimizer):
     ) -> None:
         for name, value in {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}.items():
             if value < 0:
-                raise ValueError(f"LARS: {name} must not be negative, got {value}")
+                raise UserError(f"LARS: {name} must not be negative, got {value}")
         super().__init__(
             params,
             dict(lr=lr, momentum=momentum, weight_decay=weight_decay, trust_coefficient=trust_coefficient),

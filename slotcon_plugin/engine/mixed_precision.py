@@ -9,6 +9,7 @@ from mmengine.device import get_device
 from mmengine.optim import OptimWrapper
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import OPTIM_WRAPPERS
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -33,7 +34,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
 
     def __init__(self, dtype: str = "bfloat16", init_scale: float = 2.0**16, **kwargs) -> None:
         if dtype not in _DTYPES:
-            raise ValueError(f"MixedPrecisionOptimWrapper: dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
+            raise UserError(f"MixedPrecisionOptimWrapper: dtype must be one of {sorted(_DTYPES)}, got {dtype!r}")
         super().__init__(**kwargs)
         self.dtype = _DTYPES[dtype]
         self.device_type = torch.device(get_device()).type

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
@@ -47,9 +48,9 @@ class NanGuardHook(Hook):
 
     def __init__(self, action: str = "stop", max_skips: int = 10) -> None:
         if action not in ("stop", "skip"):
-            raise ValueError(f"NanGuardHook: action must be 'stop' or 'skip', got {action!r}")
+            raise UserError(f"NanGuardHook: action must be 'stop' or 'skip', got {action!r}")
         if max_skips < 1:
-            raise ValueError(f"NanGuardHook: max_skips must be at least 1, got {max_skips}")
+            raise UserError(f"NanGuardHook: max_skips must be at least 1, got {max_skips}")
         self.action = action
         self.max_skips = max_skips
         self._skips = 0

@@ -7,6 +7,7 @@ import copy
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 
@@ -32,7 +33,7 @@ class PartOptimWrapperConstructor:
         unknown = (paramwise_cfg or {}).keys() - {"custom_keys"}
         unknown |= {option for options in self.parts.values() for option in options} - {"lr_mult", "decay_mult"}
         if unknown:
-            raise ValueError(
+            raise UserError(
                 f"PartOptimWrapperConstructor: paramwise_cfg knows custom_keys with lr_mult and decay_mult, "
                 f"got {sorted(unknown)}"
             )
@@ -41,7 +42,7 @@ class PartOptimWrapperConstructor:
         """Build optimiser and wrapper.
 
         Raises:
-            ValueError: no parameter's name begins as one of ``custom_keys`` says.
+            UserError: no parameter's name begins as one of ``custom_keys`` says.
         """
         cfg = copy.deepcopy(dict(self.optim_wrapper_cfg))
         optimizer = cfg.pop("optimizer")
@@ -51,7 +52,7 @@ class PartOptimWrapperConstructor:
                 members[max((part for part in members if _inside(name, part)), key=len)].append(parameter)
         for part in self.parts:
             if not members[part]:
-                raise ValueError(f"paramwise_cfg.custom_keys names {part!r}, but no trained parameter is in it")
+                raise UserError(f"paramwise_cfg.custom_keys names {part!r}, but no trained parameter is in it")
         optimizer["params"] = [
             {"params": parameters, **self._settings(part, optimizer)}
             for part, parameters in members.items()
