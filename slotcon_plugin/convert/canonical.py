@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from slotcon_plugin.convert.find import Candidate, fit
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
 
@@ -80,47 +80,32 @@ def backbone_sha256(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def canonicalise(weights: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor], int]:
-    """Check weights under torchvision's names and complete them.
-
-    Classifier and projection heads (``fc``, ``fc1``, ...) are left out; halves and doubles become float32; BatchNorm
-    counters, absent from old files, become zero.
-
-    Args:
-        weights: names without any prefix -> tensors.
-        where: the file and branch, for messages.
+def canonicalise(candidate: Candidate, where: str) -> tuple[dict[str, Tensor], int, list[str]]:
+    """The complete ResNet out of weights below some prefix.
 
     Returns:
-        The complete state dict, in the order of torchvision's own, and the depth.
+        State dict under torchvision's names (in their order, float32, counters int64), depth, and the modules beside
+        it (``fc``, heads, queues) that were left over.
 
     Raises:
         ConversionError: not a plain ResNet of a known depth; the first offending key is named.
     """
-    weights = {name: value for name, value in weights.items() if not re.match(r"fc\d*\.", name)}
-    depth = _find_depth(weights, where)
+    depth = _find_depth(candidate.weights, where)
     with torch.device("meta"):
         expected = CanonicalResNet(depth).net.state_dict()
-    complete: dict[str, Tensor] = {}
-    for name, like in expected.items():
-        value = weights.pop(name, None)
-        if value is None and name.endswith("num_batches_tracked"):
-            value = torch.zeros((), dtype=torch.int64)
-        if value is None:
-            raise ConversionError(f"{where}: {name} is missing from what looks like a ResNet-{depth}")
-        if value.shape != like.shape:
-            raise ConversionError(
-                f"{where}: {name} has shape {tuple(value.shape)}, a plain ResNet-{depth} has {tuple(like.shape)} "
-                "(wide ResNets, ResNeXt and other stems are not supported)"
-            )
-        if not torch.isfinite(value).all():
-            raise ConversionError(f"{where}: {name} holds NaN or infinity: the training had diverged")
-        complete[name] = value.detach().to(like.dtype).contiguous().clone()
-    if weights:
-        raise ConversionError(
-            f"{where}: {next(iter(weights))} has no place in a plain ResNet-{depth} ({len(weights)} such keys; "
-            "deep stems, squeeze-and-excitation and attention are not supported)"
-        )
-    return complete, depth
+    complete, left_over = fit(candidate, expected, where, f"a plain ResNet-{depth}")
+    return complete, depth, left_over
+
+
+def fpn_shapes(weights: Mapping[str, Tensor], width: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a feature pyramid on the stage maps of a ResNet."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for level, stage in enumerate(STAGES):
+        last = "conv3" if f"{stage}.0.conv3.weight" in weights else "conv2"
+        channels = len(weights[f"{stage}.0.{last}.weight"])
+        shapes |= {f"lateral.{level}.weight": (width, channels, 1, 1), f"lateral.{level}.bias": (width,)}
+        shapes |= {f"output.{level}.weight": (width, width, 3, 3), f"output.{level}.bias": (width,)}
+    return shapes
 
 
 def _find_depth(weights: Mapping[str, Tensor], where: str) -> int:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from slotcon_plugin.convert.convert import convert
+from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.sources import SOURCES, known_kinds
 
 
@@ -21,12 +22,23 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
         choices=("teacher", "student"),
         help="branch to take (default: what the method's authors transfer; the teacher for SlotCon)",
     )
+    parser.add_argument("--prefix", help="what stands before the backbone's keys, if CKPT holds several backbones")
     parser.add_argument(
-        "--from",
-        dest="kind",
+        "--kind",
+        choices=[source.kind for source in SOURCES],
         metavar="KIND",
-        help=f"kind of CKPT, if recognising it from its keys goes wrong: {', '.join(s.kind for s in SOURCES)}",
+        help="kind of CKPT, if its keys do not tell it: one of those below",
     )
+    parser.add_argument("--colour-order", choices=("RGB", "BGR"), help="that the weights were trained on")
+    for name in ("mean", "std"):
+        parser.add_argument(
+            f"--{name}",
+            nargs=3,
+            type=float,
+            metavar="X",
+            help="as above, for pixels in 0..255",
+        )
+    parser.add_argument("--no-fpn", action="store_true", help="leave out a feature pyramid (timm takes none)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     if target != "torchvision":
         parser.add_argument(
@@ -34,7 +46,18 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
         )
     args = parser.parse_args(argv)
     config = getattr(args, "config", None)
-    meta = convert(args.checkpoint, args.out, target, args.which, args.kind, config, overwrite=args.force)
+    meta = convert(
+        args.checkpoint,
+        args.out,
+        target,
+        which=args.which,
+        kind=args.kind,
+        config=config,
+        overwrite=args.force,
+        fpn=not args.no_fpn,
+        prefix=args.prefix,
+        declared={"colour_order": args.colour_order, "mean": args.mean, "std": args.std},
+    )
     print(summary(args.out, meta))
 
 
@@ -47,13 +70,17 @@ def summary(out: str, meta: dict) -> str:
     else:
         proved = f"by the key map alone, not by features: {proof['reason']}"
     left_out = f"        its FPN is left out: {meta['fpn_left_out']}\n" if "fpn_left_out" in meta else ""
+    trained = "unknown: see --kind, --colour-order, --mean, --std"
+    if meta["colour_order"] != UNKNOWN:
+        trained = f"{meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255)"
+    if meta["stride_in_1x1"] != UNKNOWN:
+        trained += f", stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
     return (
-        f"read    {meta['source_file']}: kind {meta['kind']}, {meta['branch']}, ResNet-{meta['depth']}"
-        f"{' with FPN' if meta['fpn'] else ''}\n"
+        f"read    {meta['source_file']}: kind {meta['kind']} ({meta['recognised']}), {meta['branch']} below "
+        f"{meta['prefix'] or 'no prefix'}, ResNet-{meta['depth']}{' with FPN' if meta['fpn'] else ''}\n"
         f"sha256  {meta['source_sha256']}\n"
         f"{left_out}"
         f"proved  {proved}\n"
         f"wrote   {out}\n"
-        f"input   {meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255), stem {meta['stem']}, "
-        f"stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
+        f"input   {trained}"
     )

@@ -27,6 +27,9 @@ def convert(
     kind: str | None = None,
     config: str | None = None,
     overwrite: bool = False,
+    fpn: bool = True,
+    prefix: str | None = None,
+    declared: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint's backbone for another framework, having proved that it arrives intact.
 
@@ -34,7 +37,9 @@ def convert(
         src: a checkpoint of any known kind.
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
-        which, kind: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
+        which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
+        fpn: whether a feature pyramid goes with the backbone. Plain loaders (timm's ``checkpoint_path``) take no
+            file with one.
         overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a folder or a device.
         config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
             does not fit the config's is left out whole, and the metadata say why.
@@ -52,8 +57,9 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     check_out(out, src, overwrite)
-    canonical = read_checkpoint(src, which=which, kind=kind)
-    if config and canonical.fpn and (misfit := _misfit(canonical.fpn, row, config)):
+    canonical = read_checkpoint(src, which, kind, prefix, declared)
+    misfit = _misfit(canonical.fpn, row, config) if fpn else "not asked for"
+    if canonical.fpn and misfit:
         meta = {**canonical.meta, "fpn": False, "fpn_left_out": misfit}
         canonical = replace(canonical, fpn=None, meta=meta)
     tensors = {row.names.to_target(name): value for name, value in canonical.state_dict.items()}
@@ -65,11 +71,13 @@ def convert(
     return meta
 
 
-def _misfit(fpn: Mapping[str, Tensor], target: Target, config: str) -> str | None:
+def _misfit(fpn: Mapping[str, Tensor] | None, target: Target, config: str | None) -> str | None:
     """Why a pyramid cannot go into the config's; None if it can.
 
     Frameworks load what matches and skip the rest: under norm layers, convolutions without their biases.
     """
+    if fpn is None or config is None:
+        return None
     try:
         theirs = target.config_fpn(config)
     except ImportError:

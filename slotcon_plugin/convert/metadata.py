@@ -5,11 +5,13 @@ Every written file carries one dict under the key ``slotcon_plugin``:
 =================  ====================================================================================
 source_file        name of the checkpoint that was converted
 source_sha256      of its bytes
-kind, branch       row of :data:`slotcon_plugin.convert.sources.SOURCES`; ``student`` or ``teacher``
+kind, recognised   row of :data:`slotcon_plugin.convert.sources.SOURCES`, and why it is that one
 method             what to call the pretraining in tables: ``slotcon``, ``moco``, ... or ``unknown``
+branch, prefix     ``student``, ``teacher`` or ``backbone``; what stood before the names in the file
+left_over          modules beside the backbone that were not taken (heads, queues, ...)
 depth, fpn         ResNet depth; whether a feature pyramid is in the file too
 fpn_left_out       why the checkpoint's pyramid is not, if it has one
-colour_order       ``RGB`` or ``BGR``
+colour_order       ``RGB`` or ``BGR``; this and the next four are ``unknown`` where the file and the user are silent
 mean, std          of each channel in that order, for pixels in 0..255
 stem               ``7x7``: one 7x7 convolution of stride 2 and a 3x3 max pooling
 stride_in_1x1      where a bottleneck has its stride: False = in the 3x3 convolution (torchvision's style)
@@ -24,6 +26,7 @@ origin             the same dict of the source, if that was itself a converted f
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +55,10 @@ IMAGENET_INPUT = {
 }
 """The input convention of all known kinds."""
 
+UNKNOWN = "unknown"
+UNKNOWN_INPUT = {**dict.fromkeys(IMAGENET_INPUT, UNKNOWN), "stem": "7x7"}
+"""Of weights whose file says nothing: caffe's (BGR, no std, stride in the 1x1) have the same keys as torchvision's."""
+
 
 def read_metadata(path: str | Path) -> dict[str, Any]:
     """The metadata of a file that this package converted.
@@ -79,6 +86,8 @@ def check_compatible(
 ) -> None:
     """Compare the input convention of converted weights with a transfer config; None = not asked.
 
+    What is not known of the weights is warned of and taken to be what the config has.
+
     Weights that load but see other colours, another scale of pixels or another stride train quietly to a result
     some points too low; this stops before.
 
@@ -99,10 +108,18 @@ def check_compatible(
         "stem": stem,
         "stride_in_1x1": stride_in_1x1,
     }
+    asked = {name: value for name, value in wanted.items() if value is not None}
+    if silent := [name for name in asked if meta[name] == UNKNOWN]:
+        warnings.warn(
+            f"{meta.get('source_file', 'the file')} does not say on which pixels it was trained ({', '.join(silent)}); "
+            "taken to be what the config feeds. Convert it with --kind, or --colour-order, --mean and --std, to be "
+            "sure.",
+            stacklevel=2,
+        )
     problems = [
         f"  {name}: the weights want {meta[name]}, the config has {_plain(value)}{_hint(name, value)}"
-        for name, value in wanted.items()
-        if value is not None and not _agree(meta[name], value)
+        for name, value in asked.items()
+        if name not in silent and not _agree(meta[name], value)
     ]
     if problems:
         raise ConversionError(

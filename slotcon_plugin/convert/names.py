@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from slotcon_plugin.errors import ConversionError
 
@@ -49,6 +50,7 @@ class KeyMap:
         return any(_pattern(right).fullmatch(key) for _, right in self.rules)
 
 
+@cache
 def _pattern(template: str) -> re.Pattern[str]:
     """``layer{level}.{block}.bn{unit}.{norm}`` -> a regular expression with one named group a field."""
     parts = re.split(r"\{(\w+)\}", template)  # odd places hold the names of the fields
@@ -96,7 +98,26 @@ DETECTRON2 = KeyMap(
     shift=1,
 )
 
+SEQUENTIAL = KeyMap(
+    (
+        ("conv1.weight", "0.weight"),
+        ("bn1.{norm}", "1.{norm}"),
+        ("layer{level}.{block}.conv{unit}.weight", "{level}.{block}.conv{unit}.weight"),
+        ("layer{level}.{block}.bn{unit}.{norm}", "{level}.{block}.bn{unit}.{norm}"),
+        ("layer{level}.{block}.downsample.0.weight", "{level}.{block}.downsample.0.weight"),
+        ("layer{level}.{block}.downsample.1.{norm}", "{level}.{block}.downsample.1.{norm}"),
+    ),
+    shift=3,
+)
+"""``nn.Sequential(*resnet.children())``, as lightly's examples build their backbones."""
+
 # A feature pyramid: lateral 1x1 and output 3x3 convolutions, level 0 = the map of stride 4.
+PROJECT_FPN = KeyMap(
+    (
+        ("lateral.{level}.{conv}", "decoder.fpn.lateral.{level}.{conv}"),
+        ("output.{level}.{conv}", "decoder.fpn.output.{level}.{conv}"),
+    )
+)
 TORCHVISION_FPN = KeyMap(
     (
         ("lateral.{level}.{conv}", "fpn.inner_blocks.{level}.0.{conv}"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import pprint
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,11 @@ from torch import Tensor, nn
 import slotcon_plugin
 from slotcon_plugin.convert.canonical import canonicalise
 from slotcon_plugin.convert.convert import check_out, write
+from slotcon_plugin.convert.find import Candidate, as_plain, refuse_holes
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
 from slotcon_plugin.convert.names import KeyMap
-from slotcon_plugin.convert.read import tensors_of
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
 
@@ -75,7 +77,10 @@ def import_official(
     for path in (out, config_path):
         check_out(path, src, overwrite)
     content = load_file(src)
-    state_dict, depth = rename(tensors_of(content, str(src)), str(src))
+    weights = content.get("model")
+    state_dict, depth = rename(tensors_of(weights if isinstance(weights, dict) else content, str(src)), str(src))
+    if not zipfile.is_zipfile(src):
+        refuse_holes(state_dict, str(src))
     model = model_settings(state_dict, depth, content.get("args"))
     _check_fit(model_class, model, state_dict, str(src))
 
@@ -110,9 +115,8 @@ def rename(official: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor
     """
     ours: dict[str, Tensor] = {}
     for key, value in official.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise ConversionError(f"{where}: {key} holds NaN or infinity: the training had diverged")
-        ours[OFFICIAL.to_canonical(key.removeprefix("module."))] = value.detach().clone()
+        dtype = torch.int64 if key.endswith("num_batches_tracked") else torch.float32
+        ours[OFFICIAL.to_canonical(key.removeprefix("module."))] = as_plain(value, dtype, f"{where}: {key}")
     parts = ("backbone.conv1.weight", "projector.layers.0.weight", "grouping.prototypes")
     needed = [f"{branch}.{part}" for _, branch in _BRANCHES for part in parts]
     needed += ["student.predictor.layers.0.weight", "center.value"]
@@ -126,7 +130,7 @@ def rename(official: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor
     for branch in ("student", "teacher"):
         prefix = f"{branch}.backbone."
         weights = {key.removeprefix(prefix): ours.pop(key) for key in list(ours) if key.startswith(prefix)}
-        complete, depth = canonicalise(weights, f"{where} ({branch})")
+        complete, depth, _ = canonicalise(Candidate(prefix, weights), f"{where} ({branch})")
         ours |= {prefix + name: value for name, value in complete.items()}
         depths.add(depth)
     if len(depths) > 1:

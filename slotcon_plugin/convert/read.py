@@ -1,66 +1,160 @@
-"""Any known checkpoint file -> canonical backbone."""
+"""Any checkpoint file with a plain ResNet in it -> canonical backbone."""
 
 from __future__ import annotations
 
+import math
+import os
+import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
+from slotcon_plugin.convert.canonical import (
+    CanonicalBackbone,
+    backbone_sha256,
+    canonicalise,
+    fpn_shapes,
+)
+from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY, UNKNOWN, UNKNOWN_INPUT
+from slotcon_plugin.convert.names import (
+    DETECTRON2,
+    DETECTRON2_FPN,
+    OPENMMLAB_FPN,
+    PROJECT_FPN,
+    SEQUENTIAL,
+    TORCHVISION_FPN,
+)
 from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.convert.sources import recognise, select_branch, source_of_kind
+from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
+from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
 
-CONTAINERS = ("state_dict", "model")
-"""Where checkpoints keep their weights: mmengine, MoCo and this project; SlotCon, PixPro and detectron2."""
-
-FPN_KEYS = {
-    f"{part}.{level}.{leaf}" for part in ("lateral", "output") for level in range(4) for leaf in ("weight", "bias")
-}
+_ANCHOR = "layer1.0.conv1.weight"
+_SPELLINGS = (None, DETECTRON2, SEQUENTIAL)
+_PYRAMIDS = (PROJECT_FPN, DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN)
 
 
-def read_checkpoint(path: str | Path, which: str | None = None, kind: str | None = None) -> CanonicalBackbone:
-    """Read one branch's backbone (and feature pyramid, if there is one) of a checkpoint of any known kind.
+def read_checkpoint(
+    path: str | Path,
+    which: str | None = None,
+    kind: str | None = None,
+    prefix: str | None = None,
+    declared: Mapping[str, Any] | None = None,
+) -> CanonicalBackbone:
+    """Read one branch's backbone (and this project's feature pyramid, if there is one) of a checkpoint.
 
     Args:
-        path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it.
-        which: ``teacher`` or ``student``; None takes what the method's authors transfer: what a checkpoint of this
-            project declares, else what its kind says (the teacher for SlotCon, the student for MoCo, DenseCL, PixPro).
+        path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also
+            ``torchvision://resnet50`` and ``detectron2://...``, if the file lies in that library's cache.
+        which: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon, the
+            student for MoCo, DenseCL and PixPro), or the only one.
         kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
+        prefix: of the backbone's keys, where a file holds several and no word tells them apart.
+        declared: ``colour_order``, ``mean``, ``std`` that the weights were trained with, where the file does not say.
 
     Raises:
-        ConversionError: unreadable, of no known kind, without that branch, or not a plain ResNet.
+        ConversionError: unreadable, damaged, ambiguous, without that branch, or not a plain ResNet.
     """
-    path = Path(path)
+    path = locate(path)
     content = load_file(path)
-    state_dict = tensors_of(content, str(path))
-    source = source_of_kind(kind) if kind else recognise(state_dict, str(path))
-    origin, declared = content.get(META_KEY), content.get(PRETRAINING_KEY) or {}
-    branch, weights, fpn = select_branch(source, state_dict, which or declared.get("branch"), str(path))
-    complete, depth = canonicalise(weights, f"{path} ({source.kind}, {branch})")
-    if fpn is not None and set(fpn) != FPN_KEYS:
-        odd = sorted(FPN_KEYS ^ set(fpn))[0]
-        raise ConversionError(f"{path}: a feature pyramid has keys {sorted(FPN_KEYS)}; {odd} differs")
+    tensors = tensors_of(content, str(path))
+    origin, told = _dict(content, META_KEY, path), _dict(content, PRETRAINING_KEY, path)
+    if kind is None:
+        refuse_look_alike(str(path), content)
+    source, why = recognise(tensors, kind or ("slotcon_plugin" if told else None))
+    if origin and source.kind == UNKNOWN:
+        source, why = recognise((), "converted")
+
+    candidates = [c for spelling in _SPELLINGS for c in find_candidates(tensors, _ANCHOR, spelling)]
+    if not candidates:
+        raise ConversionError(f"{path} holds no ResNet: no key ends with {_ANCHOR}. {seen(tensors)}\n{known_kinds()}")
+    default = told.get("branch", source.default_branch)
+    chosen, branch = choose(candidates, str(path), which, prefix, default, source.branches)
+    where = f"{path} ({source.kind}, {branch})"
+    complete, depth, left_over = canonicalise(chosen, where)
+    fpn = _read_fpn(tensors, chosen, complete, where) if origin or source.kind == "slotcon_plugin" else None
+    digest = backbone_sha256(complete)
+    if not zipfile.is_zipfile(path):
+        refuse_holes({**complete, **(fpn or {})}, str(path))
+    if origin and origin.get("backbone_sha256", digest) != digest:
+        raise ConversionError(f"{path}: the weights are not those that this package once wrote into it: damaged")
+    known = dict(IMAGENET_INPUT if source.imagenet_input else UNKNOWN_INPUT)
+    known |= {name: value for name, value in {**origin, **told}.items() if name in known}
     meta = {
         "source_file": path.name,
         "source_sha256": sha256_of(path),
         "kind": source.kind,
-        "method": declared.get("method") or (origin or {}).get("method") or _method(source.kind, state_dict),
+        "recognised": why,
+        "method": told.get("method") or origin.get("method") or _method(source.kind, tensors),
         "branch": branch,
+        "prefix": chosen.prefix,
+        "left_over": left_over,
         "depth": depth,
         "fpn": fpn is not None,
-        **{name: declared.get(name, value) for name, value in IMAGENET_INPUT.items()},
-        **({k: origin[k] for k in IMAGENET_INPUT} | {"origin": origin} if origin else {}),
-        "backbone_sha256": backbone_sha256(complete),
+        **known,
+        **_checked_input(declared or {}),
+        **({"origin": origin} if origin else {}),
+        "backbone_sha256": digest,
     }
-    fpn = fpn and {name: value.detach().float().contiguous().clone() for name, value in fpn.items()}
     return CanonicalBackbone(complete, depth, meta, fpn)
+
+
+def locate(path: str | Path) -> Path:
+    """The file behind a path or behind a model zoo's name, which is looked up in that library's cache alone.
+
+    Raises:
+        ConversionError: the zoo's file has not been downloaded.
+    """
+    scheme, _, name = str(path).partition("://")
+    if not name:
+        return Path(path)
+    if scheme == "torchvision":
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        found = sorted(folder.glob(f"{name}-*.pth"))
+    elif scheme == "detectron2":
+        folder = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser() / "detectron2"
+        found = [folder / name] if (folder / name).is_file() else []
+    else:
+        raise ConversionError(f"{path}: no such scheme; known: torchvision://, detectron2://, or the path of a file")
+    if not found:
+        raise ConversionError(f"{path} is not in {folder}; download it first, or give the path of the file")
+    return found[-1]
+
+
+def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    value = content.get(key, {})
+    if not isinstance(value, dict):
+        raise ConversionError(f"{path}: {key!r} should be a dict, it is a {type(value).__name__}: damaged?")
+    return value
+
+
+def _read_fpn(
+    tensors: Mapping[str, Tensor], backbone: Candidate, weights: Mapping[str, Tensor], where: str
+) -> dict[str, Tensor] | None:
+    """The pyramid of the same branch under canonical names; None if there is none."""
+    branch = re.sub(r"backbone\.(model\.)?$", "", backbone.prefix)
+    fpn = {}
+    for key, value in tensors.items():
+        for names in _PYRAMIDS:
+            name = key.removeprefix(branch)
+            if key.startswith(branch) and names.knows_target(name):
+                fpn[names.to_canonical(name)] = value
+    if not fpn:
+        return None
+    shapes = fpn_shapes(weights, fpn["lateral.0.bias"].numel() if "lateral.0.bias" in fpn else 0)
+    for name in sorted(shapes.keys() | fpn.keys()):
+        if name not in fpn or name not in shapes or tuple(fpn[name].shape) != shapes[name]:
+            came = tuple(fpn[name].shape) if name in fpn else "none"
+            raise ConversionError(
+                f"{where}: {name} of the feature pyramid has shape {came}, expected {shapes.get(name, 'none')}"
+            )
+    return {name: as_plain(fpn[name], torch.float32, f"{where}: {name}") for name in shapes}
 
 
 def _method(kind: str, keys: Iterable[str]) -> str:
@@ -68,22 +162,15 @@ def _method(kind: str, keys: Iterable[str]) -> str:
     if kind != "slotcon_plugin":
         return kind
     parts = ((".grouping.prototypes", "slotcon"), (".decoder.fpn.lateral.0.weight", "vader"))
-    return next((method for part, method in parts if any(key.endswith(part) for key in keys)), "unknown")
+    return next((method for part, method in parts if any(key.endswith(part) for key in keys)), UNKNOWN)
 
 
-def tensors_of(content: Mapping[str, Any], where: str) -> dict[str, Tensor]:
-    """The tensors of a loaded file, wherever it keeps them; numpy arrays become tensors.
-
-    Raises:
-        ConversionError: there is none.
-    """
-    for container in CONTAINERS:
-        if isinstance(content.get(container), Mapping):
-            content = content[container]
-            break
-    tensors = {key: torch.as_tensor(value) for key, value in content.items() if isinstance(value, (Tensor, np.ndarray))}
-    if not tensors:
-        raise ConversionError(
-            f"{where} holds no tensors at its top level or under {CONTAINERS}; its keys: {list(content)[:10]}"
-        )
-    return tensors
+def _checked_input(declared: Mapping[str, Any]) -> dict[str, Any]:
+    declared = {name: value for name, value in declared.items() if value is not None}
+    if declared.get("colour_order", "RGB") not in ("RGB", "BGR"):
+        raise ConversionError(f"colour_order must be RGB or BGR, got {declared['colour_order']!r}")
+    for name in ("mean", "std"):
+        values = declared.get(name, [1, 1, 1])
+        if len(values) != 3 or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+            raise ConversionError(f"{name} must be three numbers for pixels in 0..255 (std positive), got {values}")
+    return declared

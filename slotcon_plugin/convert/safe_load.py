@@ -10,10 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
+import pickletools
 import re
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def _numeric_dtype(code: Any, align: bool = False, copy: bool = True) -> np.dtyp
 _core = np._core if hasattr(np, "_core") else np.core
 
 # What the known kinds of checkpoint contain beside tensors. Numpy's module has two spellings since numpy 2.
-_ALLOWED: dict[str, Any] = {
+SAFE_GLOBALS: dict[str, Any] = {
     "argparse.Namespace": argparse.Namespace,  # SlotCon's and PixPro's command lines
     "mmengine.logging.history_buffer.HistoryBuffer": Discarded,
     "builtins.getattr": _no_attribute,
@@ -62,23 +63,15 @@ _ALLOWED: dict[str, Any] = {
 }
 
 
-# A damaged pickle can fail in any of these ways, after the header or in the middle.
-_READ_ERRORS = (
-    pickle.UnpicklingError,
-    EOFError,
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-)
+_MAX_NESTING = 1000
+_MAX_OPERATIONS = 20_000_000
 
 
 class _NumpyUnpickler(pickle.Unpickler):
     """A plain pickle of containers, strings, numbers and numpy arrays; anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {**_ALLOWED, "builtins.bytearray": bytearray, "_codecs.encode": _encode_latin1}
+        allowed = {**SAFE_GLOBALS, "builtins.bytearray": bytearray, "_codecs.encode": _encode_latin1}
         full_name = f"{module}.{name}"
         if full_name not in allowed:
             raise pickle.UnpicklingError(f"GLOBAL {full_name}")
@@ -99,13 +92,15 @@ def load_file(path: str | Path) -> dict[str, Any]:
         ConversionError: no such file, an empty file, not a checkpoint, or one that wants to run something.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ConversionError(f"no such file: {path}")
-    if path.stat().st_size == 0:
-        raise ConversionError(f"{path} is empty (0 bytes): a download or a copy that did not finish?")
     try:
+        if not path.is_file():
+            raise ConversionError(f"{path} is no regular file" if path.exists() else f"no such file: {path}")
+        if path.stat().st_size == 0:
+            raise ConversionError(f"{path} is empty (0 bytes): a download or a copy that did not finish?")
         content = _load(path)
-    except _READ_ERRORS as error:
+    except ConversionError:
+        raise
+    except Exception as error:  # foreign bytes can fail foreign parsers in any way; none of it is a bug of this program
         raise _explained(path, error) from error
     if not isinstance(content, dict):
         raise ConversionError(f"{path} holds a {type(content).__name__}; expected a dict of tensors")
@@ -116,27 +111,72 @@ def _load(path: Path) -> Any:
     if zipfile.is_zipfile(path):
         if damage := zip_damage(path):
             raise ValueError(f"damaged: {damage}")
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("data.pkl"):
+                    _check_nesting(archive.open(name))
         return _torch_load(path, mmap=True)  # of the optimiser's gigabytes nothing is read
     with path.open("rb") as file:
         start = file.read(9)
         if start[8:9] == b"{":  # 8 bytes of length, then a JSON header
             return _load_safetensors(path)
         file.seek(0)
+        _check_nesting(file)
+        file.seek(0)
         first = _NumpyUnpickler(file, encoding="latin1").load()
-    return _torch_load(path, mmap=False) if first == LEGACY_TORCH_MAGIC else first
+        if first != LEGACY_TORCH_MAGIC:
+            return first
+        for _ in range(4):  # version, system, content, keys of the storages
+            _check_nesting(file)
+    return _torch_load(path, mmap=False)
+
+
+def _check_nesting(stream: IO[bytes]) -> None:
+    """Refuse a pickle that nests so deep, or does so much, that reading it would end the process.
+
+    (Python hashes nested tuples by recursion in C: 100,000 of them as a key of a dict are a segmentation fault.)
+    Follows the pickle's stack with the depth of each object in place of the object.
+
+    Raises:
+        pickle.UnpicklingError: too deep or too long.
+    """
+    stack: list[int | None] = []  # None: a mark
+    memo: dict[int, int] = {}
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        name, before, after = opcode.name, opcode.stack_before, opcode.stack_after
+        if name == "MEMOIZE" or name.endswith("PUT"):
+            memo[len(memo) if argument is None else argument] = stack[-1]
+        elif name.endswith("GET"):
+            stack.append(memo[argument])
+        elif name == "MARK":
+            stack.append(None)
+        elif before or after:
+            inside: list[int] = []
+            if pickletools.markobject in before:
+                while (top := stack.pop()) is not None:
+                    inside.append(top)
+                before = before[: before.index(pickletools.markobject)]
+            outer = [stack.pop() for _ in before]
+            if name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS", "ADDITEMS", "BUILD"):  # into the lowest one
+                depth = max(outer[-1], 1 + max([*inside, *outer[:-1]], default=0))
+            else:
+                depth = 1 + max([*inside, *outer], default=0)
+            stack.extend([depth] * len(after))
+            if depth > _MAX_NESTING:
+                raise pickle.UnpicklingError(f"objects are nested more than {_MAX_NESTING} deep")
+        if count > _MAX_OPERATIONS:
+            raise pickle.UnpicklingError(f"more than {_MAX_OPERATIONS:,} operations")
 
 
 def _torch_load(path: Path, mmap: bool) -> Any:
-    # torch allows _codecs.encode and bytearray by itself. What others have allowed in this process must not count
-    # here, and is given back to them.
-    others = torch.serialization.get_safe_globals()
-    torch.serialization.clear_safe_globals()
-    torch.serialization.add_safe_globals([(value, name) for name, value in _ALLOWED.items()])
-    try:
+    # What others have allowed in this process under the same names stays theirs.
+    taken = {
+        item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
+        for item in torch.serialization.get_safe_globals()
+    }
+    ours = [(value, name) for name, value in SAFE_GLOBALS.items() if name not in taken]
+    with torch.serialization.safe_globals(ours):  # torch allows _codecs.encode and bytearray by itself
         return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    finally:
-        torch.serialization.clear_safe_globals()
-        torch.serialization.add_safe_globals(others)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

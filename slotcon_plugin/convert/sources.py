@@ -1,172 +1,128 @@
-"""Known kinds of checkpoint, one row each; which one a file is, is read from its keys, never from its name."""
+"""Kinds of checkpoint, a row each: what their keys mean, beyond that a ResNet lies under some prefix."""
 
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from torch import Tensor
-
-from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN, KeyMap
+from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.errors import ConversionError
 
 
 @dataclass(frozen=True)
 class Source:
-    """How one kind of checkpoint names a backbone.
+    """What is known about one kind of checkpoint.
 
     Attributes:
-        kind: its name, for ``--from`` and the metadata.
+        kind: its name, for ``--kind``, the metadata and the tables.
         about: for the list that an error prints.
-        mark: regular expression of a key (whole) that only this kind has; rows are tried in order.
-        branches: branch -> regular expression of the prefix that its backbone's keys carry.
-        default_branch: what the method's own authors transfer.
-        names: key map of what follows the prefix, None for torchvision's names.
-        fpn: branch -> regular expression with one group, the canonical name of a pyramid's tensor.
+        has: regular expressions of dotted parts of keys that this kind has, each in some key; none = never recognised
+            by keys, only declared.
+        lacks: the same, in no key.
+        default_branch: what the method's own authors transfer, where the file has two.
+        branches: branch -> how its prefix begins, where the words in it would mislead.
+        imagenet_input: whether the method's code is known to train on RGB with ImageNet's mean and std.
     """
 
     kind: str
     about: str
-    mark: str
-    branches: Mapping[str, str]
-    default_branch: str
-    names: KeyMap | None = None
-    fpn: Mapping[str, str] = field(default_factory=dict)
+    has: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+    default_branch: str | None = None
+    branches: Mapping[str, str] | None = None
+    imagenet_input: bool = True
 
+
+_TEACHER_ENCODER = "(encoder_k|backbone_momentum)"
 
 SOURCES = (
+    Source("dino", "DINO (teacher and student with head.last_layer)", (r"\w*head\.last_layer",), (), "teacher"),
     Source(
-        kind="slotcon_plugin",
-        about="this project's pretraining (teacher.backbone.*, student.backbone.*)",
-        mark=r"(module\.)?(student|teacher)\.backbone\.(model\.)?conv1\.weight",
-        branches={b: rf"(module\.)?{b}\.backbone\.(model\.)?" for b in ("teacher", "student")},
-        default_branch="teacher",
-        fpn={b: rf"(?:module\.)?{b}\.decoder\.fpn\.(.+)" for b in ("teacher", "student")},
-    ),
-    Source(
-        kind="densecl",
-        about="DenseCL of OpenSelfSup and mmselfsup (backbone.*, encoder_k.0.*)",
-        mark=r"(module\.)?encoder_(q\.0|k\.0|k\.module\.0)\.conv1\.weight",
-        branches={"student": r"(module\.)?backbone\.", "teacher": r"(module\.)?encoder_k\.(module\.)?0\."},
-        default_branch="student",
-    ),
-    Source(
-        kind="moco",
-        about="MoCo v1 and v2 (module.encoder_q.* with fc and queue)",
-        mark=r"(module\.)?(encoder_q\.fc\..+|queue)",
-        branches={"student": r"(module\.)?encoder_q\.", "teacher": r"(module\.)?encoder_k\."},
-        default_branch="student",
-    ),
-    Source(
-        kind="pixpro",
-        about="PixPro (module.encoder.*, module.encoder_k.*)",
-        mark=r"(module\.)?encoder\.conv1\.weight",
-        branches={"student": r"(module\.)?encoder\.", "teacher": r"(module\.)?encoder_k\."},
-        default_branch="student",
-    ),
-    Source(
-        kind="slotcon",
-        about="the reference SlotCon code (module.encoder_k.*, module.encoder_q.*)",
-        mark=r"(module\.)?encoder_k\.conv1\.weight",
-        branches={"teacher": r"(module\.)?encoder_k\.", "student": r"(module\.)?encoder_q\."},
+        "slotcon_plugin",
+        "this project's pretraining (teacher.backbone.*, student.backbone.*)",
+        (r"(student|teacher)\.backbone",),
         default_branch="teacher",
     ),
+    Source("densecl", "DenseCL (encoder_k, queue2)", ("queue2", _TEACHER_ENCODER), (), "student"),
+    Source("mocov3", "MoCo v3 (base_encoder, momentum_encoder)", ("base_encoder", "momentum_encoder"), (), "student"),
+    Source("moco", "MoCo v1 and v2 (encoder_k, queue)", ("queue", _TEACHER_ENCODER), (), "student"),
+    Source("pixpro", "PixPro (encoder, encoder_k, projector_k)", (r"projector_k\.linear1",), ("predictor",), "student"),
     Source(
-        kind="detectron2",
-        about="a backbone under detectron2's names (stem.*, res2.* ... res5.*)",
-        mark=r"stem\.conv1\.norm\.weight",
-        branches={"backbone": ""},
-        default_branch="backbone",
-        names=DETECTRON2,
+        "slotcon", "the reference SlotCon code (encoder_k, grouping_k)", (r"grouping_[qk]\.slot_embed",), (), "teacher"
     ),
+    Source("byol", "BYOL (online or backbone, target_net)", (r"target_(net|network|encoder)",), (), "student"),
+    Source("swav", "SwAV (projection_head, prototypes)", ("projection_head", r"prototypes(\.\w+)?\.weight")),
+    Source("vissl", "VISSL (_feature_blocks)", ("_feature_blocks",)),
     Source(
-        kind="torchvision",
-        about="ResNets of torchvision and timm, bare backbones such as DenseCL's extracted one (conv1.*, layer1.*)",
-        mark=r"(module\.)?conv1\.weight",
-        branches={"backbone": r"(module\.)?"},
-        default_branch="backbone",
+        "mmengine_ema",
+        "mmengine with an EMA hook, which stores the average as state_dict",
+        ("ema_state_dict",),
+        default_branch="teacher",
+        branches={"teacher": r"state_dict\.", "student": r"ema_state_dict\."},
+        imagenet_input=False,
     ),
+    Source("timm_ema", "timm with EMA weights", ("state_dict_ema",), (), "teacher", imagenet_input=False),
+    Source("converted", "a backbone that tools/convert_to_*.py has written; what it came from is in the file"),
+    Source("torchvision", "torchvision's own weights; only if declared, the keys are those of any ResNet"),
+    Source(UNKNOWN, "any other file with one plain ResNet under some prefix", imagenet_input=False),
 )
-"""Order matters where one kind's mark is part of another's keys: DenseCL, MoCo and PixPro have ``encoder_k`` too."""
+"""Tried in order. The last row takes what no other does: its method and its input convention are not known."""
 
-_FPN_MAPS = (DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN)
-
-
-def recognise(keys: Iterable[str], where: str) -> Source:
-    """The first row whose mark is among the keys.
-
-    Raises:
-        ConversionError: none is; lists what the file holds and what is known.
-    """
-    keys = list(keys)
-    for source in SOURCES:
-        if any(re.fullmatch(source.mark, key) for key in keys):
-            return source
-    raise ConversionError(f"{where}: no known kind of checkpoint. {_seen(keys)}\n{known_kinds()}")
+_LOOK_ALIKES = re.compile(r"resnet(aa|blur)\d+\w*")
+"""timm's ResNets with anti-aliased or blurred pooling: the keys of plain ones, but another network."""
 
 
-def source_of_kind(kind: str) -> Source:
-    """The row that ``--from`` names."""
-    for source in SOURCES:
-        if source.kind == kind:
-            return source
-    raise ConversionError(f"unknown kind {kind!r}.\n{known_kinds()}")
-
-
-def select_branch(
-    source: Source, state_dict: Mapping[str, Tensor], which: str | None, where: str
-) -> tuple[str, dict[str, Tensor], dict[str, Tensor] | None]:
-    """One branch's tensors under canonical names.
+def recognise(keys: Iterable[str], kind: str | None = None) -> tuple[Source, str]:
+    """The row of a file, and why it is that one.
 
     Args:
-        source: the kind.
-        state_dict: the whole file's.
-        which: ``student``, ``teacher``, or None for the branch that the method's authors transfer.
-        where: the file, for messages.
-
-    Returns:
-        The branch, the backbone's tensors (unchecked, may contain ``fc``), the pyramid's or None.
+        keys: of all tensors.
+        kind: as declared; None = by the keys.
 
     Raises:
-        ConversionError: the kind has no such branch, or no key of it is in the file.
+        ConversionError: there is no such kind.
     """
-    branch = which or source.default_branch
-    if branch not in source.branches:
-        raise ConversionError(f"{where} is of kind {source.kind}, which has {list(source.branches)}, no {branch!r}")
-    fpn = _pyramid(source, branch, state_dict)
-    prefix = re.compile(source.branches[branch])
-    weights = {}
-    for key, value in state_dict.items():
-        match = prefix.match(key)
-        if match and not any(table.knows_target(key) for table in _FPN_MAPS):
-            name = key[match.end() :]
-            weights[source.names.to_canonical(name) if source.names else name] = value
-    if not weights:
-        raise ConversionError(
-            f"{where}: no key matches the {branch} of kind {source.kind} ({prefix.pattern!r}). {_seen(state_dict)}\n"
-            f"{known_kinds()}"
-        )
-    return branch, weights, fpn
-
-
-def _pyramid(source: Source, branch: str, state_dict: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    fpn = {}
-    for key, value in state_dict.items():
-        match = re.fullmatch(source.fpn[branch], key) if branch in source.fpn else None
-        if match:
-            fpn[match.group(1)] = value
+    if kind is not None:
+        for source in SOURCES:
+            if source.kind == kind:
+                return source, "declared by the file or the user"
+        raise ConversionError(f"unknown kind {kind!r}.\n{known_kinds()}")
+    lines = "\n".join(keys)
+    for source in SOURCES:
+        if any(_has(lines, mark) for mark in source.lacks):
             continue
-        for table in _FPN_MAPS:  # files that this package has written
-            if table.knows_target(key):
-                fpn[table.to_canonical(key)] = value
-    return fpn or None
+        if source.has and all(_has(lines, mark) for mark in source.has):
+            return source, f"by its keys: {source.about}"
+    return SOURCES[-1], "a ResNet, but nothing says who trained it and on which pixels"
 
 
-def _seen(keys: Iterable[str]) -> str:
-    keys = list(keys)
-    heads = sorted({".".join(key.split(".")[:2]) for key in keys})
-    return f"It holds {len(keys)} tensors, under: {', '.join(heads[:12])}{', ...' if len(heads) > 12 else ''}"
+def _has(lines: str, mark: str) -> bool:
+    return re.search(rf"(?:^|\.){mark}(?:\.|$)", lines, re.MULTILINE) is not None
+
+
+def refuse_look_alike(path: str, content: Mapping[str, Any]) -> None:
+    """Refuse networks that only their declared architecture tells from a plain ResNet.
+
+    Raises:
+        ConversionError: the file's path, or the architecture or command line stored in it, names one.
+    """
+    args = vars(content["args"]) if isinstance(content.get("args"), Namespace) else {}
+    told = (
+        path,
+        content.get("arch"),
+        content.get("architecture"),
+        args.get("arch"),
+        args.get("model"),
+    )
+    for text in told:
+        if found := _LOOK_ALIKES.search(str(text).lower()):
+            raise ConversionError(
+                f"{path}: {found.group()} has the keys of a plain ResNet but pools otherwise, and would give other "
+                "features. If the name misleads, declare the kind (--kind unknown)."
+            )
 
 
 def known_kinds() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -136,6 +137,8 @@ def _compare(
     errors = {}
     for stage, got, want in zip(stages, maps, expected, strict=True):
         scale = want.abs().max().item()
+        if not math.isfinite(scale):
+            raise ConversionError(f"{where}: the checkpoint's own map of {stage} is not finite: damaged or diverged")
         if scale == 0:
             raise ConversionError(f"{where}: the checkpoint's own map of {stage} is zero everywhere; nothing to prove")
         if got.shape != want.shape:

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
+from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
 
@@ -23,12 +23,11 @@ _NUMBERED = re.compile(r"(?:(?:iter|epoch|model)_(\d+)|model_final)\.pth")
 
 def allow_checkpoint_classes() -> None:
     """Let ``torch.load(weights_only=True)`` read what mmengine stores beside weights: its log's history buffers."""
-    rebuild_array, rebuild_scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    dtypes = [type(np.dtype(kind)) for kind in ("bool", "int32", "int64", "float32", "float64")]
-    torch.serialization.add_safe_globals([HistoryBuffer, np.ndarray, np.dtype, rebuild_array, rebuild_scalar, *dtypes])
-    # A history buffer is stored with its methods, as getattr(HistoryBuffer, 'mean'); nothing else may be asked for.
     HistoryBuffer()  # the first one made in a process is what tells the class its methods
-    torch.serialization.add_safe_globals([(_history_method, "builtins.getattr")])
+    # A history buffer is stored with its methods, as getattr(HistoryBuffer, 'mean'); nothing else may be asked for.
+    histories = {"mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer, "builtins.getattr": _history_method}
+    allowed = SAFE_GLOBALS | histories
+    torch.serialization.add_safe_globals([(value, name) for name, value in allowed.items()])
 
 
 def _history_method(owner: type, name: str) -> object:

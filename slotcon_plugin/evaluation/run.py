@@ -15,7 +15,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, UNKNOWN
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
@@ -151,7 +151,7 @@ def load_probe_arms(
 
 def _check_input(meta: dict, checkpoint: str | Path) -> None:
     for name in ("colour_order", "mean", "std"):
-        if meta[name] != IMAGENET_INPUT[name]:
+        if meta[name] not in (UNKNOWN, IMAGENET_INPUT[name]):
             raise UserError(
                 f"{checkpoint}: probes feed RGB photos with {name} {IMAGENET_INPUT[name]}, "
                 f"this backbone was trained with {meta[name]}"

@@ -171,10 +171,10 @@ RECIPES = {
     "densecl": Recipe("densecl", ("student", "teacher"), _densecl_openselfsup),
     "densecl_mmselfsup": Recipe("densecl", ("student", "teacher"), _densecl_mmselfsup),
     "densecl_extracted": Recipe(
-        "torchvision", ("backbone",), lambda q, k: {"state_dict": _under("", q), "author": "DenseCL"}
+        "unknown", ("backbone",), lambda q, k: {"state_dict": _under("", q), "author": "DenseCL"}
     ),
     "pixpro": Recipe("pixpro", ("student", "teacher"), _pixpro),
-    "torchvision": Recipe("torchvision", ("backbone",), lambda q, k: _under("", q, keep_fc=True)),
+    "torchvision": Recipe("unknown", ("backbone",), lambda q, k: _under("", q, keep_fc=True)),
 }
 
 

@@ -4,16 +4,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
-from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
+from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint, read_metadata
 from slotcon_plugin.convert.canonical import build_canonical_fpn
-from slotcon_plugin.convert.read import FPN_KEYS
+from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.models.decoders import FPNDecoder
 
 from .conftest import IMAGE, random_resnet
+
+FPN_KEYS = {f"{part}.{i}.{leaf}" for part in ("lateral", "output") for i in range(4) for leaf in ("weight", "bias")}
 
 
 def vader_file(path, depth=18, width=16):
@@ -56,6 +59,25 @@ def test_the_pyramid_travels_too_and_is_proved(depth, target, lateral, tmp_path)
         assert torch.equal(value, state_dict[f"student.decoder.fpn.{name}"])
     tensors = load_file(out).get("model") or load_file(out)["state_dict"]
     assert torch.equal(torch.as_tensor(tensors[lateral]), state_dict["student.decoder.fpn.lateral.1.weight"])
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_without_its_pyramid_timm_loads_it_strictly(suffix, tmp_path):
+    source, state_dict = vader_file(tmp_path / "x.pth")
+    out = tmp_path / f"out{suffix}"
+    run("torchvision", "", [str(source), str(out), "--which", "student", "--no-fpn"])
+    net = timm.create_model("resnet18", num_classes=0, checkpoint_path=str(out))
+    assert torch.equal(net.conv1.weight, state_dict["student.backbone.conv1.weight"])
+    assert read_metadata(out)["fpn_left_out"] == "not asked for"
+
+
+@pytest.mark.parametrize("shape", [(), (16,), (16, 512, 1, 1)])
+def test_a_pyramid_of_the_wrong_shape_is_named(shape, tmp_path):
+    path, state_dict = vader_file(tmp_path / "x.pth")
+    state_dict["student.decoder.fpn.lateral.2.weight"] = torch.ones(shape)
+    torch.save({"state_dict": state_dict}, path)
+    with pytest.raises(ConversionError, match=r"lateral\.2\.weight of the feature .* expected \(16, 256, 1, 1\)"):
+        read_checkpoint(path, which="student")
 
 
 def test_an_incomplete_pyramid_is_named(tmp_path):

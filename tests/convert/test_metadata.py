@@ -4,9 +4,17 @@ import pytest
 import torch
 
 from slotcon_plugin.convert import ConversionError, check_compatible, read_metadata
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, UNKNOWN_INPUT
 
 META = {**IMAGENET_INPUT, "source_file": "slotcon.pth"}
+
+
+def test_what_is_unknown_is_warned_of_and_passes():
+    meta = {**UNKNOWN_INPUT, "source_file": "x.pth"}
+    with pytest.warns(UserWarning, match=r"x\.pth does not say on which pixels it was trained \(colour_order, mean\)"):
+        check_compatible(meta, colour_order="BGR", mean=[1, 2, 3], stem="7x7")
+    with pytest.raises(ConversionError, match="stem"):
+        check_compatible(meta, stem="deep")
 
 
 def test_the_recipe_agrees():

@@ -5,11 +5,12 @@ from torchvision import models
 
 from slotcon_plugin.convert import names
 from slotcon_plugin.convert.official import OFFICIAL
-from slotcon_plugin.convert.read import FPN_KEYS
 from slotcon_plugin.errors import ConversionError
 
-RESNET_MAPS = {"torchvision": names.TORCHVISION, "detectron2": names.DETECTRON2}
+RESNET_MAPS = {"torchvision": names.TORCHVISION, "detectron2": names.DETECTRON2, "sequential": names.SEQUENTIAL}
+FPN_KEYS = {f"{part}.{i}.{leaf}" for part in ("lateral", "output") for i in range(4) for leaf in ("weight", "bias")}
 FPN_MAPS = {
+    "project": names.PROJECT_FPN,
     "torchvision": names.TORCHVISION_FPN,
     "detectron2": names.DETECTRON2_FPN,
     "openmmlab": names.OPENMMLAB_FPN,

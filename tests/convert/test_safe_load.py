@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import zipfile
 from fractions import Fraction
 
 import numpy as np
@@ -86,14 +87,37 @@ def test_classes_of_the_known_checkpoints_are_read(tmp_path):
         assert type(loaded["log"]).__name__ == "Discarded"
 
 
-def test_the_allow_list_neither_leaks_nor_takes_others_in(tmp_path):
-    torch.save({"x": Fraction(1, 2)}, tmp_path / "x")
-    with torch.serialization.safe_globals([Fraction]):
+def test_the_allow_list_does_not_leak_and_takes_nothing_from_others(tmp_path):
+    torch.save({"x": Fraction(1, 2), "args": argparse.Namespace()}, tmp_path / "x")
+    with torch.serialization.safe_globals([Fraction, argparse.Namespace]):
         before = set(torch.serialization.get_safe_globals())
-        with pytest.raises(ConversionError, match=r"names fractions\.Fraction"):
-            load_file(tmp_path / "x")
+        load_file(tmp_path / "x")
         assert set(torch.serialization.get_safe_globals()) == before
-        assert torch.load(tmp_path / "x", weights_only=True)["x"] == Fraction(1, 2)
+    with pytest.raises(ConversionError, match=r"names fractions\.Fraction"):
+        load_file(tmp_path / "x")
+
+
+def nested(depth):
+    """A dict with a tuple of a tuple of a ... for a key: hashing it recurses in C."""
+    return b"\x80\x04})" + b"\x85\x94" * depth + b"K\x01s."
+
+
+def test_a_pickle_that_would_end_the_process_is_refused(tmp_path):
+    """Without the limit this is a segmentation fault."""
+    (tmp_path / "x.pkl").write_bytes(nested(1_000_000))
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("archive/data.pkl", nested(1_000_000))
+        archive.writestr("archive/version", "3")
+    for name in ("x.pkl", "x.pth"):
+        with pytest.raises(ConversionError, match=rf"{name} cannot be read.*nested more than 1000 deep"):
+            load_file(tmp_path / name)
+
+
+def test_what_is_no_readable_file_is_said_so(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for name, said in (("pipe", "no regular file"), ("", "no regular file"), ("x" * 300, "File name too long")):
+        with pytest.raises(ConversionError, match=said):
+            load_file(tmp_path / name)
 
 
 @pytest.mark.parametrize("protocol", [2, 4, 5])

@@ -38,9 +38,13 @@ def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
 def save(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:
     """safetensors where the path ends so (metadata as JSON in its header), a torch file otherwise."""
     if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
-        save_file(dict(tensors), path, metadata={META_KEY: json.dumps(meta)})
+        try:
+            save_file(dict(tensors), path, metadata={META_KEY: json.dumps(meta)})
+        except SafetensorError as error:  # a full disk, a read-only folder
+            raise OSError(str(error)) from error
     else:
         save_torch(tensors, meta, path)
 

@@ -1,0 +1,45 @@
+"""The tensors of a loaded file under dotted names, wherever in it they lie."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from slotcon_plugin.errors import ConversionError
+
+_MAX_DEPTH = 8
+
+
+def tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """All tensors of nested dicts: ``{'state_dict': {'conv1.weight': w}}`` -> ``{'state_dict.conv1.weight': w}``.
+
+    Keys that are no strings (an optimiser's state) are passed over; numpy arrays become tensors.
+
+    Raises:
+        ConversionError: there is none.
+    """
+    tensors: dict[str, Tensor] = {}
+    _collect(content, "", tensors, set(), _MAX_DEPTH)
+    if not tensors:
+        keys = ", ".join(repr(key)[:40] for key in list(content)[:10])
+        raise ConversionError(f"{where} holds no tensors under names; its keys: {keys or 'none'}")
+    return tensors
+
+
+def _collect(content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], met: set[int], depth: int) -> None:
+    if id(content) in met or depth == 0:  # a dict may stand in many places, or in itself
+        return
+    met.add(id(content))
+    for key, value in content.items():
+        if not isinstance(key, str):
+            continue
+        if isinstance(value, Mapping):
+            _collect(value, f"{prefix}{key}.", into, met, depth - 1)
+        elif isinstance(value, Tensor):
+            into[prefix + key] = value
+        elif isinstance(value, np.ndarray):
+            into[prefix + key] = torch.as_tensor(value)
