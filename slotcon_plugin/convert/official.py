@@ -25,7 +25,7 @@ from slotcon_plugin.convert.find import Candidate, as_plain, refuse_holes
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.convert.tensors import tensors_of
+from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
 
@@ -77,8 +77,7 @@ def import_official(
     for path in (out, config_path):
         check_out(path, src, overwrite)
     content = load_file(src)
-    weights = content.get("model")
-    state_dict, depth = rename(tensors_of(weights if isinstance(weights, dict) else content, str(src)), str(src))
+    state_dict, depth = rename(weights_of(content, str(src)), str(src))
     if not zipfile.is_zipfile(src):
         refuse_holes(state_dict, str(src))
     model = model_settings(state_dict, depth, content.get("args"))

@@ -30,6 +30,16 @@ def tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     return tensors
 
 
+def weights_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+    """The tensors of the one model that a training framework saved, under the model's own names.
+
+    Raises:
+        ConversionError: there is none.
+    """
+    containers = (content.get(name) for name in ("state_dict", "model"))  # mmengine's; detectron2's and SlotCon's
+    return tensors_of(next((c for c in containers if isinstance(c, Mapping)), content), where)
+
+
 def _collect(content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], met: set[int], depth: int) -> None:
     if id(content) in met or depth == 0:  # a dict may stand in many places, or in itself
         return

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.read import tensors_of
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import sha256_of
 from slotcon_plugin.results import FILE_NAME, read_result
@@ -62,7 +62,7 @@ def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
     content = load_file(path)
     meta = content.get("meta")
     facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
-    return TransferCheckpoint(path, tensors_of(content, str(path)), facts or {})
+    return TransferCheckpoint(path, weights_of(content, str(path)), facts or {})
 
 
 def check_whole(model: nn.Module, checkpoint: TransferCheckpoint, prefix: str = "") -> None:
