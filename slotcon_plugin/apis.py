@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -18,7 +20,8 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
-from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.engine.stop import end_with_parent
+from slotcon_plugin.errors import ConversionError, RunFailedError, UserError
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS
 
@@ -31,6 +34,7 @@ def start_processes(cfg: Config) -> int:
     """
     if cfg.get("launcher", "none") == "none":
         return 1
+    end_with_parent()
     env = cfg.get("env_cfg", {})
     options = {**env.get("dist_cfg", {})}
     if cfg.launcher == "pytorch" and not torch.cuda.is_available():
@@ -76,6 +80,7 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     Raises:
         UserError: the config is refused, or the work dir is another run's
             (:func:`~slotcon_plugin.engine.claim_work_dir`).
+        RunFailedError: the run ended itself, and says why.
     """
     resolve(cfg)
     check_arguments(cfg)
@@ -90,7 +95,16 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
         cfg.resume, cfg.load_from = True, str(claim.checkpoint)
     runner = Runner.from_cfg(cfg)
     runner.register_hook(RunStampHook(claim.run))
-    runner.train()
+    try:
+        runner.train()
+    except OSError as error:
+        of_the_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+        if not of_the_disk and os.path.abspath(cfg.work_dir) not in os.path.abspath(error.filename or ""):
+            raise
+        raise RunFailedError(
+            f"nothing more can be written to the work dir {cfg.work_dir}: {error}. Checkpoints that are there are "
+            "whole; mend this and go on with --resume"
+        ) from error
     return runner
 
 

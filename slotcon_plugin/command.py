@@ -1,4 +1,4 @@
-"""How every command ends: status 0 done, 2 wrong use, 1 failed."""
+"""How every command ends: status 0 done, 2 wrong use, 1 failed, 75 stopped and worth being started again."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
-DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, WRONG_USE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
@@ -24,6 +24,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         status = main() or DONE
     except UserError as error:
         status = _say(error, WRONG_USE)
+    except RunStoppedError:
+        status = STOPPED
     except RunFailedError as error:
         status = _say(error, FAILED)
     except KeyboardInterrupt:

@@ -21,3 +21,11 @@ class RunFailedError(RuntimeError):
 
     Commands print the message alone and leave with status 1.
     """
+
+
+class RunStoppedError(RunFailedError):
+    """A run that was asked to stop, has written a checkpoint, and can go on from it.
+
+    It has said so itself. Commands leave with status 75 (EX_TEMPFAIL of sysexits.h: try again), on which a job can be
+    requeued.
+    """

@@ -5,10 +5,11 @@ torchrun itself ends every failure with status 1 and a traceback of its own.
 
 from __future__ import annotations
 
+from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from slotcon_plugin.command import run_command
+from slotcon_plugin.command import STOPPED, run_command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -16,9 +17,14 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         0, or the status of the first process that failed (128 + its number if a signal ended it, as shells say).
+        75 after a signal to this process: it is passed on, and the others get 30 s to write a checkpoint.
     """
+    options = parse_args(argv)
+    options.signals_to_handle += ",SIGUSR1"
     try:
-        run(parse_args(argv))
+        run(options)
+    except SignalException:
+        return STOPPED
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode

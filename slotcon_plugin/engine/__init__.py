@@ -1,6 +1,11 @@
 """What a run needs beside the model: optimisers, mixed precision, the loop, checkpoints and hooks."""
 
-from slotcon_plugin.engine.checkpoint import AtomicLocalBackend, allow_checkpoint_classes, require_fit
+from slotcon_plugin.engine.checkpoint import (
+    AtomicLocalBackend,
+    SafeCheckpointHook,
+    allow_checkpoint_classes,
+    require_fit,
+)
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
@@ -9,6 +14,7 @@ from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
 from slotcon_plugin.engine.resume import ExactResumeHook
+from slotcon_plugin.engine.stop import StopOnSignalHook
 from slotcon_plugin.engine.work_dir import RUN, Claim, claim_work_dir, set_aside, shared
 
 __all__ = [
@@ -25,7 +31,9 @@ __all__ = [
     "PretrainLoop",
     "PretrainSchedulerHook",
     "RunStampHook",
+    "SafeCheckpointHook",
     "SlotHealthHook",
+    "StopOnSignalHook",
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
     "claim_work_dir",

@@ -5,18 +5,23 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
 from torch import nn
 
 from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
+from slotcon_plugin.registry import HOOKS
 
 _NUMBERED = re.compile(r"(?:(?:iter|epoch|model)_(\d+)|model_final)\.pth")
 
@@ -39,7 +44,7 @@ def _history_method(owner: type, name: str) -> object:
 class AtomicLocalBackend(LocalBackend):
     """mmengine's local files, except that a file appears under its name when it is complete.
 
-    Use it with ``CheckpointHook(backend_args=dict(backend='atomic'))``.
+    Use it with ``SafeCheckpointHook(backend_args=dict(backend='atomic'))``.
     """
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
@@ -49,6 +54,24 @@ class AtomicLocalBackend(LocalBackend):
 
 
 register_backend("atomic", AtomicLocalBackend, force=True)
+
+
+@HOOKS.register_module()
+class SafeCheckpointHook(CheckpointHook):
+    """mmengine's, except that outdated checkpoints are deleted after the new one is there, not before."""
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        if self.max_keep_ckpts <= 0:
+            super()._save_checkpoint_with_step(runner, step, meta)
+            return
+        kept = [*(number for number in self.keep_ckpt_ids if number != step), step]
+        outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+        self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)  # ends with this step: mmengine deletes nothing then
+        runner.message_hub.update_info("keep_ckpt_ids", kept)
+        super()._save_checkpoint_with_step(runner, step, meta)
+        if is_main_process():
+            for number in outdated:
+                Path(self.out_dir, self.filename_tmpl.format(number)).unlink(missing_ok=True)
 
 
 def numbered_checkpoints(work_dir: str | Path) -> list[Path]:

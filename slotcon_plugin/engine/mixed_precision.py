@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import contextmanager
 
 import torch
@@ -29,8 +30,11 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         kwargs: see mmengine's ``OptimWrapper``.
 
     Attributes:
-        step_skipped: the last step was left out because a gradient was not finite (float16 only).
+        step_skipped: the last step was left out, because a gradient was not finite (float16) or the guard refused.
+        guard: asked with each loss before it is propagated back; what it refuses never reaches the weights.
     """
+
+    guard: Callable[[Tensor], bool] | None = None
 
     def __init__(self, dtype: str = "bfloat16", init_scale: float = 2.0**16, **kwargs) -> None:
         if dtype not in _DTYPES:
@@ -47,6 +51,19 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         enabled = self.dtype is not torch.float32
         with super().optim_context(model), torch.autocast(self.device_type, self.dtype, enabled=enabled):
             yield
+
+    def update_params(self, loss: Tensor, *args, **kwargs) -> None:
+        """Propagate back and step, unless the guard refuses the loss.
+
+        A batch refused, and those accumulated before it, are as if they had not been: counted, without a trace.
+        """
+        if self.guard is None or self.guard(loss):
+            self.step_skipped = False
+            super().update_params(loss, *args, **kwargs)
+            return
+        self.zero_grad()
+        self._inner_count += 1
+        self.step_skipped = True
 
     def backward(self, loss: Tensor, **kwargs) -> None:
         """Back-propagate the scaled loss."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-from collections.abc import Callable
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +15,15 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.files import write_json
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
+_ABSURD = 1e5  # weights of trained networks stay below 100
 
-class NonFiniteLossError(RuntimeError):
+
+class NonFiniteLossError(RunFailedError):
     """The loss was NaN or infinite; the message names the files that were written."""
 
 
@@ -35,7 +37,7 @@ class NanGuardHook(Hook):
     choose it by itself). With ``action='skip'`` the update is left out and training goes on: buffers that the forward
     pass has already changed (the center, BatchNorm's averages, queues) are put back, gradients accumulated so far
     are dropped, and neither the teacher nor the schedule advances. Skipping ends in a stop when it cannot help: the
-    weights themselves are no longer finite, or it happened ``max_skips`` times in a row.
+    weights themselves are no longer finite or of absurd size, or it happened ``max_skips`` times in a row.
 
     Cost: one number is read from the device before the backward pass, which mmengine would read after it, and the
     buffers are copied on the device. Every rank adds its flag up with the others' in every step, so that all of them
@@ -60,40 +62,39 @@ class NanGuardHook(Hook):
         self._losses: dict[str, Tensor] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Step in between the loss and the optimiser, and listen to the loss terms."""
+        """Become the optimiser wrapper's guard, and note the loss terms of each forward pass.
+
+        Raises:
+            UserError: the wrapper asks no guard.
+        """
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
+        if not hasattr(wrapper, "guard"):
+            raise UserError(
+                f"NanGuardHook needs optim_wrapper.type='MixedPrecisionOptimWrapper' (dtype='float32' for none), got "
+                f"{type(wrapper).__name__}; default_hooks.nan_guard=None goes without the guard"
+            )
         self._buffers = [buffer for buffer in model.buffers() if buffer.numel()]
         self._kept = [buffer.clone() for buffer in self._buffers]
-        model.register_forward_hook(self._hear)
-        wrapper.update_params = self._guarded(runner, wrapper.update_params)
+        model.register_forward_hook(self._note_losses)
+        wrapper.guard = partial(self._admits, runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Keep what the forward pass may spoil."""
         self._batch = data_batch
         torch._foreach_copy_(self._kept, self._buffers)
 
-    def _hear(self, model: nn.Module, args: tuple, output: Any) -> None:
+    def _note_losses(self, model: nn.Module, args: tuple, output: Any) -> None:
         if isinstance(output, dict):  # mode='loss'
             self._losses = {name: value.detach().float() for name, value in output.items()}
 
-    def _guarded(self, runner: Runner, update_params: Callable) -> Callable:
-        wrapper = runner.optim_wrapper
-
-        def guarded(loss: Tensor, *args, **kwargs) -> None:
-            broken_ranks = all_reduce_sum((~loss.detach().isfinite()).float())[0]
-            if not broken_ranks.item():
-                self._skips = 0
-                wrapper.step_skipped = False
-                update_params(loss, *args, **kwargs)
-                return
-            torch._foreach_copy_(self._buffers, self._kept)
-            self._refuse(runner, loss)
-            # As if this batch and those accumulated before it had not been: counted, without a trace.
-            wrapper.zero_grad()
-            wrapper._inner_count += 1
-            wrapper.step_skipped = True
-
-        return guarded
+    def _admits(self, runner: Runner, loss: Tensor) -> bool:
+        broken_ranks = all_reduce_sum((~loss.detach().isfinite()).float())[0]
+        if not broken_ranks.item():
+            self._skips = 0
+            return True
+        torch._foreach_copy_(self._buffers, self._kept)
+        self._refuse(runner, loss)
+        return False
 
     def _refuse(self, runner: Runner, loss: Tensor) -> None:
         """Write the evidence; return if the run may go on, with the batch left out.
@@ -107,11 +108,9 @@ class NanGuardHook(Hook):
         gathered = all_gather_object(self._evidence(runner, loss))
         if is_main_process():
             content = {"iter": iteration, "epoch": runner.epoch + 1, "ranks": gathered}
-            temporary = report.with_suffix(".part")
-            temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
-            os.replace(temporary, report)
+            write_json(report, content)
         text = f"The loss of iteration {iteration} is not finite; its photos and loss terms are in {report}."
-        spoilt = _first_not_finite(unwrapped(runner.model))
+        spoilt = _spoilt(unwrapped(runner.model))
         if self.action == "skip" and spoilt is None and self._skips < self.max_skips:
             print_log(f"{text} The update is skipped ({self._skips} in a row).", "current", logging.WARNING)
             return
@@ -126,13 +125,14 @@ class NanGuardHook(Hook):
         barrier()  # a rank that stops early would have the launcher kill the one that writes
         if spoilt is None:
             cause = (
-                "The weights are finite, so it came about in this forward pass: look at the photos, and at "
+                "The weights are of ordinary size, so it came about in this forward pass: look at the photos, and at "
                 "optim_wrapper.dtype ('bfloat16' and 'float32' have a wider range than 'float16')."
             )
         else:
             cause = (
-                f"The weights are already not finite ({spoilt}), so an earlier update spoilt them: resume from a "
-                "checkpoint before that with a lower learning rate, a longer warm-up or optim_wrapper.clip_grad."
+                f"The weights are spoilt already ({spoilt}), so it was an earlier update: resume from a checkpoint "
+                "before that (--resume FILE) with a lower learning rate (optim_wrapper.optimizer.lr=... holds from there), "
+                "a longer warm-up or optim_wrapper.clip_grad."
             )
         raise NonFiniteLossError(f"{text} The state before it is in {checkpoint}. {cause}")
 
@@ -147,5 +147,10 @@ class NanGuardHook(Hook):
         }
 
 
-def _first_not_finite(model: nn.Module) -> str | None:
-    return next((name for name, value in model.named_parameters() if not value.isfinite().all()), None)
+def _spoilt(model: nn.Module) -> str | None:
+    """The first parameter that is not finite, or else the largest that no training leads to; None if all are well."""
+    sizes = {name: value.detach().abs().max().item() for name, value in model.named_parameters() if value.numel()}
+    name = next((n for n, size in sizes.items() if not math.isfinite(size)), max(sizes, key=sizes.get))
+    if math.isfinite(sizes[name]):
+        return f"{name} reaches {sizes[name]:.1e}" if sizes[name] > _ABSURD else None
+    return f"{name} is not finite"

@@ -1,9 +1,11 @@
 """A pretraining so small that a run of it takes a second: real runner, loop, sampler and optimiser; noise as photos."""
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.runner import Runner
+from PIL import Image
 
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.engine import allow_checkpoint_classes
@@ -155,3 +157,42 @@ def tiny(tmp_path):
 @pytest.fixture
 def iterations_per_epoch():
     return NUM_PHOTOS // BATCH
+
+
+CONFIG = """
+_base_ = [r"{repo}/configs/pretrain/_base_/default_runtime.py", r"{repo}/configs/pretrain/_base_/slotcon_r50.py"]
+model = dict(
+    backbone=dict(depth=18),
+    projector=dict(hidden_channels=32, out_channels=16),
+    predictor=dict(hidden_channels=32),
+    grouping=dict(num_prototypes=8),
+)
+auto_scale_lr = dict(base_batch_size=8, mode="scale-lr")
+optim_wrapper = dict(dtype="{dtype}")
+warmup_epochs = 1
+photos = dict(type="ImageFolder", root=r"{photos}")
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=2,
+    dataset=dict(view_size=64),
+)
+train_cfg = dict(max_epochs=5)
+default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=10), logger=dict(interval=3))
+visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
+"""
+
+
+@pytest.fixture
+def config_file(tmp_path, repo):
+    """A run of minutes made one of seconds, on photos of noise: six batches of four an epoch, two photos dropped."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for i in range(26):
+        Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(tmp_path / "photos" / f"{i}.jpg")
+
+    def write(dtype):
+        config = tmp_path / "tiny.py"
+        config.write_text(CONFIG.format(repo=repo, photos=tmp_path / "photos", dtype=dtype))
+        return config
+
+    return write

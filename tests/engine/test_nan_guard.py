@@ -1,15 +1,19 @@
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
-from slotcon_plugin.engine import NonFiniteLossError
+from slotcon_plugin.engine import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.checkpoint import numbered_checkpoints
+from slotcon_plugin.errors import UserError
 
 
 def poisoned(*forwards):
@@ -60,7 +64,7 @@ def test_the_run_stops_with_the_evidence_and_the_state_before(tiny, tmp_path):
     seen = []
     model_forward = runner.model.forward
     runner.model.forward = lambda **kw: (seen.append(kw["inputs"].sample_index.tolist()), model_forward(**kw))[1]
-    with pytest.raises(NonFiniteLossError, match=r"iteration 6 is not finite.*weights are finite") as caught:
+    with pytest.raises(NonFiniteLossError, match=r"iteration 6 is not finite.*weights are of ordinary size") as caught:
         runner.train()
     report = json.loads((tmp_path / "nonfinite_iter_6.json").read_text())
     assert (report["iter"], report["epoch"]) == (6, 2)
@@ -132,9 +136,33 @@ def test_skipping_ends_when_it_happens_too_often_in_a_row(tiny, tmp_path):
 
 def test_skipping_ends_at_once_when_the_weights_are_spoilt(tiny):
     runner = tiny(hooks=guard(action="skip"), optim_wrapper=dict(optimizer=dict(type="SGD", lr=float("inf"))))
-    with pytest.raises(NonFiniteLossError, match=r"iteration 2 .*weights are already not finite \(student\.") as caught:
+    with pytest.raises(
+        NonFiniteLossError, match=r"iteration 2 .*weights are spoilt already \(student\..* is not finite\)"
+    ) as caught:
         runner.train()
     assert "lower learning rate" in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1e10, 1e28])
+def test_weights_of_absurd_size_are_named_as_the_cause(tiny, size):
+    runner = tiny(hooks=guard(action="skip"), model=poisoned(3))
+
+    class Spoil(Hook):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            if runner.iter == 2:
+                parameters = dict(runner.model.named_parameters())
+                parameters["student.backbone.0.weight"].data[0, 0, 0, 0] = size
+
+    runner.register_hook(Spoil())
+    with pytest.raises(NonFiniteLossError, match=re.escape(f"(student.backbone.0.weight reaches {size:.1e})")):
+        runner.train()
+
+
+def test_a_wrapper_that_asks_no_guard_is_refused():
+    model = torch.nn.Linear(2, 2)
+    wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=r"needs optim_wrapper\.type='MixedPrecisionOptimWrapper'.*got OptimWrapper"):
+        NanGuardHook().before_train(SimpleNamespace(model=model, optim_wrapper=wrapper))
 
 
 @pytest.mark.parametrize(("option", "words"), [(dict(action="ignore"), "'ignore'"), (dict(max_skips=0), "got 0")])

@@ -6,35 +6,11 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes
-
-CONFIG = """
-_base_ = [r"{repo}/configs/pretrain/_base_/default_runtime.py", r"{repo}/configs/pretrain/_base_/slotcon_r50.py"]
-model = dict(
-    backbone=dict(depth=18),
-    projector=dict(hidden_channels=32, out_channels=16),
-    predictor=dict(hidden_channels=32),
-    grouping=dict(num_prototypes=8),
-)
-auto_scale_lr = dict(base_batch_size=8, mode="scale-lr")
-optim_wrapper = dict(dtype="{dtype}")
-warmup_epochs = 1
-photos = dict(type="ImageFolder", root=r"{photos}")
-train_dataloader = dict(
-    batch_size=4,
-    num_workers=2,
-    dataset=dict(view_size=64),
-)
-train_cfg = dict(max_epochs=5)
-default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=10), logger=dict(interval=3))
-visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
-"""
 
 
 def tensors(tree, prefix=""):
@@ -49,21 +25,10 @@ def tensors(tree, prefix=""):
             yield from tensors(value, f"{prefix}/{i}")
 
 
-def write_config(folder, repo, dtype):
-    """A run of minutes made one of seconds, on photos of noise: six batches of four an epoch, two photos dropped."""
-    rng = np.random.default_rng(0)
-    (folder / "photos").mkdir()
-    for i in range(26):
-        Image.fromarray(rng.integers(0, 255, (80, 96, 3), dtype=np.uint8)).save(folder / "photos" / f"{i}.jpg")
-    config = folder / "tiny.py"
-    config.write_text(CONFIG.format(repo=repo, photos=folder / "photos", dtype=dtype))
-    return config
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
-    config = write_config(tmp_path, repo, dtype)
+def test_resume_after_sigkill_is_exact(tmp_path, repo, config_file, dtype):
+    config = config_file(dtype)
 
     def command(work_dir, *more):
         return [
@@ -107,8 +72,8 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, dtype):
 
 
 @pytest.mark.slow
-def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo):
-    config = write_config(tmp_path, repo, "bfloat16")
+def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo, config_file):
+    config = config_file("bfloat16")
     options = f"--work-dir {tmp_path / 'run'} --cfg-options train_cfg.max_epochs=2".split()
     done = subprocess.run(
         ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", *options],

@@ -1,11 +1,13 @@
 """Mixed precision, the teacher's clock, checkpoints: the parts of a run, one at a time."""
 
 import os
+import stat
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
@@ -14,9 +16,11 @@ from slotcon_plugin.engine import (
     ExactResumeHook,
     MixedPrecisionOptimWrapper,
     PretrainSchedulerHook,
+    SafeCheckpointHook,
     TeacherUpdateHook,
     allow_checkpoint_classes,
 )
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 
 
 def wrapper_of(model, **kwargs):
@@ -118,3 +122,32 @@ def test_every_checkpoint_declares_its_method(tiny, tmp_path):
     declared = torch.load(tmp_path / "iter_3.pth", weights_only=True)["pretraining"]
     assert (declared["method"], declared["branch"]) == ("slotcon", "teacher")
     assert declared["backbone"] == {"type": "TinyBackbone"}
+
+
+def test_the_old_checkpoint_stays_until_the_new_one_is_written(tiny, tmp_path, monkeypatch):
+    runner = tiny()
+    runner.register_hook(SafeCheckpointHook(interval=2, by_epoch=False, max_keep_ckpts=1, save_last=False))
+    runner._hooks = [hook for hook in runner.hooks if type(hook) is not CheckpointHook]
+    save, there = runner.save_checkpoint, []
+
+    def watched(out_dir, name, *args, **kwargs):
+        there.append((name, [path.name for path in numbered_checkpoints(tmp_path)]))
+        if name == "iter_6.pth":
+            raise OSError(28, "No space left on device")
+        save(out_dir, name, *args, **kwargs)
+
+    monkeypatch.setattr(runner, "save_checkpoint", watched)
+    with pytest.raises(OSError, match="No space"):
+        runner.train()
+    assert there == [("iter_2.pth", []), ("iter_4.pth", ["iter_2.pth"]), ("iter_6.pth", ["iter_4.pth"])]
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["iter_4.pth"]
+    assert torch.load(tmp_path / "iter_4.pth", weights_only=True)["message_hub"]["runtime_info"]["keep_ckpt_ids"] == [4]
+
+
+def test_a_checkpoint_has_the_mode_of_the_umask(tiny, tmp_path):
+    former = os.umask(0o027)
+    try:
+        tiny().train()
+    finally:
+        os.umask(former)
+    assert stat.S_IMODE((tmp_path / "iter_3.pth").stat().st_mode) == 0o640

@@ -12,13 +12,14 @@ default_hooks = dict(
     param_scheduler=dict(type="PretrainSchedulerHook"),
     # `atomic`: a checkpoint appears under its name when it is complete
     checkpoint=dict(
-        type="CheckpointHook", by_epoch=False, interval=1000, max_keep_ckpts=3, backend_args=dict(backend="atomic")
+        type="SafeCheckpointHook", by_epoch=False, interval=1000, max_keep_ckpts=3, backend_args=dict(backend="atomic")
     ),
     teacher=dict(type="TeacherUpdateHook"),
     declaration=dict(type="DeclarationHook"),
     exact_resume=dict(type="ExactResumeHook"),
     slot_health=dict(type="SlotHealthHook", interval=50),
     nan_guard=dict(type="NanGuardHook"),
+    stop_on_signal=dict(type="StopOnSignalHook"),
 )
 
 env_cfg = dict(

@@ -1,0 +1,118 @@
+"""Runs that are asked to stop: by a scheduler that wants the machine, by Ctrl-C, by a launcher that has died."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from mmengine.dist import barrier, get_world_size
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from slotcon_plugin.errors import RunStoppedError
+from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
+from slotcon_plugin.registry import HOOKS
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1
+_AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent already; a person takes longer
+
+
+@HOOKS.register_module()
+class StopOnSignalHook(Hook):
+    """Finishes the step, writes a checkpoint and ends the run when it is asked to stop.
+
+    Listens to SIGTERM (preemption, time limit, a launcher that ends), SIGUSR1 (``srun --signal=USR1@90``), SIGINT
+    (Ctrl-C) and SIGHUP (the terminal is gone). One process that is asked is enough: all ranks leave after the same
+    iteration. A second Ctrl-C ends the process at once.
+
+    With several ranks the request travels with a sum that is read an iteration later, when it has long arrived: no
+    device is waited for.
+    """
+
+    priority = "LOWEST"  # after the checkpoint hook: perhaps it has written just now
+
+    def __init__(self) -> None:
+        self._asked: signal.Signals | None = None
+        self._asked_at = 0.0
+        self._pending: torch.Tensor | None = None
+        self._former: dict[signal.Signals, object] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Listen, and let the data loader's workers outlive signals that the whole process group gets."""
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python cannot
+            heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]  # nohup
+            self._former = {number: signal.signal(number, self._ask) for number in heard}
+        loader = runner.train_dataloader
+        loader.worker_init_fn = partial(_init_worker, loader.worker_init_fn)
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Stop if any rank was asked to.
+
+        Raises:
+            RunStoppedError: the checkpoint is written.
+        """
+        stop = self._asked is not None
+        if get_world_size() > 1:
+            stop = self._pending is not None and self._pending.item() > 0
+            device = next(unwrapped(runner.model).parameters()).device
+            self._pending = all_reduce_sum(torch.tensor(float(self._asked is not None), device=device))[0]
+        if not stop:
+            return
+        path = _save(runner)
+        barrier()  # a rank that leaves early would have the launcher kill the one that writes
+        self.after_train(runner)
+        name = self._asked.name if self._asked else "a signal to another process"
+        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; --resume goes on from there"
+        print_log(text, "current")
+        raise RunStoppedError(text)
+
+    def after_train(self, runner: Runner) -> None:
+        """Give the signals back."""
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former = {}
+
+    def _ask(self, number: int, frame: object) -> None:
+        if self._asked is not None and number == signal.SIGINT and time.monotonic() - self._asked_at > _AGAIN_S:
+            raise KeyboardInterrupt
+        if self._asked is None:
+            self._asked, self._asked_at = signal.Signals(number), time.monotonic()
+
+
+def end_with_parent() -> None:
+    """Be asked to stop (SIGTERM) when the process that started this one dies, even by SIGKILL; Linux only."""
+    parent = os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it has died meanwhile
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _save(runner: Runner) -> str:
+    """Write what the checkpoint hook would write now, unless it has."""
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook) and not hook.by_epoch), None)
+    name = f"iter_{runner.iter + 1}.pth"
+    if hook is None:
+        meta = {"epoch": runner.epoch, "iter": runner.iter + 1}
+        runner.save_checkpoint(runner.work_dir, name, by_epoch=False, meta=meta, backend_args={"backend": "atomic"})
+    elif os.path.basename(hook.last_ckpt or "") != name:
+        hook._save_checkpoint(runner)
+    return os.path.join(runner.work_dir, name)
+
+
+def _init_worker(former: Callable[[int], None] | None, worker_id: int) -> None:
+    """In a data loader's worker: the training process decides about signals to the group; it needs this one's data."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))  # not for ever: its parent may have meant it
+    if former:
+        former(worker_id)

@@ -1,0 +1,115 @@
+"""Asked to stop, a run finishes its step, writes a checkpoint and can go on as if nothing had been."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+from slotcon_plugin.command import STOPPED
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.engine import stop
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
+from slotcon_plugin.errors import RunStoppedError
+
+LISTENS = [dict(type="StopOnSignalHook")]
+NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
+
+
+class Kill(Hook):
+    """Sends this process a signal in the middle of an iteration (counted from 1)."""
+
+    def __init__(self, number, *iterations):
+        self.number, self.iterations = number, iterations
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if runner.iter + 1 in self.iterations:
+            os.kill(os.getpid(), self.number)
+
+
+def state(runner):
+    return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
+def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number):
+    whole = tiny(tmp_path / "whole", hooks=LISTENS, epochs=3)
+    whole.train()
+    former = signal.getsignal(number)
+    stopped = tiny(tmp_path / "run", hooks=LISTENS, epochs=3)
+    stopped.register_hook(Kill(number, 5))
+    with pytest.raises(RunStoppedError, match=rf"Stopped by {number.name} after iteration 5, .*iter_5\.pth; --resume"):
+        stopped.train()
+    assert signal.getsignal(number) is former
+    assert numbered_checkpoints(tmp_path / "run")[0].name == "iter_5.pth"
+    resumed = tiny(tmp_path / "run", hooks=LISTENS, epochs=3, resume=True)
+    resumed.train()
+    want, got = state(whole), state(resumed)
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
+    assert "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log")).count("Stopped by") == 1
+
+
+def test_what_has_just_been_saved_is_not_saved_again(tiny, tmp_path):
+    runner = tiny(hooks=LISTENS)
+    runner.register_hook(Kill(signal.SIGTERM, 3))
+    with pytest.raises(RunStoppedError):
+        runner.train()
+    assert "".join(p.read_text() for p in tmp_path.rglob("*.log")).count("Saving checkpoint") == 1
+
+
+def test_a_second_ctrl_c_ends_at_once_but_not_the_launchers_repetition(tiny, monkeypatch):
+    hook = stop.StopOnSignalHook()
+    hook._ask(signal.SIGINT, None)
+    hook._ask(signal.SIGINT, None)
+    monkeypatch.setattr(stop, "_AGAIN_S", -1.0)
+    hook._ask(signal.SIGTERM, None)
+    with pytest.raises(KeyboardInterrupt):
+        hook._ask(signal.SIGINT, None)
+
+
+def wait_for(condition, process, seconds=240):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_written(tmp_path, repo, config_file):
+    config = config_file("bfloat16")
+    command = [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    wait_for((tmp_path / "run/iter_4.pth").exists, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == STOPPED, errors
+    assert b"Traceback" not in errors
+    newest = numbered_checkpoints(tmp_path / "run")[0]
+    assert newest.name != "iter_4.pth" and load_file(newest)["meta"]["iter"] == int(newest.stem[5:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
+def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path, repo, config_file, number):
+    config = config_file("bfloat16")
+    command = ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        command, env={**os.environ, "PYTHON": sys.executable}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    wait_for((tmp_path / "run/iter_4.pth").exists, process)
+    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    assert len(children) == 2
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (STOPPED if number != signal.SIGKILL else -signal.SIGKILL), errors
+    deadline = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{child}") for child in children):
+        assert time.monotonic() < deadline, "ranks outlive their launcher"
+        time.sleep(0.1)
+    newest = numbered_checkpoints(tmp_path / "run")[0]
+    assert newest.name != "iter_4.pth"
+    assert load_file(newest)["state_dict"]["teacher_steps"] == int(newest.stem[5:])
