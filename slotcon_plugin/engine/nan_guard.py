@@ -131,7 +131,7 @@ class NanGuardHook(Hook):
         else:
             cause = (
                 f"The weights are spoilt already ({spoilt}), so it was an earlier update: resume from a checkpoint "
-                "before that (--resume FILE) with a lower learning rate (optim_wrapper.optimizer.lr=... holds from there), "
+                "before that (--resume FILE) with a lower learning rate (optim_wrapper.optimizer.lr=...), "
                 "a longer warm-up or optim_wrapper.clip_grad."
             )
         raise NonFiniteLossError(f"{text} The state before it is in {checkpoint}. {cause}")

@@ -110,9 +110,18 @@ def _save(runner: Runner) -> str:
 
 
 def _init_worker(former: Callable[[int], None] | None, worker_id: int) -> None:
-    """In a data loader's worker: the training process decides about signals to the group; it needs this one's data."""
+    """In a data loader's worker: leave signals to the whole group to the training process, which needs its batches."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(60))  # not for ever: its parent may have meant it
+    if hasattr(signal, "sigwaitinfo"):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_when_told_by, args=(os.getppid(),), daemon=True).start()
     if former:
         former(worker_id)
+
+
+def _end_when_told_by(parent: int) -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != parent:
+        pass
+    os._exit(0)
