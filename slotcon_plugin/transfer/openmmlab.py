@@ -210,6 +210,8 @@ def _build_runner(cfg: Config, processes: int) -> Runner:
         if processes > 1:
             print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
             _replace_sync_bn(cfg.model)
+    if checkpoint := cfg.default_hooks.get("checkpoint"):
+        checkpoint.setdefault("backend_args", {"backend": "atomic"})  # whole or not at all
     return Runner.from_cfg(cfg)
 
 

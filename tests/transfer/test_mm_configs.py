@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 
 from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.engine import AtomicLocalBackend
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
@@ -90,8 +92,10 @@ def test_2x_is_1x_with_every_count_doubled(longer, same, tmp_path):
 def test_a_resumed_run_keeps_the_origin_of_its_backbone(tmp_path, scenes, pretrained):
     first = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
     first.randomness = {"seed": 7}
-    openmmlab.train(first, backbone=str(pretrained(18)), data_root=str(scenes("camvid")), pretraining="mine")
+    runner = openmmlab.train(first, backbone=str(pretrained(18)), data_root=str(scenes("camvid")), pretraining="mine")
     before = read_result(tmp_path / "result.json")
+    (saver,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    assert isinstance(saver.file_backend, AtomicLocalBackend)
 
     longer = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
     longer.train_cfg.max_iters = 3
