@@ -89,7 +89,7 @@ def _read_mask(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as file:
             mode, mask = file.mode, np.asarray(file)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow calls a broken PNG a syntax error
         raise UserError(f"{path}: cannot be read as a mask: {error}") from error
     if mask.ndim != 2:
         raise UserError(f"{path}: expected a mask of class indices (8-bit grey or palette), got mode {mode!r}")

@@ -16,7 +16,7 @@ from PIL import features
 from slotcon_plugin.errors import UserError
 
 _OPTIONAL_SUFFIXES: tuple[str, ...] = ()
-if features.check("avif"):
+if "avif" in features.modules and features.check("avif"):
     _OPTIONAL_SUFFIXES += (".avif",)
 with contextlib.suppress(ImportError):  # a plugin that people who have such photos install
     import pillow_heif
@@ -92,13 +92,12 @@ def _scan(path: str, left_out: Counter[str]) -> tuple[list[str], list[str]]:
                 continue
             suffix = os.path.splitext(entry.name)[1].lower()
             try:
-                if entry.is_dir():
+                if suffix in PHOTO_SUFFIXES and entry.is_file():
+                    photos.append(entry.name)
+                elif entry.is_dir():
                     folders.append(entry.name)
                 elif suffix in PHOTO_SUFFIXES:
-                    if entry.is_file():
-                        photos.append(entry.name)
-                    else:
-                        left_out["links that lead nowhere or special files"] += 1
+                    left_out["links that lead nowhere or special files"] += 1
                 elif suffix in _OTHER_PICTURES:
                     left_out[suffix] += 1
             except OSError:  # a link to itself

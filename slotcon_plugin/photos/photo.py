@@ -164,4 +164,4 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
-    return np.array(image.convert("RGB"))  # a copy: torch wants writable memory
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: torch wants writable memory

@@ -177,6 +177,10 @@ def test_errors_name_the_file_and_what_was_expected(tmp_path, demo):
     expect(r"expected a mask of class indices .*got mode 'RGB'", lambda: open_labelled_set(colour).read(0))
     (colour / "images" / "val" / "0.jpg").write_bytes(b"no photo")
     expect(r"0\.jpg: cannot be read as a photo", lambda: open_labelled_set(colour).read(0))
+    broken = small_folder(tmp_path / "e", [np.zeros((4, 6))])
+    mask = broken / "annotations" / "val" / "0.png"
+    mask.write_bytes(mask.read_bytes().replace(b"IDAT", b"I\0AT"))  # Pillow's SyntaxError
+    expect(r"0\.png: cannot be read as a mask", lambda: open_labelled_set(broken).read(0))
     empty = small_folder(tmp_path / "d", [np.full((4, 6), 255)], classes=None)
     expect("every pixel of every mask is 255", lambda: open_labelled_set(empty))
     expect("trainval.txt: no such list", lambda: open_labelled_set(demo("voc"), "trainval"))
