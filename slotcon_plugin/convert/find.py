@@ -142,10 +142,13 @@ def choose(
 def _same(one: Candidate, other: Candidate) -> bool:
     shared = one.weights.keys() & other.weights.keys()
     return all(
-        one.weights[name].shape == other.weights[name].shape and torch.equal(one.weights[name], other.weights[name])
-        for name in shared
-        if not name.endswith("num_batches_tracked")
+        _equal(one.weights[name], other.weights[name]) for name in shared if not name.endswith("num_batches_tracked")
     )
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    comparable = not (one.is_meta or other.is_meta) and one.layout == other.layout == torch.strided
+    return comparable and one.dtype == other.dtype and one.dtype in _FLOATS and torch.equal(one, other)
 
 
 def fit(

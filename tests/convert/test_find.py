@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from slotcon_plugin.convert import ConversionError, read_checkpoint
-from slotcon_plugin.convert.find import find_backbone
+from slotcon_plugin.convert.find import choose, find_backbone, find_candidates
 from slotcon_plugin.convert.tensors import tensors_of
 
 from .conftest import random_resnet
@@ -160,3 +160,10 @@ def test_any_architecture_is_found_by_its_names_and_shapes(name):
         find_backbone(tensors | {f"model.module.teacher.{last}": torch.zeros(1)}, expected, "x", "teacher")
     with pytest.raises(ConversionError, match="no key ends with"):
         find_backbone(tensors, random_resnet(18, 1).state_dict(), "x")
+
+
+@pytest.mark.parametrize("strange", [lambda w: w.to("meta"), lambda w: w.to_sparse(), lambda w: w.to(torch.int8)])
+def test_strange_tensors_in_several_backbones_are_no_traceback(strange, nets):
+    state = {name: strange(value) for prefix in ("a.", "b.") for name, value in under(prefix, nets[0]).items()}
+    with pytest.raises(ConversionError, match="several backbones"):
+        choose(find_candidates(state, "layer1.0.conv1.weight"), "x")
