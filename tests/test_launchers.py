@@ -91,3 +91,16 @@ def test_slurm_train_asks_for_whole_nodes(checkout):
     assert words[words.index("--time") + 1] == "1"
     odd = run("slurm_train.sh", "gpu", "job", "config.py", cwd=checkout, PATH=path, GPUS="12", GPUS_PER_NODE="8")
     assert "GPUS=12 must be a multiple of GPUS_PER_NODE=8" in odd.stderr
+
+
+@pytest.mark.parametrize(("status", "job", "requeued"), [(75, "17", True), (75, "", False), (1, "17", False)])
+def test_slurm_train_has_a_stopped_job_requeued(checkout, status, job, requeued):
+    fake = checkout / "bin"
+    fake.mkdir()
+    for name, body in (("srun", f"exit {status}"), ("scontrol", 'echo "scontrol $*"')):
+        (fake / name).write_text(f"#!/bin/sh\n{body}\n")
+        (fake / name).chmod(0o755)
+    path = f"{fake}:{os.environ['PATH']}"
+    done = run("slurm_train.sh", "gpu", "job", "config.py", cwd=checkout, PATH=path, SLURM_JOB_ID=job)
+    assert done.returncode == status
+    assert ("scontrol requeue 17" in done.stdout) == requeued

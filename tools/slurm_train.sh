@@ -13,6 +13,9 @@ usage: tools/slurm_train.sh PARTITION JOB_NAME CONFIG [arguments of tools/train.
   CPUS_PER_TASK  default 5
   SRUN_ARGS      further arguments of srun, for instance "--time 3-0 --account mine"
   PORT           of the master process (default 29500)
+
+Asked to stop (SIGTERM, SIGUSR1: preemption, scancel, the time limit), it writes a checkpoint and leaves with status 75.
+Inside a batch job (sbatch --requeue --signal=USR1@120) it then has the job requeued, which resumes by itself.
 TEXT
 }
 
@@ -40,6 +43,11 @@ export MASTER_PORT="${PORT:-29500}"
 export PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}"
 # SRUN_ARGS is a list of words: it is split on purpose.
 # shellcheck disable=SC2086
-exec srun --partition="$PARTITION" --job-name="$JOB_NAME" --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \
+status=0
+srun --partition="$PARTITION" --job-name="$JOB_NAME" --gres="gpu:$GPUS_PER_NODE" --ntasks="$GPUS" \
     --ntasks-per-node="$GPUS_PER_NODE" --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
-    bash "$TOOLS/python.sh" -u "$TOOLS/train.py" "$CONFIG" --launcher slurm "$@"
+    bash "$TOOLS/python.sh" -u "$TOOLS/train.py" "$CONFIG" --launcher slurm "$@" || status=$?
+if [ "$status" = 75 ] && [ -n "${SLURM_JOB_ID:-}" ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$status"
