@@ -179,7 +179,11 @@ def test_errors_name_the_file_and_what_was_expected(tmp_path, demo):
     expect(r"0\.jpg: cannot be read as a photo", lambda: open_labelled_set(colour).read(0))
     broken = small_folder(tmp_path / "e", [np.zeros((4, 6))])
     mask = broken / "annotations" / "val" / "0.png"
-    mask.write_bytes(mask.read_bytes().replace(b"IDAT", b"I\0AT"))  # Pillow's SyntaxError
+    content = mask.read_bytes()
+    at = (
+        content.index(b"IDAT") - 1
+    )  # the last byte of the chunk's length: Pillow finds the next one in the middle of it
+    mask.write_bytes(content[:at] + b"\3" + content[at + 1 :])
     expect(r"0\.png: cannot be read as a mask", lambda: open_labelled_set(broken).read(0))
     empty = small_folder(tmp_path / "d", [np.full((4, 6), 255)], classes=None)
     expect("every pixel of every mask is 255", lambda: open_labelled_set(empty))

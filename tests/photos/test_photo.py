@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps, features
+from PIL import Image, ImageFile, ImageOps, features
 
 from slotcon_plugin.photos.photo import EXIF_ORIENTATION, Orientation, Photo, PhotoError
 
@@ -140,7 +140,7 @@ def test_no_memory_is_the_photos_fault(format, monkeypatch):
 
     photo = Photo(encode(Image.fromarray(smooth()), format))
     monkeypatch.setattr("simplejpeg.decode_jpeg", fail)
-    monkeypatch.setattr(Image.Image, "convert", fail)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", fail)
     with pytest.raises(PhotoError, match="cannot be decoded: MemoryError"):
         photo.decode()
 
