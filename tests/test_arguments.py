@@ -1,0 +1,58 @@
+"""Arguments that several tools share."""
+
+import pytest
+
+from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
+
+
+def options(*pairs: str) -> dict:
+    parser = tool_parser("")
+    add_cfg_options(parser)
+    return parser.parse_args(["--cfg-options", *pairs]).cfg_options
+
+
+def test_values_are_what_they_look_like():
+    assert options("a=1", "b=0.5", "c=True", "d=None", "e=x", "f=[1,2]", "g=(1,'x')", "h=1,2", "+i=1e-3") == {
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": None,
+        "e": "x",
+        "f": [1, 2],
+        "g": (1, "x"),
+        "h": [1, 2],
+        "+i": 1e-3,
+    }
+
+
+def test_a_path_with_blanks_and_equals_signs_stays_as_it_is():
+    assert options("data_root=/my photos/a=b", "b='/x y'") == {"data_root": "/my photos/a=b", "b": "/x y"}
+
+
+def test_nothing_given_leaves_the_default_alone():
+    parser = tool_parser("")
+    add_cfg_options(parser)
+    assert options("a=1") == {"a": 1}
+    assert parser.parse_args([]).cfg_options == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "message"),
+    [
+        ("cuda", 0, "there is no cuda: PyTorch finds no GPU or no driver for it"),
+        ("cuda:2", 2, "there is no cuda:2: the GPUs here are cuda:0 to cuda:1"),
+        ("gpu", 2, "expected cpu, cuda or cuda:NUMBER, got 'gpu'"),
+        ("cuda:1", 2, None),
+        ("cpu", 0, None),
+    ],
+)
+def test_devices_that_are_not_there(name, gpus, message, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    parser = tool_parser("")
+    add_device(parser)
+    if message is None:
+        assert parser.parse_args(["--device", name]).device == name
+        return
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(["--device", name])
+    assert end.value.code == 2 and message in capsys.readouterr().err
