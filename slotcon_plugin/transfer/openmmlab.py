@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
-from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
+from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.hooks import unwrapped
@@ -64,6 +64,7 @@ def train(
         UserError: missing data, class counts that disagree, a batch that cannot be made, another run's work dir,
             weights that do not fit the config, or nothing to resume from and no backbone.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
+        RunStoppedError: the run was asked to stop and has left a checkpoint.
     """
     recipe = _prepare(cfg, data_root)
     backbone = backbone or _take_named_backbone(cfg.model)
@@ -93,6 +94,7 @@ def train(
     seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
     runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
     runner.register_hook(RunStampHook(claim.run))
+    runner.register_hook(StopOnSignalHook())
     runner.train()
     return runner
 
@@ -210,8 +212,9 @@ def _build_runner(cfg: Config, processes: int) -> Runner:
         if processes > 1:
             print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
             _replace_sync_bn(cfg.model)
-    if checkpoint := cfg.default_hooks.get("checkpoint"):
-        checkpoint.setdefault("backend_args", {"backend": "atomic"})  # whole or not at all
+    checkpoint = cfg.default_hooks.get("checkpoint")
+    if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
+        checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
     return Runner.from_cfg(cfg)
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 
 from slotcon_plugin.convert import read_checkpoint
-from slotcon_plugin.engine import AtomicLocalBackend
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.engine import AtomicLocalBackend, SafeCheckpointHook
+from slotcon_plugin.errors import RunStoppedError, UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
+from slotcon_plugin.transfer.mm_hooks import TransferRun
 
 from .shrink import shrink
 
@@ -89,19 +91,26 @@ def test_2x_is_1x_with_every_count_doubled(longer, same, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_resumed_run_keeps_the_origin_of_its_backbone(tmp_path, scenes, pretrained):
+def test_a_resumed_run_keeps_the_origin_of_its_backbone(tmp_path, scenes, pretrained, monkeypatch):
     first = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
     first.randomness = {"seed": 7}
     runner = openmmlab.train(first, backbone=str(pretrained(18)), data_root=str(scenes("camvid")), pretraining="mine")
     before = read_result(tmp_path / "result.json")
-    (saver,) = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    (saver,) = (hook for hook in runner.hooks if isinstance(hook, SafeCheckpointHook))
     assert isinstance(saver.file_backend, AtomicLocalBackend)
 
-    longer = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
-    longer.train_cfg.max_iters = 3
-    runner = openmmlab.train(longer, data_root=str(scenes("camvid")), resume=True)
+    def longer() -> Config:
+        cfg = shrink(load("mmseg/fcn_r18_camvid", tmp_path))
+        cfg.train_cfg.max_iters = 4
+        return cfg
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TransferRun, "after_train_iter", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(RunStoppedError, match=r"SIGTERM after iteration 3, .*--resume"):
+            openmmlab.train(longer(), data_root=str(scenes("camvid")), resume=True)
+    runner = openmmlab.train(longer(), data_root=str(scenes("camvid")), resume=True)
     after = read_result(tmp_path / "result.json")
-    assert runner.iter == after["iterations"] == 3
+    assert runner.iter == after["iterations"] == 4
     for field in ("pretraining", "backbone_sha256", "seed"):
         assert after[field] == before[field]
     assert (after["pretraining"], after["seed"]) == ("mine", 7)
