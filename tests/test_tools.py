@@ -178,6 +178,15 @@ def test_values_that_cannot_work_are_a_sentence(changes, message, folder, tmp_pa
     assert message in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_a_run_shorter_than_its_warm_up_without_a_hook(folder, tmp_path):
+    command = [sys.executable, "tools/train.py", *small_run(folder, tmp_path, warmup_epochs="5")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "CosineAnnealingLR would begin after epoch 5, when the run of 1 is over" in done.stdout + done.stderr
+    assert not list((tmp_path / "run").glob("*/vis_data/vis_image/*"))  # default_hooks.pictures=None
+
+
 PLANTED_LOSS = """
 from slotcon_plugin.models import SlotCon
 asked, loss = [], SlotCon.loss
