@@ -41,10 +41,13 @@ def save(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> 
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 
+        path.touch()
+        mode = path.stat().st_mode  # the umask's; safetensors makes its files private
         try:
             save_file(dict(tensors), path, metadata={META_KEY: json.dumps(meta)})
         except SafetensorError as error:  # a full disk, a read-only folder
             raise OSError(str(error)) from error
+        path.chmod(mode)
     else:
         save_torch(tensors, meta, path)
 
