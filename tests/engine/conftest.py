@@ -92,7 +92,7 @@ class PoisonedSlotCon(SlotCon):
         return losses
 
 
-def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, batch=BATCH, names=None):
+def make_tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, batch=BATCH, names=None):
     return Config(
         dict(
             default_scope="slotcon_plugin",
@@ -136,12 +136,18 @@ def tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, ba
 
 
 @pytest.fixture
+def tiny_config():
+    """The config of a tiny run, see :func:`make_tiny_config`."""
+    return make_tiny_config
+
+
+@pytest.fixture
 def tiny(tmp_path):
     """Build a tiny run; ``resume=True`` continues from its newest checkpoint."""
     allow_checkpoint_classes()
 
     def build(work_dir=None, resume=False, **kwargs):
-        cfg = tiny_config(work_dir or tmp_path, **kwargs)
+        cfg = make_tiny_config(work_dir or tmp_path, **kwargs)
         if resume:
             cfg.resume, cfg.load_from = True, str(numbered_checkpoints(cfg.work_dir)[0])
         cfg.experiment_name += f"-{len(build.runners)}"

@@ -180,7 +180,7 @@ spec = importlib.util.spec_from_file_location("tiny", sys.argv[1])
 tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)
 torch.set_num_threads(1)
-cfg = tiny.tiny_config(
+cfg = tiny.make_tiny_config(
     sys.argv[2],
     hooks=[dict(type="NanGuardHook", action="skip")],
     model=dict(type="PoisonedSlotCon"),
