@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
@@ -31,7 +32,8 @@ def allow_checkpoint_classes() -> None:
     HistoryBuffer()  # the first one made in a process is what tells the class its methods
     # A history buffer is stored with its methods, as getattr(HistoryBuffer, 'mean'); nothing else may be asked for.
     histories = {"mmengine.logging.history_buffer.HistoryBuffer": HistoryBuffer, "builtins.getattr": _history_method}
-    allowed = SAFE_GLOBALS | histories
+    # Plain arrays: what is loaded here is saved again by a resumed run, under the name of its class.
+    allowed = SAFE_GLOBALS | histories | {"numpy.ndarray": np.ndarray}
     torch.serialization.add_safe_globals([(value, name) for name, value in allowed.items()])
 
 

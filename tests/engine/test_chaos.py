@@ -46,12 +46,18 @@ def start(tiny_config):
             runner = Runner.from_cfg(cfg)
             runner.register_hook(RunStampHook(claim.run))
             runner.train()
-            os._exit(0)
         except BaseException:
-            (work_dir / "traceback").write_text(traceback.format_exc())
+            work_dir.with_suffix(".traceback").write_text(traceback.format_exc())
             os._exit(1)
+        finally:
+            os._exit(0)
 
     return fork
+
+
+def told(work_dir):
+    path = work_dir.with_suffix(".traceback")
+    return path.read_text() if path.exists() else "ended before it was killed: give it more epochs"
 
 
 def ended(pid):
@@ -73,10 +79,10 @@ def test_twenty_kills_change_nothing(tmp_path, start, method):
     begun = time.monotonic()
     pid = start(whole, method)
     while not numbered_checkpoints(whole):
-        assert not ended(pid), (whole / "traceback").read_text()
+        assert not ended(pid), told(whole)
         time.sleep(0.01)
     to_first = time.monotonic() - begun
-    assert os.waitpid(pid, 0)[1] == 0, (whole / "traceback").read_text()
+    assert os.waitpid(pid, 0)[1] == 0, told(whole)
 
     draw = random.Random(0)
     for _ in range(KILLS):
@@ -86,12 +92,12 @@ def test_twenty_kills_change_nothing(tmp_path, start, method):
             time.sleep(to_first * draw.uniform(0, 0.5))
         else:  # when it has written a checkpoint, or begins the next one
             while numbered_checkpoints(killed)[:1] == before:
-                assert not ended(pid), (killed / "traceback").read_text()
+                assert not ended(pid), told(killed)
                 time.sleep(0.001)
             time.sleep(draw.uniform(0, 0.03))
         os.kill(pid, signal.SIGKILL)
-        assert os.waitpid(pid, 0)[1] == signal.SIGKILL, "ended before it was killed: give it more epochs"
-    assert os.waitpid(start(killed, method), 0)[1] == 0, (killed / "traceback").read_text()
+        assert os.waitpid(pid, 0)[1] == signal.SIGKILL, told(killed)
+    assert os.waitpid(start(killed, method), 0)[1] == 0, told(killed)
 
     want, got = final_state(whole), final_state(killed)
     assert want.keys() == got.keys() and len(want) > 20

@@ -107,6 +107,9 @@ def test_mmengine_checkpoints_load_without_running_code(tmp_path):
     torch.save({"message_hub": {"log_scalars": {"loss": buffer}, "x": np.float64(3.0)}}, tmp_path / "iter_1.pth")
     loaded = torch.load(tmp_path / "iter_1.pth", weights_only=True)
     assert loaded["message_hub"]["log_scalars"]["loss"].mean() == 1.5
+    torch.save(loaded, tmp_path / "iter_2.pth")  # as a resumed run does
+    again = torch.load(tmp_path / "iter_2.pth", weights_only=True)
+    assert type(again["message_hub"]["log_scalars"]["loss"].data[0]) is np.ndarray
 
 
 def test_a_checkpoint_of_another_model_stops_the_run():
