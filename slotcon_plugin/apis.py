@@ -22,7 +22,9 @@ from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.stop import end_with_parent
 from slotcon_plugin.errors import ConversionError, RunFailedError, UserError
+from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import MODELS
 
 
@@ -84,16 +86,24 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     """
     resolve(cfg)
     check_arguments(cfg)
-    identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed")}
+    init = cfg.get("init")
+    started_from = (init.get("file") if isinstance(init, dict) else init) or "random weights"
+    identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": started_from}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
     fit_batch(cfg, start_processes(cfg), batch_mode)
     claim = shared(claim)
+    initial = None
     if claim.checkpoint:
         cfg.resume, cfg.load_from = True, str(claim.checkpoint)
+    elif init:
+        initial = read_initial_weights(init, cfg.model.backbone)
+        initial.set_input(cfg)
     runner = Runner.from_cfg(cfg)
+    if initial:
+        initial.put_into(unwrapped(runner.model))
     runner.register_hook(RunStampHook(claim.run))
     try:
         runner.train()
@@ -127,7 +137,8 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         state = load_file(checkpoint)
     except ConversionError as error:
         raise UserError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
-    state = state.get("state_dict", state)
-    require_fit(state, model, str(checkpoint))
-    model.load_state_dict(state)
+    weights = state.get("state_dict", state)
+    require_fit(weights, model, str(checkpoint))
+    model.load_state_dict(weights)
+    model.recall(state)
     return model.to(device).eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ PART_PREFIX = ".part-"
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file under a temporary name beside it; when the block ends without an error it takes its name.
+    """Write a file, or a folder of files, under a temporary name; it takes its own when the block ends well.
 
     The temporary name keeps the suffix, which some writers go by. The content is flushed to the disk before the
     renaming, so that after a power cut the name holds the old file or the new one. Folders on the way are made.
@@ -31,14 +32,20 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PART_PREFIX}{os.getpid()}-{path.name}")
+    partial, former = (path.with_name(f"{PART_PREFIX}{os.getpid()}-{mark}{path.name}") for mark in ("", "former-"))
     try:
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        for written in partial.rglob("*") if partial.is_dir() else [partial]:
+            with written.open("rb+") as file:
+                os.fsync(file.fileno())
+        if partial.is_dir() and path.is_dir():  # a folder takes no other's place
+            os.replace(path, former)
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        for left in (partial, former):
+            if left.is_dir():
+                shutil.rmtree(left)
+            left.unlink(missing_ok=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

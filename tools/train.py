@@ -5,6 +5,7 @@
     python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine \\
         --cfg-options train_cfg.max_epochs=100
     python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine --resume
+    python tools/train.py configs/pretrain/slotcon_small.py --photos /data/photos --init resnet18.pth
 
 Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
 tools/convert_to_mmdet.py reads is converted and proved on the way, without one training starts from random weights:
@@ -49,6 +50,15 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="photos of your own in place of the config's: a folder, nested or flat, or a text file with a path a line",
     )
+    parser.add_argument(
+        "--init",
+        metavar="CKPT",
+        help="pretraining: weights that student and teacher start from: any file that the converters read, or "
+        "'timm' or 'torchvision' for that library's published weights, which its loader may download",
+    )
+    parser.add_argument(
+        "--init-title", metavar="TITLE", help="what to call these weights in tables, for example ImageNet"
+    )
     add_batch_mode(parser)
     add_launcher(parser)
     transfer = parser.add_argument_group("transfer configs only")
@@ -71,6 +81,8 @@ def main() -> None:
     if openmmlab.is_transfer_config(cfg):
         if args.photos:
             raise UserError(f"--photos is for pretraining; {args.config} takes its data set from --data-root")
+        if args.init or args.init_title:
+            raise UserError(f"--init is for pretraining; {args.config} starts from --backbone")
         data_root = options.pop("data_root", None)
         apply_options(cfg, options)
         openmmlab.train(
@@ -93,6 +105,10 @@ def main() -> None:
     apply_options(cfg, options)
     if args.photos:
         use_photos(cfg, args.photos)
+    if args.init:
+        cfg.init = dict(file=args.init, title=args.init_title)
+    elif args.init_title:
+        raise UserError("--init-title names the weights of --init, which is not there")
     pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
 
 

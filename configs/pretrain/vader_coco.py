@@ -1,7 +1,6 @@
 """VADeR on COCO train2017, 800 epochs: as many as SlotCon's recipe for these photos, so that the two compare.
 
-    python tools/train.py configs/pretrain/vader_coco.py \\
-        --cfg-options model.backbone_checkpoint=moco_v2_200ep_pretrain.pth.tar
+    python tools/train.py configs/pretrain/vader_coco.py --init moco_v2_200ep_pretrain.pth.tar
 
 An epoch of 118,287 photos is longer than the queue (2,048 photos x 32 pixels).
 """

@@ -1,7 +1,6 @@
 """VADeR on ImageNet-1K, 200 epochs (unread in the paper; MoCo's schedule).
 
-    python tools/train.py configs/pretrain/vader_imagenet.py \\
-        --cfg-options model.backbone_checkpoint=moco_v2_200ep_pretrain.pth.tar
+    python tools/train.py configs/pretrain/vader_imagenet.py --init moco_v2_200ep_pretrain.pth.tar
 
 The encoder starts from any checkpoint that the converters read; without the option, from random weights.
 """

@@ -1,58 +1,46 @@
-"""The form that every checkpoint passes through: a plain ResNet under torchvision's names, in float32."""
+"""The form that every checkpoint passes through: a network of torchvision or timm under its own names, in float32."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.find import Candidate, fit
+from slotcon_plugin.convert.find import Candidate, as_plain, fit
+from slotcon_plugin.convert.network import Network, fit_position_embedding, inside
 from slotcon_plugin.errors import ConversionError
-from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
+from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES
 
 
 @dataclass(frozen=True)
 class CanonicalBackbone:
-    """A ResNet's weights and what is known about them.
+    """A backbone's weights and what is known about them.
 
     Attributes:
-        state_dict: torchvision's names without the classifier, complete, float32 (counters int64).
-        depth: 18, 34, 50, 101 or 152.
+        state_dict: the library's names without the classifier, complete, float32 (counters int64); of timm's networks
+            also what lies behind the last map, if the file has all of it.
+        network: what they are the weights of.
         meta: provenance and input convention, see :mod:`slotcon_plugin.convert.metadata`.
         fpn: a feature pyramid's ``lateral.{0..3}.{weight,bias}`` (1x1) and ``output.{0..3}.{weight,bias}`` (3x3),
             level 0 = stride 4; None where the checkpoint has none.
     """
 
     state_dict: dict[str, Tensor]
-    depth: int
+    network: Network
     meta: dict[str, Any] = field(default_factory=dict)
     fpn: dict[str, Tensor] | None = None
 
 
-class CanonicalResNet(nn.Module):
-    """torchvision's ResNet whose forward returns the four stage maps; the yardstick of every proof."""
-
-    def __init__(self, depth: int) -> None:
-        super().__init__()
-        from torchvision.models import resnet
-
-        self.net = resnet.ResNet(*resnet_blocks(depth))
-        self.net.fc = nn.Identity()
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> maps at strides 4, 8, 16, 32."""
-        return stage_maps(self.net, images)
-
-
-def build_canonical(canonical: CanonicalBackbone) -> CanonicalResNet:
-    """A torchvision ResNet holding these weights, in evaluation mode; its forward returns the four stage maps."""
-    with torch.device("meta"):  # no time spent on weights that are replaced at once
-        model = CanonicalResNet(canonical.depth)
-    model.net.load_state_dict(canonical.state_dict, strict=True, assign=True)
+def build_canonical(canonical: CanonicalBackbone) -> nn.Module:
+    """The network holding these weights, in evaluation mode; its forward returns the stage maps."""
+    model = canonical.network.build()
+    missing, _ = inside(model).load_state_dict(canonical.state_dict, strict=False)
+    if lost := set(missing) - canonical.network.behind.keys():
+        raise RuntimeError(f"{canonical.network} got no weight for {sorted(lost)[0]}")
     return model.eval()
 
 
@@ -62,7 +50,7 @@ def build_canonical_fpn(fpn: Mapping[str, Tensor]) -> nn.Module:
 
     from slotcon_plugin.convert.names import TORCHVISION_FPN
 
-    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(4)]
+    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(len(fpn) // 4)]
     module = FeaturePyramidNetwork(channels, fpn["lateral.0.weight"].shape[0])
     module.load_state_dict({TORCHVISION_FPN.to_target(k).removeprefix("fpn."): v for k, v in fpn.items()})
     return module.eval()
@@ -80,30 +68,45 @@ def backbone_sha256(state_dict: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def canonicalise(candidate: Candidate, where: str) -> tuple[dict[str, Tensor], int, list[str]]:
-    """The complete ResNet out of weights below some prefix.
+def canonicalise(
+    candidate: Candidate, where: str, network: Network | None = None
+) -> tuple[dict[str, Tensor], Network, list[str]]:
+    """The complete network out of weights below some prefix.
+
+    Args:
+        candidate: where they lie.
+        where: the file and branch, for messages.
+        network: which one is wanted; None = a plain ResNet, whose depth is read from the names.
 
     Returns:
-        State dict under torchvision's names (in their order, float32, counters int64), depth, and the modules beside
-        it (``fc``, heads, queues) that were left over.
+        State dict (in the library's order, float32, counters int64), the network, and the modules beside it (``fc``,
+        heads, queues) that were left over.
 
     Raises:
-        ConversionError: not a plain ResNet of a known depth; the first offending key is named.
+        ConversionError: another network; the first offending key is named.
     """
-    depth = _find_depth(candidate.weights, where)
-    with torch.device("meta"):
-        expected = CanonicalResNet(depth).net.state_dict()
-    complete, left_over = fit(candidate, expected, where, f"a plain ResNet-{depth}")
-    return complete, depth, left_over
+    if network is None:
+        network = Network(f"resnet{_find_depth(candidate.weights, where)}")
+    if network.library == "timm":
+        candidate = replace(candidate, weights=fit_position_embedding(candidate.weights, network))
+    what = f"a plain {network}" if network.library == "torchvision" else str(network)
+    complete, left_over = fit(candidate, network.shapes, where, what)
+    behind = {
+        name: as_plain(candidate.weights[name], like.dtype, f"{where}: {name}")
+        for name, like in network.behind.items()
+        if name in candidate.weights and candidate.weights[name].shape == like.shape
+    }
+    if behind.keys() == network.behind.keys():
+        complete |= behind
+        left_over = sorted({name.partition(".")[0] for name in candidate.weights if name not in complete})
+    return complete, network, left_over
 
 
-def fpn_shapes(weights: Mapping[str, Tensor], width: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a feature pyramid on the stage maps of a ResNet."""
+def fpn_shapes(channels: Sequence[int], width: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a feature pyramid on stage maps of so many channels."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for level, stage in enumerate(STAGES):
-        last = "conv3" if f"{stage}.0.conv3.weight" in weights else "conv2"
-        channels = len(weights[f"{stage}.0.{last}.weight"])
-        shapes |= {f"lateral.{level}.weight": (width, channels, 1, 1), f"lateral.{level}.bias": (width,)}
+    for level, count in enumerate(channels):
+        shapes |= {f"lateral.{level}.weight": (width, count, 1, 1), f"lateral.{level}.bias": (width,)}
         shapes |= {f"output.{level}.weight": (width, width, 3, 3), f"output.{level}.bias": (width,)}
     return shapes
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from slotcon_plugin.convert.convert import convert
 from slotcon_plugin.convert.metadata import UNKNOWN
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.sources import SOURCES, known_kinds
 
 
@@ -21,6 +22,11 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
         "--which",
         choices=("teacher", "student"),
         help="branch to take (default: what the method's authors transfer; the teacher for SlotCon)",
+    )
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        help="timm's name of what CKPT holds (convnext_tiny), if it is no plain ResNet and not this project's",
     )
     parser.add_argument("--prefix", help="what stands before the backbone's keys, if CKPT holds several backbones")
     parser.add_argument(
@@ -40,7 +46,7 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
         )
     parser.add_argument("--no-fpn", action="store_true", help="leave out a feature pyramid (timm takes none)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    if target != "torchvision":
+    if target not in ("torchvision", "timm"):
         parser.add_argument(
             "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"
         )
@@ -56,6 +62,7 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
         overwrite=args.force,
         fpn=not args.no_fpn,
         prefix=args.prefix,
+        network=args.network,
         declared={"colour_order": args.colour_order, "mean": args.mean, "std": args.std},
     )
     print(summary(args.out, meta))
@@ -73,11 +80,11 @@ def summary(out: str, meta: dict) -> str:
     trained = "unknown: see --kind, --colour-order, --mean, --std"
     if meta["colour_order"] != UNKNOWN:
         trained = f"{meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255)"
-    if meta["stride_in_1x1"] != UNKNOWN:
+    if meta.get("stride_in_1x1", UNKNOWN) != UNKNOWN:
         trained += f", stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
     return (
         f"read    {meta['source_file']}: kind {meta['kind']} ({meta['recognised']}), {meta['branch']} below "
-        f"{meta['prefix'] or 'no prefix'}, ResNet-{meta['depth']}{' with FPN' if meta['fpn'] else ''}\n"
+        f"{meta['prefix'] or 'no prefix'}, {Network(**meta['network'])}{' with FPN' if meta['fpn'] else ''}\n"
         f"sha256  {meta['source_sha256']}\n"
         f"{left_out}"
         f"proved  {proved}\n"

@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import slotcon_plugin
+from slotcon_plugin.convert.network import network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
@@ -30,6 +31,7 @@ def convert(
     fpn: bool = True,
     prefix: str | None = None,
     declared: Mapping[str, Any] | None = None,
+    network: str | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint's backbone for another framework, having proved that it arrives intact.
 
@@ -37,6 +39,7 @@ def convert(
         src: a checkpoint of any known kind.
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
+        network: name of timm's network that ``src`` holds; None = what this project's file declares, else a ResNet.
         which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
         fpn: whether a feature pyramid goes with the backbone. Plain loaders (timm's ``checkpoint_path``) take no
             file with one.
@@ -57,12 +60,17 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     check_out(out, src, overwrite)
-    canonical = read_checkpoint(src, which, kind, prefix, declared)
+    canonical = read_checkpoint(src, which, kind, prefix, declared, network_by_name(network) if network else None)
     misfit = _misfit(canonical.fpn, row, config) if fpn else "not asked for"
+    if row.fpn_names is None:
+        misfit = f"{target} takes none"
     if canonical.fpn and misfit:
         meta = {**canonical.meta, "fpn": False, "fpn_left_out": misfit}
         canonical = replace(canonical, fpn=None, meta=meta)
-    tensors = {row.names.to_target(name): value for name, value in canonical.state_dict.items()}
+    library = canonical.network.library
+    if library not in row.names:
+        raise ConversionError(f"{target} has no {canonical.network}: tools/convert_to_timm.py writes timm's networks")
+    tensors = {row.names[library].to_target(name): value for name, value in canonical.state_dict.items()}
     for name, value in (canonical.fpn or {}).items():
         tensors[row.fpn_names.to_target(name)] = value
     proof = prove(canonical, tensors, row, config)
@@ -102,7 +110,7 @@ def check_out(out: Path, src: str | Path, overwrite: bool) -> None:
             return
         if os.path.exists(src) and out.exists() and out.samefile(src):
             raise ConversionError(f"OUT {out} is the checkpoint that is to be read: give another name")
-        if out.is_symlink() or not out.is_file():
+        if out.is_symlink() or not (out.is_file() or (out / "config.json").is_file()):  # a folder of timm's
             raise ConversionError(f"OUT {out} is a link, a folder or a device: give the name of a file")
     except OSError as error:
         raise ConversionError(f"cannot write {out}: {error}") from error

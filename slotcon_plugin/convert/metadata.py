@@ -7,14 +7,16 @@ source_file        name of the checkpoint that was converted
 source_sha256      of its bytes
 kind, recognised   row of :data:`slotcon_plugin.convert.sources.SOURCES`, and why it is that one
 method             what to call the pretraining in tables: ``slotcon``, ``moco``, ... or ``unknown``
+title, init        the same in words, and what that run started from, if the file says so
 branch, prefix     ``student``, ``teacher`` or ``backbone``; what stood before the names in the file
 left_over          modules beside the backbone that were not taken (heads, queues, ...)
-depth, fpn         ResNet depth; whether a feature pyramid is in the file too
+network            ``name``, ``library`` (``torchvision``: a plain ResNet; ``timm``) and ``options``
+fpn                whether a feature pyramid is in the file too
 fpn_left_out       why the checkpoint's pyramid is not, if it has one
 colour_order       ``RGB`` or ``BGR``; this and the next four are ``unknown`` where the file and the user are silent
 mean, std          of each channel in that order, for pixels in 0..255
-stem               ``7x7``: one 7x7 convolution of stride 2 and a 3x3 max pooling
-stride_in_1x1      where a bottleneck has its stride: False = in the 3x3 convolution (torchvision's style)
+stem               of ResNets, ``7x7``: one 7x7 convolution of stride 2 and a 3x3 max pooling
+stride_in_1x1      of ResNets: where a bottleneck has its stride: False = in the 3x3 convolution (torchvision's style)
 backbone_sha256    of names and values, the same whatever the target format
 target             format written
 proof              ``method``, framework with version, largest relative error of each stage's map
@@ -36,15 +38,6 @@ from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 META_KEY = "slotcon_plugin"
-
-PRETRAINING_KEY = "pretraining"
-"""Key of a pretraining checkpoint under which the pretrainer declares itself.
-
-A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred (``'teacher'``),
-``groups`` and ``embeds_pixels`` (what the method can do), the input convention ``colour_order``, ``mean``, ``std`` (as
-above; not there if the data preprocessor does not say), ``backbone`` (its config) and ``init`` (what the run started
-from, or None).
-"""
 
 IMAGENET_INPUT = {
     "colour_order": "RGB",

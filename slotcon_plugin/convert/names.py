@@ -86,6 +86,10 @@ TORCHVISION = KeyMap(
 )
 """torchvision's ResNet; timm's and OpenMMLab's (mmdet, mmseg, ``style='pytorch'``) use the same names."""
 
+TIMM = KeyMap((("{rest}", "{rest}"),))
+TIMM_BACKBONE = KeyMap((("{rest}", "model.{rest}"),))
+"""This project's TimmBackbone, in whose ``model`` timm's names stand as they are."""
+
 DETECTRON2 = KeyMap(
     (
         ("conv1.weight", "stem.conv1.weight"),

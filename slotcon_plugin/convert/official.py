@@ -22,10 +22,12 @@ import slotcon_plugin
 from slotcon_plugin.convert.canonical import canonicalise
 from slotcon_plugin.convert.convert import check_out, write
 from slotcon_plugin.convert.find import Candidate, as_plain, refuse_holes
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
 from slotcon_plugin.convert.names import KeyMap
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
+from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
 
@@ -88,7 +90,7 @@ def import_official(
         "source_sha256": sha256_of(src),
         "kind": "slotcon",
         "epoch": content.get("epoch"),
-        "depth": depth,
+        "network": Network(f"resnet{depth}").described(),
         **IMAGENET_INPUT,
         "tool_version": slotcon_plugin.__version__,
     }
@@ -129,9 +131,9 @@ def rename(official: Mapping[str, Tensor], where: str) -> tuple[dict[str, Tensor
     for branch in ("student", "teacher"):
         prefix = f"{branch}.backbone."
         weights = {key.removeprefix(prefix): ours.pop(key) for key in list(ours) if key.startswith(prefix)}
-        complete, depth, _ = canonicalise(Candidate(prefix, weights), f"{where} ({branch})")
+        complete, network, _ = canonicalise(Candidate(prefix, weights), f"{where} ({branch})")
         ours |= {prefix + name: value for name, value in complete.items()}
-        depths.add(depth)
+        depths.add(network.depth)
     if len(depths) > 1:
         raise ConversionError(f"{where}: student and teacher have different depths, {sorted(depths)}")
     ours["center.value"] = ours["center.value"].reshape(-1)

@@ -1,4 +1,4 @@
-"""Any checkpoint file with a plain ResNet in it -> canonical backbone."""
+"""Any checkpoint file with a plain ResNet or a named network of timm's in it -> canonical backbone."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from slotcon_plugin.convert.canonical import (
     fpn_shapes,
 )
 from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, PRETRAINING_KEY, UNKNOWN, UNKNOWN_INPUT
+from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import (
     DETECTRON2,
     DETECTRON2_FPN,
@@ -29,9 +29,11 @@ from slotcon_plugin.convert.names import (
     SEQUENTIAL,
     TORCHVISION_FPN,
 )
+from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
 from slotcon_plugin.convert.tensors import tensors_of
+from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
 
@@ -46,6 +48,7 @@ def read_checkpoint(
     kind: str | None = None,
     prefix: str | None = None,
     declared: Mapping[str, Any] | None = None,
+    network: Network | None = None,
 ) -> CanonicalBackbone:
     """Read one branch's backbone (and this project's feature pyramid, if there is one) of a checkpoint.
 
@@ -57,9 +60,10 @@ def read_checkpoint(
         kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
         prefix: of the backbone's keys, where a file holds several and no word tells them apart.
         declared: ``colour_order``, ``mean``, ``std`` that the weights were trained with, where the file does not say.
+        network: that is wanted; None = the one that this project's file declares, else a plain ResNet.
 
     Raises:
-        ConversionError: unreadable, damaged, ambiguous, without that branch, or not a plain ResNet.
+        ConversionError: unreadable, damaged, ambiguous, without that branch, or of another network.
     """
     path = locate(path)
     content = load_file(path)
@@ -71,20 +75,29 @@ def read_checkpoint(
     if origin and source.kind == UNKNOWN:
         source, why = recognise((), "converted")
 
-    candidates = [c for spelling in _SPELLINGS for c in find_candidates(tensors, _ANCHOR, spelling)]
+    network = network or _declared_network(origin, told)
+    anchor, spellings = _ANCHOR, _SPELLINGS
+    if network and network.library == "timm":
+        anchor, spellings = max(network.shapes, key=lambda name: (name.count("."), name.endswith("weight"))), (None,)
+    candidates = [c for spelling in spellings for c in find_candidates(tensors, anchor, spelling)]
     if not candidates:
-        raise ConversionError(f"{path} holds no ResNet: no key ends with {_ANCHOR}. {seen(tensors)}\n{known_kinds()}")
+        raise ConversionError(
+            f"{path} holds no {network or 'ResNet'}: no key ends with {anchor}. {seen(tensors)}\n"
+            f"Another network of timm's is named with --network convnext_tiny. {known_kinds()}"
+        )
     default = told.get("branch", source.default_branch)
     chosen, branch = choose(candidates, str(path), which, prefix, default, source.branches)
     where = f"{path} ({source.kind}, {branch})"
-    complete, depth, left_over = canonicalise(chosen, where)
-    fpn = _read_fpn(tensors, chosen, complete, where) if origin or source.kind == "slotcon_plugin" else None
-    digest = backbone_sha256(complete)
+    complete, network, left_over = canonicalise(chosen, where, network)
+    fpn = _read_fpn(tensors, chosen, network, where) if origin or source.kind == "slotcon_plugin" else None
+    digest = backbone_sha256({name: complete[name] for name in network.shapes})
     if not zipfile.is_zipfile(path):
         refuse_holes({**complete, **(fpn or {})}, str(path))
     if origin and origin.get("backbone_sha256", digest) != digest:
         raise ConversionError(f"{path}: the weights are not those that this package once wrote into it: damaged")
     known = dict(IMAGENET_INPUT if source.imagenet_input else UNKNOWN_INPUT)
+    if network.library == "timm":
+        known = dict.fromkeys(("colour_order", "mean", "std"), UNKNOWN)
     known |= {name: value for name, value in {**origin, **told}.items() if name in known}
     meta = {
         "source_file": path.name,
@@ -95,14 +108,22 @@ def read_checkpoint(
         "branch": branch,
         "prefix": chosen.prefix,
         "left_over": left_over,
-        "depth": depth,
+        "network": network.described(),
         "fpn": fpn is not None,
         **known,
         **_checked_input(declared or {}),
+        **({"title": whole_title(told), "init": told.get("init")} if told.get("title") else {}),
+        **({name: origin[name] for name in ("title", "init") if name in origin}),
         **({"origin": origin} if origin else {}),
         "backbone_sha256": digest,
     }
-    return CanonicalBackbone(complete, depth, meta, fpn)
+    return CanonicalBackbone(complete, network, meta, fpn)
+
+
+def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Network | None:
+    if "network" in origin:
+        return Network(**origin["network"])
+    return network_of_backbone(told["backbone"]) if told.get("backbone") else None
 
 
 def locate(path: str | Path) -> Path:
@@ -135,7 +156,7 @@ def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def _read_fpn(
-    tensors: Mapping[str, Tensor], backbone: Candidate, weights: Mapping[str, Tensor], where: str
+    tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, where: str
 ) -> dict[str, Tensor] | None:
     """The pyramid of the same branch under canonical names; None if there is none."""
     branch = re.sub(r"backbone\.(model\.)?$", "", backbone.prefix)
@@ -147,7 +168,7 @@ def _read_fpn(
                 fpn[names.to_canonical(name)] = value
     if not fpn:
         return None
-    shapes = fpn_shapes(weights, fpn["lateral.0.bias"].numel() if "lateral.0.bias" in fpn else 0)
+    shapes = fpn_shapes(network.channels, fpn["lateral.0.bias"].numel() if "lateral.0.bias" in fpn else 0)
     for name in sorted(shapes.keys() | fpn.keys()):
         if name not in fpn or name not in shapes or tuple(fpn[name].shape) != shapes[name]:
             came = tuple(fpn[name].shape) if name in fpn else "none"

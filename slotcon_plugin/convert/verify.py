@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
@@ -13,12 +13,9 @@ from torch import Tensor, nn
 from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical, build_canonical_fpn
 from slotcon_plugin.convert.writers.base import Target
 from slotcon_plugin.errors import ConversionError
-from slotcon_plugin.resnet import STAGES
 
 TOLERANCE = 1e-5
 """Largest accepted relative error of a stage's map, float32 on a CPU."""
-
-IMAGE_SHAPE = (1, 3, 96, 128)  # not square, so that swapped axes show; divisible by 32, as detectron2's FPN wants
 
 
 def prove(
@@ -39,7 +36,8 @@ def prove(
         ConversionError: a key is missing, left over or of another shape, or a stage differs; the stage and the first
             differing key are named.
     """
-    known = {target.names.to_target(name) for name in canonical.state_dict}
+    names = target.names[canonical.network.library]
+    known = {names.to_target(name) for name in canonical.state_dict}
     known |= {target.fpn_names.to_target(name) for name in canonical.fpn or ()}
     stray = sorted(set(tensors) - known)
     if stray:
@@ -53,12 +51,15 @@ def prove(
         return _prove_by_names(canonical, tensors, target, error)
 
     with torch.no_grad():
-        image = torch.randn(IMAGE_SHAPE, generator=torch.Generator().manual_seed(0))
+        network = canonical.network
+        image = torch.randn(1, 3, *network.image_size, generator=torch.Generator().manual_seed(0))
         maps = build_canonical(canonical)(image)
-        pairs = {target.names.to_target(name): value for name, value in canonical.state_dict.items()}
-        backbone = target.build_backbone(canonical.depth, config)
-        _load_strictly(backbone.module, {name: tensors.get(name) for name in pairs}, target.name)
-        errors = _compare(target.name, STAGES, backbone.run(backbone.module, image), maps, backbone.module, pairs)
+        pairs = {names.to_target(name): value for name, value in canonical.state_dict.items()}
+        backbone = target.build_backbone(network, config)
+        optional = {names.to_target(name) for name in network.behind}
+        _load_strictly(backbone.module, {name: tensors.get(name) for name in pairs}, target.name, optional)
+        got = backbone.run(backbone.module, image)
+        errors = _compare(target.name, network.stages, got, maps, backbone.module, pairs)
         if canonical.fpn is not None:
             errors |= _prove_fpn(canonical, tensors, target, maps)
     return {
@@ -85,10 +86,11 @@ def _prove_by_names(
     canonical: CanonicalBackbone, tensors: Mapping[str, Tensor], target: Target, reason: Exception
 ) -> dict[str, Any]:
     """Without the framework: the documented key map, read backwards, must give the canonical weights again."""
-    wanted = {target.names.to_target(name): (name, value) for name, value in canonical.state_dict.items()}
+    names = target.names[canonical.network.library]
+    wanted = {names.to_target(name): (name, value) for name, value in canonical.state_dict.items()}
     wanted |= {target.fpn_names.to_target(name): (name, value) for name, value in (canonical.fpn or {}).items()}
     for name, (canonical_name, value) in wanted.items():
-        table = target.fpn_names if target.fpn_names.knows_target(name) else target.names
+        table = target.fpn_names if canonical_name in (canonical.fpn or {}) else names
         if name not in tensors or not torch.equal(tensors[name], value) or table.to_canonical(name) != canonical_name:
             raise ConversionError(f"{target.name}: {name} does not carry the checkpoint's {canonical_name}")
     return {
@@ -99,10 +101,14 @@ def _prove_by_names(
     }
 
 
-def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor | None], where: str) -> None:
-    """Every key matched, none left over, all shapes equal; the first that is not is named."""
+def _load_strictly(
+    module: nn.Module, tensors: Mapping[str, Tensor | None], where: str, optional: Collection[str] = ()
+) -> None:
+    """Every key matched (but for optional ones), none left over, all shapes equal; the first that is not is named."""
     own = module.state_dict()
     for name, value in own.items():
+        if name in optional and name not in tensors:
+            continue
         if tensors.get(name) is None:
             raise ConversionError(f"{where}: its network has {name}, which the converted weights lack")
         if tensors[name].shape != value.shape:
@@ -115,7 +121,7 @@ def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor | None], wher
         raise ConversionError(
             f"{where}: {left_over[0]} has no place in its network ({len(left_over)} such keys); another stem or depth?"
         )
-    module.load_state_dict(tensors, strict=True)
+    module.load_state_dict(tensors, strict=not optional)
     module.eval()
 
 

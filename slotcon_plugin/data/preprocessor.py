@@ -39,17 +39,30 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = True,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        if max(mean) > 1 or max(std) > 1:
-            raise UserError(f"mean and std are for pixels in [0, 1], got mean {mean}, std {std}; divide them by 255")
+        self.register_buffer("mean", torch.empty(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.empty(3, 1, 1), persistent=False)
+        self.normalise_by(mean, std)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.augment = augment
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Set the statistics of RGB pixels in [0, 1].
+
+        Raises:
+            UserError: they are for pixels in 0..255, or not three positive deviations.
+        """
+        if len(mean) != 3 or len(std) != 3 or max(mean) > 1 or max(std) > 1 or min(std) <= 0:
+            raise UserError(
+                f"mean and std are three numbers each for pixels in [0, 1], got mean {mean}, std {std}; divide what is "
+                "for 0..255 by 255"
+            )
+        self.mean.copy_(torch.tensor(mean)[:, None, None])
+        self.std.copy_(torch.tensor(std)[:, None, None])
         self.input_convention = {
             "colour_order": "RGB",
             "mean": [round(255 * value, 4) for value in mean],
             "std": [round(255 * value, 4) for value in std],
         }
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.augment = augment
 
     def forward(self, data: dict[str, Tensor], training: bool = False) -> dict[str, TwoViewBatch]:
         """One batch.

@@ -32,7 +32,11 @@ class DeclarationHook(Hook):
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """See :meth:`BasePretrainer.declare`."""
-        unwrapped(runner.model).declare(checkpoint)
+        unwrapped(runner.model).declare(checkpoint, photos=len(runner.train_dataloader.dataset))
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See :meth:`BasePretrainer.recall`."""
+        unwrapped(runner.model).recall(checkpoint)
 
 
 @HOOKS.register_module()

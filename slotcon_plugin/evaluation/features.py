@@ -41,6 +41,33 @@ def normalise(images: np.ndarray) -> Tensor:
     return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
+class OwnPixels(nn.Module):
+    """A backbone that was trained on other statistics than ImageNet's, for callers that normalise by those.
+
+    Args:
+        backbone: what it wraps.
+        mean, std: of the RGB pixels in [0, 1] that it expects.
+    """
+
+    def __init__(self, backbone: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        theirs, spread = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+        mean, std = torch.as_tensor(mean).flatten(), torch.as_tensor(std).flatten()
+        self.register_buffer("scale", (spread / std).view(3, 1, 1), persistent=False)
+        self.register_buffer("shift", ((theirs - mean) / std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` normalised by ImageNet's statistics -> what the backbone gives."""
+        return self.backbone(images * self.scale + self.shift)
+
+
+def pixels_of(model: nn.Module) -> tuple[Sequence[float] | Tensor, Sequence[float] | Tensor]:
+    """Mean and standard deviation of RGB pixels in [0, 1] that a pretrainer is fed; ImageNet's if it does not say."""
+    preprocessor = getattr(model, "data_preprocessor", None)
+    return getattr(preprocessor, "mean", IMAGENET_MEAN), getattr(preprocessor, "std", IMAGENET_STD)
+
+
 def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
     """Normalised photos (B, 3, H, W), and their masks in the masks' own size.
 

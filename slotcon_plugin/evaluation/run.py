@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import print_log
 from torch import nn
 
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import build_canonical, read_checkpoint
-from slotcon_plugin.convert.canonical import CanonicalResNet, backbone_sha256
-from slotcon_plugin.convert.metadata import IMAGENET_INPUT, UNKNOWN
+from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
+from slotcon_plugin.convert.metadata import UNKNOWN
+from slotcon_plugin.convert.network import network_by_name, weights_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
-from slotcon_plugin.evaluation.features import calibrate_batch_norm
+from slotcon_plugin.evaluation.features import OwnPixels, calibrate_batch_norm, pixels_of
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
@@ -82,7 +84,7 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
 
 
 def _backbone_sha256(backbone: nn.Module) -> str:
-    return backbone_sha256(backbone.state_dict())
+    return backbone_sha256(weights_of(backbone))
 
 
 def _finite(values: Sequence[float]) -> list[float | None]:
@@ -98,6 +100,7 @@ def load_probe_arms(
     random_seed: int = 0,
     calibration_photos: Sequence[Path] = (),
     input_size: tuple[int, int] = (240, 320),
+    network: str | None = None,
 ) -> dict[str, tuple[nn.Module, str | None]]:
     """The backbone to be judged and the random ones it is judged against.
 
@@ -110,6 +113,7 @@ def load_probe_arms(
         random_seed: of the random backbones.
         calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
         input_size: (height, width) for the calibration.
+        network: timm's name of the network in a file of somebody else's.
 
     Returns:
         name of the arm -> (backbone, hash of its weights, None if random). A random ResNet has torchvision's default
@@ -117,28 +121,30 @@ def load_probe_arms(
         give nothing and it is a weaker baseline than it need be.
 
     Raises:
-        UserError: the checkpoint expects other pixels than RGB normalised with ImageNet's mean and deviation, or a
-            decoder is asked for and there is none.
+        UserError: the checkpoint expects BGR, or a decoder is asked for and there is none.
     """
     if decoder and config is None:
         raise UserError("--decoder needs --config: only this project's own checkpoints carry a decoder")
     if config is not None:
         part = WithDecoderMap if decoder else itemgetter("backbone")
-        trained = load_pretrainer(config, checkpoint).branch(which or "teacher")
-        backbone = part(trained)
+        model = load_pretrainer(config, checkpoint)
+        trained = model.branch(which or model.method.transfers)
+        pixels = pixels_of(model)
+        backbone = OwnPixels(part(trained), *pixels)
 
         def random_backbone() -> nn.Module:
-            return part(build_untrained(config, random_seed, zero_init_residual=False).branch("teacher"))
+            untrained = build_untrained(config, random_seed, zero_init_residual=False)
+            return OwnPixels(part(untrained.branch("teacher")), *pixels)
 
         digest = _backbone_sha256(trained["backbone"])
     else:
-        canonical = read_checkpoint(checkpoint, which)
-        _check_input(canonical.meta, checkpoint)
-        backbone, digest = build_canonical(canonical), canonical.meta["backbone_sha256"]
+        canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
+        pixels = _pixels(canonical, checkpoint)
+        backbone, digest = OwnPixels(build_canonical(canonical), *pixels), canonical.meta["backbone_sha256"]
 
         def random_backbone() -> nn.Module:
             torch.manual_seed(random_seed)
-            return CanonicalResNet(canonical.depth)
+            return OwnPixels(canonical.network.build(), *pixels)
 
     arms: dict[str, tuple[nn.Module, str | None]] = {"checkpoint": (backbone, digest)}
     arms["random"] = (random_backbone(), None)
@@ -149,13 +155,16 @@ def load_probe_arms(
     return arms
 
 
-def _check_input(meta: dict, checkpoint: str | Path) -> None:
-    for name in ("colour_order", "mean", "std"):
-        if meta[name] not in (UNKNOWN, IMAGENET_INPUT[name]):
-            raise UserError(
-                f"{checkpoint}: probes feed RGB photos with {name} {IMAGENET_INPUT[name]}, "
-                f"this backbone was trained with {meta[name]}"
-            )
+def _pixels(canonical: CanonicalBackbone, checkpoint: str | Path) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation in [0, 1] that the weights expect; the network's usual ones if nothing says so."""
+    meta = canonical.meta
+    if meta["colour_order"] == "BGR":
+        raise UserError(f"{checkpoint}: probes feed RGB photos, this backbone was trained on BGR")
+    if UNKNOWN in (meta["mean"], meta["std"]):
+        usual = canonical.network.usual_pixels
+        print_log(f"{checkpoint} does not say which pixels it expects; taken to be mean {usual[0]}, std {usual[1]}")
+        return usual
+    return [value / 255 for value in meta["mean"]], [value / 255 for value in meta["std"]]
 
 
 def probe_arms(

@@ -15,7 +15,7 @@ from tabulate import tabulate
 from torch import nn
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.features import add_counts, labelled_batches, to_short_side
+from slotcon_plugin.evaluation.features import OwnPixels, add_counts, labelled_batches, pixels_of, to_short_side
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.metrics import (
     SegmentationScores,
@@ -128,9 +128,10 @@ def segment_unsupervised(
     counts = np.zeros((len(prototypes), len(data.classes)), np.int64)
     training = model.training
     model.eval()
+    as_trained = OwnPixels(nn.Identity(), *pixels_of(model)).to(device)
     try:
         for images, masks in labelled_batches(data, to_short_side(short_side), batch_size):
-            add_counts(counts, model.group(images.to(device), branch).assignment_logits, masks)
+            add_counts(counts, model.group(as_trained(images.to(device)), branch).assignment_logits, masks)
     finally:
         model.train(training)
     if not counts.sum():

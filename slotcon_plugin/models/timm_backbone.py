@@ -37,6 +37,7 @@ class TimmBackbone(BaseModule):
     Attributes:
         out_channels, strides: of the maps given out, finest first.
         mean, std: of the RGB pixels in [0, 1] that timm's published weights of this name expect.
+        behind: timm's names of the tensors behind the maps, which nothing here needs.
 
     Raises:
         UserError: timm does not know the name or an option, or the model gives no feature maps.
@@ -63,15 +64,14 @@ class TimmBackbone(BaseModule):
         self.norm_maps, self.norm_eval = plain, norm_eval
         self.out_channels, self.strides = zip(*(stages[i] for i in self.out_indices))
         self.mean, self.std = (tuple(self.model.pretrained_cfg[key]) for key in ("mean", "std"))
-        self._freeze_what_is_behind()
+        self.behind = self._find_what_is_behind()
+        for key, parameter in self.model.named_parameters():  # DDP waits for every gradient that is asked for
+            parameter.requires_grad_(key not in self.behind)
 
-    def _freeze_what_is_behind(self) -> None:
-        """DDP waits for every gradient that can come: parameters behind the last map must not ask for one."""
+    def _find_what_is_behind(self) -> frozenset[str]:
         used = copy.deepcopy(self.model)
         used.prune_intermediate_layers(list(self.out_indices), prune_norm=not self.norm_maps, prune_head=True)
-        names = {name for name, _ in used.named_parameters()}
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name in names)
+        return frozenset(self.model.state_dict().keys() - used.state_dict().keys())
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """torch's, with ``norm_eval``."""

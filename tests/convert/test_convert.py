@@ -37,7 +37,8 @@ def test_metadata_say_where_the_weights_come_from(source_file, tmp_path):
     meta = read_metadata(out)
     assert meta["source_file"] == "checkpoint.bin"
     assert meta["source_sha256"] == hashlib.sha256(source.path.read_bytes()).hexdigest()
-    assert (meta["kind"], meta["branch"], meta["depth"], meta["fpn"]) == ("slotcon", "student", 18, False)
+    assert (meta["kind"], meta["branch"], meta["fpn"]) == ("slotcon", "student", False)
+    assert meta["network"] == {"name": "resnet18", "library": "torchvision", "options": {}}
     assert (meta["colour_order"], meta["stem"], meta["stride_in_1x1"]) == ("RGB", "7x7", False)
     assert meta["mean"] == [123.675, 116.28, 103.53]
     assert meta["std"] == [58.395, 57.12, 57.375]

@@ -72,7 +72,8 @@ def test_target_sees_what_the_source_saw(name, depth, target, source_file, tmp_p
     out = tmp_path / f"backbone{suffix}"
     meta = convert(source.path, out, target)
 
-    assert (meta["kind"], meta["branch"], meta["depth"]) == (source.kind, source.default_branch, depth)
+    assert (meta["kind"], meta["branch"]) == (source.kind, source.default_branch)
+    assert meta["network"]["name"] == f"resnet{depth}"
     assert meta["proof"]["method"] == "feature parity"
     assert max(meta["proof"]["relative_errors"].values()) <= 1e-5
     assert read_metadata(out) == meta
@@ -110,7 +111,7 @@ def test_a_timm_resnet_is_a_source(tmp_path):
             module.running_mean.normal_(0, 0.1)
     torch.save(net.state_dict(), tmp_path / "timm.pth")
     canonical = read_checkpoint(tmp_path / "timm.pth")
-    assert canonical.depth == 34
+    assert canonical.network.depth == 34
     with torch.no_grad():
         want = net.forward_intermediates(IMAGE, indices=[1, 2, 3, 4], intermediates_only=True)
         assert_same_maps(build_canonical(canonical)(IMAGE), want)

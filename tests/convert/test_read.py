@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
-from slotcon_plugin.convert.metadata import PRETRAINING_KEY
+from slotcon_plugin.declaration import PRETRAINING_KEY
 
 from .conftest import random_resnet, torchvision_file
 
@@ -95,7 +95,7 @@ def test_networks_with_the_same_keys_are_refused_by_what_they_are_called(name, b
     torch.save({"state_dict": torch.load(tmp_path / "x.pth"), **beside}, tmp_path / name)
     with pytest.raises(ConversionError, match=r"resnet(aa|blur)\d+d? has the keys of a plain ResNet but pools"):
         read_checkpoint(tmp_path / name)
-    assert read_checkpoint(tmp_path / name, kind="unknown").depth == 18
+    assert read_checkpoint(tmp_path / name, kind="unknown").network.depth == 18
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_a_hole_in_a_file_without_checksums_is_found(tmp_path):
         if value.ndim == 1:
             value.zero_()
     save_file(state_dict, tmp_path / "x.safetensors")
-    assert read_checkpoint(tmp_path / "x.safetensors").depth == 18
+    assert read_checkpoint(tmp_path / "x.safetensors").network.depth == 18
     content = bytearray((tmp_path / "x.safetensors").read_bytes())
     content[20_000_001:20_001_025] = bytes(1024)
     (tmp_path / "x.safetensors").write_bytes(content)
@@ -161,7 +161,7 @@ def test_model_zoo_names_are_looked_up_in_the_cache(tmp_path, monkeypatch):
     torchvision_file(tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     torchvision_file(tmp_path / "detectron2/ImageNetPretrained/R-18.pkl")
     for name in ("torchvision://resnet18", "detectron2://ImageNetPretrained/R-18.pkl"):
-        assert read_checkpoint(name).depth == 18
+        assert read_checkpoint(name).network.depth == 18
     with pytest.raises(ConversionError, match="no such scheme"):
         read_checkpoint("https://example.org/resnet18.pth")
 

@@ -25,7 +25,8 @@ class Exchanged(KeyMap):
 
 
 def exchanged(target):
-    return Exchanged(TARGETS[target].names.rules, TARGETS[target].names.shift)
+    names = TARGETS[target].names["torchvision"]
+    return Exchanged(names.rules, names.shift)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -34,7 +35,7 @@ def test_weights_under_a_wrong_name_are_caught_and_named(target, tmp_path):
         pytest.importorskip(target)
     canonical = read_checkpoint(torchvision_file(tmp_path / "x.pth"))
     wrong = {exchanged(target).to_target(name): value for name, value in canonical.state_dict.items()}
-    first = re.escape(TARGETS[target].names.to_target("layer2.1.bn1.weight"))
+    first = re.escape(TARGETS[target].names["torchvision"].to_target("layer2.1.bn1.weight"))
     with pytest.raises(ConversionError, match=rf"{target}: the map of layer2 differs.*first differing key is {first}"):
         prove(canonical, wrong, TARGETS[target])
 
@@ -44,7 +45,7 @@ def test_a_wrong_key_map_writes_nothing(target, tmp_path, monkeypatch):
     if target != "torchvision":
         pytest.importorskip(target)
     source = torchvision_file(tmp_path / "x.pth")
-    monkeypatch.setitem(TARGETS, target, replace(TARGETS[target], names=exchanged(target)))
+    monkeypatch.setitem(TARGETS, target, replace(TARGETS[target], names={"torchvision": exchanged(target)}))
     out = tmp_path / "folder" / f"out{TARGETS[target].suffixes[0]}"
     with pytest.raises(ConversionError, match="the map of layer2 differs"):
         run(target, "", [str(source), str(out)])
@@ -71,8 +72,9 @@ def test_missing_and_left_over_keys_are_named(target, tmp_path):
     if target != "torchvision":
         pytest.importorskip(target)
     canonical = read_checkpoint(torchvision_file(tmp_path / "x.pth"))
-    tensors = {TARGETS[target].names.to_target(name): value for name, value in canonical.state_dict.items()}
-    name = TARGETS[target].names.to_target("layer4.0.downsample.0.weight")
+    names = TARGETS[target].names["torchvision"]
+    tensors = {names.to_target(name): value for name, value in canonical.state_dict.items()}
+    name = names.to_target("layer4.0.downsample.0.weight")
     with pytest.raises(ConversionError, match=rf"its network has {re.escape(name)}, which the converted weights lack"):
         prove(canonical, {k: v for k, v in tensors.items() if k != name}, TARGETS[target])
     with pytest.raises(ConversionError, match="stray has no counterpart"):
@@ -128,7 +130,7 @@ def test_without_the_framework_the_key_map_is_the_proof_and_the_file_says_so(
     assert "not by features" in summary("out", meta)
 
     canonical = read_checkpoint(source.path)
-    tensors = {absent.names.to_target(name): value for name, value in canonical.state_dict.items()}
-    name = absent.names.to_target("layer1.0.bn1.bias")
+    tensors = {absent.names["torchvision"].to_target(name): value for name, value in canonical.state_dict.items()}
+    name = absent.names["torchvision"].to_target("layer1.0.bn1.bias")
     with pytest.raises(ConversionError, match=re.escape(name)):
         prove(canonical, {**tensors, name: tensors[name] + 1e-7}, absent)

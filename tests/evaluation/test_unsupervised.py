@@ -206,9 +206,9 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert list(arms) == ["checkpoint", "random", "random_bn"]
     state = torch.load(checkpoint, weights_only=True)["state_dict"]
     torch.testing.assert_close(
-        arms["checkpoint"][0].net.conv1.weight, state["teacher.backbone.conv1.weight"].contiguous()
+        arms["checkpoint"][0].backbone.net.conv1.weight, state["teacher.backbone.conv1.weight"].contiguous()
     )
-    a, b = arms["random"][0].net, arms["random_bn"][0].net
+    a, b = arms["random"][0].backbone.net, arms["random_bn"][0].backbone.net
     assert torch.equal(a.layer4[1].conv2.weight, b.layer4[1].conv2.weight), "differ in statistics alone"
     assert not torch.equal(a.bn1.running_mean, b.bn1.running_mean)
     assert (a.layer1[0].bn2.weight == 1).all(), "not the zero-initialised residuals that pretraining starts with"
@@ -231,5 +231,5 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
 def test_probe_arms_by_config(config, checkpoint):
     arms = load_probe_arms(checkpoint, config)
     assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1], "one hash for one backbone"
-    assert (arms["random"][0].layer1[0].bn2.weight == 1).all()
+    assert (arms["random"][0].backbone.layer1[0].bn2.weight == 1).all()
     assert (build_untrained(config, 0).teacher["backbone"].layer1[0].bn2.weight == 0).all()

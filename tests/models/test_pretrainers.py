@@ -9,8 +9,8 @@ from mmengine.config import ConfigDict
 from mmengine.model import MMDistributedDataParallel
 from torch import nn
 
-from slotcon_plugin.convert.metadata import PRETRAINING_KEY
 from slotcon_plugin.data import TwoViewPreprocessor
+from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import BasePretrainer, Method, MLPHead, SlotCon, VADeR
@@ -62,6 +62,7 @@ def test_a_checkpoint_says_what_wrote_it():
         "mean": [123.675, 116.28, 103.53],
         "std": [127.5, 127.5, 127.5],
         "backbone": {"type": "slotcon_plugin.TorchvisionResNet", "depth": 18, "zero_init_residual": True},
+        "photos": None,
         "init": None,
     }
     vader = declared_by(VADeR(BACKBONE, dict(fpn_channels=8, channels=8), queue_size=4))

@@ -1,4 +1,3 @@
-import copy
 import io
 
 import pytest
@@ -158,33 +157,6 @@ def test_a_resumed_run_repeats_the_run_bit_for_bit(vader):
     assert vader.queue.position.item() == 5 * 18 % 40
     for name, value in vader.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
-
-
-def test_starts_from_a_checkpoint_of_another_method(tmp_path, vader):
-    donor = make_vader()
-    torch.manual_seed(5)
-    weights = {
-        k: torch.rand_like(v) if v.is_floating_point() else v for k, v in donor.student["backbone"].state_dict().items()
-    }
-    path = tmp_path / "moco.pth"
-    torch.save(
-        {
-            "state_dict": {f"module.encoder_q.{k}": v for k, v in weights.items()}
-            | {"module.encoder_q.fc.0.weight": torch.zeros(2, 2), "module.queue": torch.zeros(2, 2)}
-        },
-        path,
-    )
-    model = make_vader(backbone_checkpoint=str(path))
-    untouched = copy.deepcopy(model.student["decoder"].state_dict())
-    model.init_weights()
-    for branch in (model.student, model.teacher):
-        for name, value in branch["backbone"].state_dict().items():
-            assert torch.equal(value, weights[name]), name
-    for name, value in model.student["decoder"].state_dict().items():
-        assert torch.equal(value, untouched[name]), name
-    other = make_vader(backbone=dict(type="slotcon_plugin.TorchvisionResNet", depth=34), backbone_checkpoint=str(path))
-    with pytest.raises(ValueError, match="ResNet-18"):
-        other.init_weights()
 
 
 def test_what_cannot_work_is_refused():

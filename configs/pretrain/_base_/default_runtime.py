@@ -4,6 +4,7 @@ default_scope = "slotcon_plugin"
 custom_imports = dict(imports=["slotcon_plugin"], allow_failed_imports=False)
 
 train_cfg = dict(type="PretrainLoop", max_epochs=800)
+init = None  # weights to start from, as --init says; None = random ones
 
 default_hooks = dict(
     runtime_info=dict(type="RuntimeInfoHook"),

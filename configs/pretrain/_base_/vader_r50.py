@@ -1,4 +1,7 @@
-"""VADeR with a ResNet-50 (Pinheiro et al., NeurIPS 2020). What was read in the paper and what was not is marked."""
+"""VADeR with a ResNet-50 (Pinheiro et al., NeurIPS 2020). What was read in the paper and what was not is marked.
+
+From memory: the paper starts from MoCo's encoder (--init moco_v2_200ep_pretrain.pth.tar).
+"""
 
 _base_ = ["two_views.py", "warmup_cosine.py"]
 
@@ -14,7 +17,6 @@ model = dict(
     queue_size=65536,  # from memory, as MoCo
     teacher_momentum=0.999,  # from memory, as MoCo
     interpolation="bilinear",  # default
-    backbone_checkpoint=None,  # from memory: the paper starts from MoCo's encoder
 )
 
 # Unread: batch, optimiser, learning rate and decay are MoCo's. The learning rate is for this total batch.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import KeyMap
+from slotcon_plugin.convert.network import Network
 
 
 class Runnable(NamedTuple):
@@ -35,8 +36,8 @@ class Target:
         name: for the metadata and the tables.
         imports: module whose import shows that the framework is usable.
         suffixes: that the framework's own loader goes by.
-        names, fpn_names: key maps from canonical to the file's names.
-        build_backbone: (depth, config file or None) -> the backbone as the transfer config builds it, SyncBN as BN and
+        names: library -> key map from canonical to the file's names; ``fpn_names``: of a pyramid, if it takes one.
+        build_backbone: (network, config file or None) -> the backbone as the transfer config builds it, SyncBN as BN,
             strides and dilations as in the canonical model: neither changes a weight's meaning.
         build_fpn: (channels of the four stage maps, width) -> the framework's feature pyramid.
         config_fpn: config file -> (width, whether it has norm layers) of its feature pyramid; None if it has none.
@@ -46,12 +47,12 @@ class Target:
     name: str
     imports: str
     suffixes: tuple[str, ...]
-    names: KeyMap
-    fpn_names: KeyMap
-    build_backbone: Callable[[int, str | None], Runnable]
-    build_fpn: Callable[[tuple[int, ...], int], Runnable]
-    config_fpn: Callable[[str], tuple[int, bool] | None]
+    names: Mapping[str, KeyMap]
+    fpn_names: KeyMap | None
+    build_backbone: Callable[[Network, str | None], Runnable]
     save: Callable[[Mapping[str, Tensor], Mapping[str, Any], Path], None]
+    build_fpn: Callable[[tuple[int, ...], int], Runnable] | None = None
+    config_fpn: Callable[[str], tuple[int, bool] | None] = lambda config: None
 
 
 def save_torch(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:

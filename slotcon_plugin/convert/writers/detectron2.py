@@ -16,7 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from slotcon_plugin.convert.metadata import META_KEY
-from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN
+from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, TIMM_BACKBONE
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.writers.base import Runnable, Target
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
@@ -24,13 +25,16 @@ from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
 STAGES = ("res2", "res3", "res4", "res5")
 
 
-def build_backbone(depth: int, config: str | None) -> Runnable:
+def build_backbone(network: Network, config: str | None) -> Runnable:
     """The ResNet that ``config`` (a yaml; default: the recipe's settings) describes, all four stages returned."""
     from detectron2.config import get_cfg
     from detectron2.layers import ShapeSpec
     from detectron2.modeling.backbone import build_resnet_backbone
 
     cfg = _read_config(config) if config else get_cfg()
+    if network.library == "timm":
+        return _build_timm(network, cfg, config)
+    depth = network.depth
     if config is None:
         cfg.MODEL.RESNETS.DEPTH = depth
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
@@ -44,6 +48,30 @@ def build_backbone(depth: int, config: str | None) -> Runnable:
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     module = build_resnet_backbone(cfg, ShapeSpec(channels=3))
     return Runnable(module, lambda net, image: tuple(map(net(image).get, STAGES)))
+
+
+def _build_timm(network: Network, cfg: Any, config: str | None) -> Runnable:
+    from detectron2.layers import ShapeSpec
+
+    from slotcon_plugin.d2_timm import add_timm_config, build_timm_backbone
+
+    if config is None:
+        add_timm_config(cfg)
+        cfg.MODEL.TIMM.NAME = network.name
+        cfg.MODEL.TIMM.OPTIONS = [part for option in network.options.items() for part in option]
+    elif "TIMM" not in cfg.MODEL or network.name != cfg.MODEL.TIMM.NAME:
+        wanted = cfg.MODEL.TIMM.NAME if "TIMM" in cfg.MODEL else f"ResNet-{cfg.MODEL.RESNETS.DEPTH}"
+        raise ConversionError(f"{config} wants {wanted}, the checkpoint is {network}")
+    cfg.MODEL.BACKBONE.FREEZE_AT = 0
+    cfg.MODEL.TIMM.OPTIONS = without_strides(cfg.MODEL.TIMM.OPTIONS)
+    maps = build_timm_backbone(cfg, ShapeSpec(channels=3))
+    return Runnable(maps.net, lambda net, image: tuple(maps(image).values()))
+
+
+def without_strides(options: list) -> list:
+    """Options in turn without those that change maps and leave weights as they are."""
+    pairs = zip(options[::2], options[1::2], strict=True)
+    return [part for name, value in pairs if name != "output_stride" for part in (name, value)]
 
 
 def _read_config(path: str) -> Any:
@@ -106,7 +134,7 @@ DETECTRON2_TARGET = Target(
     name="detectron2",
     imports="detectron2.modeling",
     suffixes=(".pkl",),
-    names=DETECTRON2,
+    names={"torchvision": DETECTRON2, "timm": TIMM_BACKBONE},
     fpn_names=DETECTRON2_FPN,
     build_backbone=build_backbone,
     build_fpn=build_fpn,

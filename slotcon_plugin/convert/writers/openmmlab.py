@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from functools import partial
 from importlib import import_module
+from typing import Any
 
 from torch import nn
 
-from slotcon_plugin.convert.names import OPENMMLAB_FPN, TORCHVISION
+from slotcon_plugin.convert.names import OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
 from slotcon_plugin.errors import ConversionError
 
@@ -28,10 +30,13 @@ _INDIFFERENT = (
 )
 
 
-def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
+def build_backbone(library: str, network: Network, config: str | None) -> Runnable:
     """The library's ResNet as ``config`` (default: the recipe's settings) describes it, all four stages returned."""
     registry = import_module(f"{library}.registry").MODELS
     import_module(f"{library}.models.backbones")  # registers them
+    if network.library == "timm":
+        return _build_timm(registry, network, config)
+    depth = network.depth
     settings = {"type": "ResNet", "depth": depth, "style": "pytorch"}
     if config is not None:
         settings = _model_of_config(config)["backbone"]
@@ -44,6 +49,18 @@ def build_backbone(library: str, depth: int, config: str | None) -> Runnable:
             "out_indices": (0, 1, 2, 3),
         }
     )
+    return Runnable(module, lambda net, image: tuple(net(image)))
+
+
+def _build_timm(registry: Any, network: Network, config: str | None) -> Runnable:
+    settings: dict = {"type": "slotcon_plugin.TimmBackbone", "name": network.name, **network.options}
+    if config is not None:
+        settings = _model_of_config(config)["backbone"]
+        if settings.get("name") != network.name:
+            wanted = settings.get("name") or f"{settings['type']} {settings.get('depth', '')}"
+            raise ConversionError(f"{config} wants {wanted}, the checkpoint is {network}")
+    skipped = {*_INDIFFERENT, "output_stride"}
+    module = registry.build({key: value for key, value in settings.items() if key not in skipped})
     return Runnable(module, lambda net, image: tuple(net(image)))
 
 
@@ -73,7 +90,7 @@ def _target(library: str) -> Target:
         name=library,
         imports=f"{library}.models",
         suffixes=(".pth", ".pt"),
-        names=TORCHVISION,
+        names={"torchvision": TORCHVISION, "timm": TIMM_BACKBONE},
         fpn_names=OPENMMLAB_FPN,
         build_backbone=partial(build_backbone, library),
         build_fpn=partial(build_fpn, library),

@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import TORCHVISION, TORCHVISION_FPN
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import stage_maps
 
 
-def build_backbone(depth: int, config: str | None) -> Runnable:
+def build_backbone(network: Network, config: str | None) -> Runnable:
     """torchvision's own constructor, its classifier taken off."""
     from torchvision import models
 
     if config is not None:
         raise ConversionError("torchvision has no config files: leave --config out")
-    module = getattr(models, f"resnet{depth}")(weights=None)
+    module = getattr(models, network.name)(weights=None)
     module.fc = nn.Identity()
     return Runnable(module, stage_maps)
 
@@ -56,10 +57,9 @@ TORCHVISION_TARGET = Target(
     name="torchvision",
     imports="torchvision",
     suffixes=(".pth", ".pt", ".safetensors"),
-    names=TORCHVISION,
+    names={"torchvision": TORCHVISION},
     fpn_names=TORCHVISION_FPN,
     build_backbone=build_backbone,
     build_fpn=build_fpn,
-    config_fpn=lambda config: None,  # there are no configs
     save=save,
 )

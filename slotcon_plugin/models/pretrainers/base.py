@@ -10,7 +10,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.metadata import PRETRAINING_KEY
+from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.backbones import describe_backbone
@@ -60,6 +60,7 @@ class BasePretrainer(BaseModel):
         student, teacher: ``nn.ModuleDict`` of the branches' parts.
         teacher_steps: updates of the teacher so far; saved with the weights.
         total_steps: updates in the whole run, set by ``TeacherUpdateHook``; 0 means unknown, constant momentum.
+        init: what the weights were before the first step, see :data:`PRETRAINING_KEY`; None = random.
         monitor: detached tensors of the last step for hooks to look at; not part of the state.
         dense_parts: the parts of both branches that see dense maps of a fixed size.
     """
@@ -94,6 +95,7 @@ class BasePretrainer(BaseModel):
         self.sync_bn = sync_bn
         self.total_steps = 0
         self.monitor: dict[str, Tensor] = {}
+        self.init: dict[str, Any] | None = None
         self._backbone_config: dict[str, Any] = {}
         self.register_buffer("teacher_steps", torch.zeros((), dtype=torch.int64))
 
@@ -149,7 +151,7 @@ class BasePretrainer(BaseModel):
         if not getattr(self.method, ability):
             raise UserError(f"{what_for} needs a method with {_ABILITIES[ability]}; {self.method.title} has none")
 
-    def declare(self, checkpoint: dict) -> None:
+    def declare(self, checkpoint: dict, photos: int | None = None) -> None:
         """State in a checkpoint that is about to be written what wrote it, see :data:`PRETRAINING_KEY`."""
         checkpoint[PRETRAINING_KEY] = {
             "method": self.method.name,
@@ -159,8 +161,16 @@ class BasePretrainer(BaseModel):
             "embeds_pixels": self.method.embeds_pixels,
             **getattr(self.data_preprocessor, "input_convention", {}),
             "backbone": self._backbone_config,
-            "init": None,
+            "photos": photos,
+            "init": self.init,
         }
+
+    def recall(self, checkpoint: dict) -> None:
+        """Take over from a checkpoint of this method what its run started from, and the pixels that it was fed."""
+        declared = checkpoint.get(PRETRAINING_KEY) or {}
+        self.init = declared.get("init")
+        if hasattr(self.data_preprocessor, "normalise_by") and {"mean", "std"} <= declared.keys():
+            self.data_preprocessor.normalise_by(*([v / 255 for v in declared[name]] for name in ("mean", "std")))
 
     def forward(self, inputs: TwoViewBatch | Tensor, mode: str = "tensor"):
         """mmengine's entry: ``mode='loss'`` for a batch of two views, ``mode='tensor'`` for plain images."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 
@@ -32,8 +30,6 @@ class VADeR(BasePretrainer):
         temperature: tau of InfoNCE.
         queue_size: negatives kept, over all ranks.
         interpolation: how the teacher's map is read at a matching place: ``'bilinear'`` or ``'nearest'``.
-        backbone_checkpoint: a file of any kind that :func:`slotcon_plugin.convert.read_checkpoint` knows, for the
-            backbones of both branches; read when a run starts, not when the model is built.
         kwargs: see :class:`BasePretrainer`; the teacher's momentum is .999 throughout, as in MoCo.
     """
 
@@ -48,7 +44,6 @@ class VADeR(BasePretrainer):
         temperature: float = 0.07,
         queue_size: int = 65536,
         interpolation: str = "bilinear",
-        backbone_checkpoint: str | None = None,
         teacher_momentum: float = 0.999,
         teacher_momentum_schedule: str = "constant",
         **kwargs,
@@ -65,34 +60,12 @@ class VADeR(BasePretrainer):
         self.num_pairs = num_pairs
         self.temperature = temperature
         self.interpolation = interpolation
-        self.backbone_checkpoint = backbone_checkpoint
 
         backbone, channels, strides = self.build_backbone(backbone)
         decoder = build_part("decoder", decoder, "FPNDecoder", in_channels=channels, strides=strides)
         self.queue = KeyQueue(queue_size, decoder.out_channels)
         student = nn.ModuleDict({"backbone": backbone, "decoder": decoder})
         self.set_branches(student, teacher_parts=("backbone", "decoder"))
-
-    def init_weights(self) -> None:
-        """Called by the runner before training: put the given encoder into both branches.
-
-        Raises:
-            UserError: the checkpoint's backbone is not that of the config.
-        """
-        super().init_weights()
-        if self.backbone_checkpoint is None:
-            return
-        from slotcon_plugin.convert import read_checkpoint  # only runs that start from a checkpoint need it
-
-        canonical = read_checkpoint(Path(self.backbone_checkpoint))
-        for branch in (self.student, self.teacher):
-            try:
-                branch["backbone"].load_state_dict(canonical.state_dict)
-            except RuntimeError as error:
-                raise UserError(
-                    f"backbone_checkpoint {self.backbone_checkpoint} holds a ResNet-{canonical.depth}, which does not "
-                    f"fit the backbone of the config ({type(branch['backbone']).__name__}): {error}"
-                ) from error
 
     def embed(self, images: Tensor, branch: str = "teacher") -> Tensor:
         """Embedding ``(B, D, h, w)`` of normalised images ``(B, 3, H, W)``, un-normalised, at the decoder's stride."""

@@ -1,0 +1,177 @@
+"""Which network weights are of, apart from the weights: how it is built and what it calls its tensors."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+
+from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
+from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
+
+# Options of timm's networks that leave the shapes and the meaning of all weights as they are.
+_INDIFFERENT = {"output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "dynamic_img_size"}
+_OF_THE_ADAPTER = {"type", "name", "out_indices", "norm_eval", "init_cfg"}
+
+
+# Not square, so that swapped axes show; divisible by 32, as detectron2's FPN wants.
+_IMAGE_SIZE = (96, 128)
+
+
+class CanonicalResNet(nn.Module):
+    """torchvision's ResNet whose forward returns the four stage maps; the yardstick of every proof."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        from torchvision.models import resnet
+
+        self.net = resnet.ResNet(*resnet_blocks(depth))
+        self.net.fc = nn.Identity()
+        expansion = 1 if depth in BASIC_BLOCK_DEPTHS else 4
+        self.out_channels = tuple(width * expansion for width in (64, 128, 256, 512))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """``(B, 3, H, W)`` -> maps at strides 4, 8, 16, 32."""
+        return stage_maps(self.net, images)
+
+
+@dataclass(frozen=True)
+class Network:
+    """A backbone's architecture.
+
+    Attributes:
+        name: ``resnet50`` (a plain ResNet, torchvision's names) or a name of timm's.
+        library: ``torchvision`` or ``timm``.
+        options: for timm: what changes its weights' shapes, for example ``img_size``.
+    """
+
+    name: str
+    library: str = "torchvision"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        options = "".join(f", {key}={value}" for key, value in self.options.items())
+        return f"ResNet-{self.depth}" if self.library == "torchvision" else f"timm's {self.name}{options}"
+
+    @property
+    def depth(self) -> int:
+        """Of a plain ResNet."""
+        return int(self.name.removeprefix("resnet"))
+
+    def build(self) -> nn.Module:
+        """The network with random weights; its forward gives the stage maps, ``out_channels`` their channels.
+
+        Raises:
+            UserError: timm does not know it.
+        """
+        if self.library == "torchvision":
+            return CanonicalResNet(self.depth)
+        from slotcon_plugin.models import TimmBackbone
+
+        return TimmBackbone(self.name, **self.options)
+
+    @cached_property
+    def _built(self) -> nn.Module:
+        return self.build()
+
+    @cached_property
+    def shapes(self) -> dict[str, Tensor]:
+        """Names -> tensors without values of every weight that the stage maps need."""
+        return {name: value.to("meta") for name, value in weights_of(self._built).items()}
+
+    @property
+    def behind(self) -> dict[str, Tensor]:
+        """The same of the weights behind the last map, which a complete model of timm's has besides."""
+        names = getattr(self._built, "behind", ())
+        own = inside(self._built).state_dict()
+        return {name: own[name].to("meta") for name in names}
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stage maps, finest first."""
+        if self.library == "torchvision":
+            return STAGES
+        return tuple(f"stage {i}" for i in self._built.out_indices)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Of the stage maps."""
+        return tuple(self._built.out_channels)
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of an image that it takes."""
+        own = inside(self._built)
+        if not (getattr(own, "pretrained_cfg", None) or {}).get("fixed_input_size"):
+            return _IMAGE_SIZE
+        return tuple(own.patch_embed.img_size)
+
+    @property
+    def usual_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and std of RGB pixels in [0, 1] that the library's published weights of this name expect."""
+        if self.library == "torchvision":
+            return IMAGENET_MEAN, IMAGENET_STD
+        return self._built.mean, self._built.std
+
+    def described(self) -> dict[str, Any]:
+        """For metadata; :class:`Network` takes it back."""
+        return {"name": self.name, "library": self.library, "options": dict(self.options)}
+
+
+def inside(network: nn.Module) -> nn.Module:
+    """The library's own module in the canonical network or in a backbone of this project."""
+    return getattr(network, "net", getattr(network, "model", network))
+
+
+def weights_of(network: nn.Module) -> dict[str, Tensor]:
+    """What a backbone's stage maps need, under the library's names."""
+    behind = getattr(network, "behind", frozenset())
+    return {name: value for name, value in inside(network).state_dict().items() if name not in behind}
+
+
+def network_of_backbone(config: Mapping[str, Any]) -> Network | None:
+    """The network that a pretraining's ``backbone`` config builds; None if it is of neither library."""
+    kind = str(config.get("type", "")).rpartition(".")[2]
+    if kind == "TorchvisionResNet":
+        return Network(f"resnet{config.get('depth', 50)}")
+    if kind != "TimmBackbone":
+        return None
+    options = {k: v for k, v in config.items() if k not in _OF_THE_ADAPTER | _INDIFFERENT}
+    return Network(str(config["name"]), "timm", options)
+
+
+def network_by_name(name: str) -> Network:
+    """A network as the user names it: ``resnet50``, or a name of timm's.
+
+    Raises:
+        ConversionError: no such network.
+    """
+    match = re.fullmatch(r"resnet(\d+)", name)
+    if match and int(match[1]) in BLOCKS:
+        return Network(name)
+    network = Network(name, "timm")
+    try:
+        network.build()
+    except UserError as error:
+        raise ConversionError(f"--network {name}: {error}") from error
+    return network
+
+
+def fit_position_embedding(weights: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
+    """A ViT's position embedding at the network's size, resampled by timm's own function; everything else as it is."""
+    from timm.layers import resample_abs_pos_embed
+
+    own = inside(network._built)
+    weights = dict(weights)
+    value, wanted = weights.get("pos_embed"), getattr(own, "pos_embed", None)
+    if not (isinstance(wanted, Tensor) and isinstance(value, Tensor) and value.ndim == 3):
+        return weights
+    if value.shape != wanted.shape and value.shape[-1] == wanted.shape[-1]:
+        prefix = getattr(own, "num_prefix_tokens", 1)
+        weights["pos_embed"] = resample_abs_pos_embed(value, list(own.patch_embed.grid_size), num_prefix_tokens=prefix)
+    return weights
