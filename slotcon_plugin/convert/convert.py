@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 import slotcon_plugin
-from slotcon_plugin.convert.network import network_by_name
+from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
@@ -31,7 +31,7 @@ def convert(
     fpn: bool = True,
     prefix: str | None = None,
     declared: Mapping[str, Any] | None = None,
-    network: str | None = None,
+    network: Network | str | None = None,
 ) -> dict[str, Any]:
     """Convert a checkpoint's backbone for another framework, having proved that it arrives intact.
 
@@ -39,7 +39,7 @@ def convert(
         src: a checkpoint of any known kind.
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
-        network: name of timm's network that ``src`` holds; None = what this project's file declares, else a ResNet.
+        network: that ``src`` holds, or its name; None = what this project's file declares, else a plain ResNet.
         which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
         fpn: whether a feature pyramid goes with the backbone. Plain loaders (timm's ``checkpoint_path``) take no
             file with one.
@@ -60,7 +60,9 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     check_out(out, src, overwrite)
-    canonical = read_checkpoint(src, which, kind, prefix, declared, network_by_name(network) if network else None)
+    if isinstance(network, str):
+        network = network_by_name(network)
+    canonical = read_checkpoint(src, which, kind, prefix, declared, network)
     misfit = _misfit(canonical.fpn, row, config) if fpn else "not asked for"
     if row.fpn_names is None:
         misfit = f"{target} takes none"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.convert.network import Network, inside, weights_of
 from slotcon_plugin.errors import ConversionError, UserError
 
 UNKNOWN = "unknown"
@@ -38,7 +39,12 @@ RANDOM = Origin("random", None, None)
 
 
 def prepare_backbone(
-    checkpoint: str | Path | None, out: Path, target: str, config: Path, name: str | None = None
+    checkpoint: str | Path | None,
+    out: Path,
+    target: str,
+    config: Path,
+    name: str | None = None,
+    network: Network | None = None,
 ) -> tuple[Origin, dict[str, Any]]:
     """Convert ``checkpoint`` for ``target`` with the proof made on the backbone that ``config`` builds.
 
@@ -48,6 +54,7 @@ def prepare_backbone(
         target: ``mmdet``, ``mmseg`` or ``detectron2``.
         config: the transfer config as it will run.
         name: what to call the pretraining in tables; None = what the checkpoint says of itself.
+        network: that the config builds, if it is one of timm's.
 
     Returns:
         The origin and the conversion's metadata (empty for random initialisation).
@@ -60,7 +67,7 @@ def prepare_backbone(
         if name not in (None, RANDOM.pretraining):
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
-    meta = convert(checkpoint, out, target, config=str(config), overwrite=True)
+    meta = convert(checkpoint, out, target, config=str(config), overwrite=True, network=network)
     if meta["fpn"]:
         print_log("The checkpoint's FPN carries over", "current")
     elif "fpn_left_out" in meta:
@@ -103,8 +110,10 @@ def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:
 
 def frozen_parts(backbone: nn.Module) -> str:
     """What of a backbone in training mode does not learn, in words; empty if all of it does."""
-    still = {name.partition(".")[0]: None for name, p in backbone.named_parameters() if not p.requires_grad}
-    norms = [module for module in backbone.modules() if hasattr(module, "running_mean")]
+    needed = weights_of(backbone)  # not what timm's networks have behind their maps
+    net = inside(backbone)
+    still = {n.partition(".")[0]: None for n, p in net.named_parameters() if not p.requires_grad and n in needed}
+    norms = [m for n, m in net.named_modules() if hasattr(m, "running_mean") and f"{n}.weight" in needed]
     fixed = [norm for norm in norms if not norm.training or "weight" in dict(norm.named_buffers(recurse=False))]
     parts = [f"the parameters of {', '.join(still)}"] if still else []
     parts += [f"the statistics of {len(fixed)} of {len(norms)} norm layers"] if fixed else []

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from slotcon_plugin.convert.network import weights_of
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, warn_of_frozen_parts
@@ -56,7 +57,7 @@ class TransferRun(Hook):
         model = unwrapped(runner.model)
         warn_of_frozen_parts(model.train().backbone, CURE)
         if runner.iter == 0:
-            check_arrived(model.backbone.state_dict(), self.origin)
+            check_arrived(weights_of(model.backbone), self.origin)
         print_log(f"Backbone: {self.origin}", "current")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

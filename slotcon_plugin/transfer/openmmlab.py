@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
@@ -155,10 +156,16 @@ def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]
     """Seed and first weights of a run; None where a resumed run's own are to be taken."""
     seed = (cfg.get("randomness") or {}).get("seed", None if resume else 0)
     if backbone and not (resume and not Path(backbone).is_file()):
-        return {"seed": seed, "backbone": read_checkpoint(backbone).meta["backbone_sha256"]}
+        return {"seed": seed, "backbone": read_checkpoint(backbone, network=timm_network(cfg)).meta["backbone_sha256"]}
     if cfg.get("load_from"):
         return {"seed": seed, "backbone": _sha256(read_transfer_checkpoint(cfg.load_from))}
     return {"seed": seed, "backbone": None if resume else RANDOM.pretraining}
+
+
+def timm_network(cfg: Config) -> Network | None:
+    """The network of timm's that a config builds; None if it is another, which is recognised from the checkpoint."""
+    network = network_of_backbone(cfg.model.backbone)
+    return network if network and network.library == "timm" else None
 
 
 def _sha256(checkpoint: TransferCheckpoint) -> str:
@@ -176,7 +183,9 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     work_dir = Path(cfg.work_dir)
     as_run = work_dir / "transfer_config.py"
     write_text(as_run, cfg.pretty_text)
-    origin, meta = prepare_backbone(checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining)
+    origin, meta = prepare_backbone(
+        checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining, timm_network(cfg)
+    )
     if origin.file:
         check_compatible(meta, **input_convention(model))
         model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file)}
