@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,8 +18,9 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
+from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.stop import end_with_parent
-from slotcon_plugin.errors import ConversionError, RunFailedError, UserError
+from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.distributed import unwrapped
@@ -94,27 +93,19 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     if not torch.cuda.is_available():
         keep_freed_memory()
     fit_batch(cfg, start_processes(cfg), batch_mode)
-    claim = shared(claim)
-    initial = None
-    if claim.checkpoint:
-        cfg.resume, cfg.load_from = True, str(claim.checkpoint)
-    elif init:
-        initial = read_initial_weights(init, cfg.model.backbone)
-        initial.set_input(cfg)
-    runner = Runner.from_cfg(cfg)
-    if initial:
-        initial.put_into(unwrapped(runner.model))
-    runner.register_hook(RunStampHook(claim.run))
-    try:
+    with failures_told(cfg.work_dir):
+        claim = shared(claim)
+        initial = None
+        if claim.checkpoint:
+            cfg.resume, cfg.load_from = True, str(claim.checkpoint)
+        elif init:
+            initial = read_initial_weights(init, cfg.model.backbone)
+            initial.set_input(cfg)
+        runner = Runner.from_cfg(cfg)
+        if initial:
+            initial.put_into(unwrapped(runner.model))
+        runner.register_hook(RunStampHook(claim.run))
         runner.train()
-    except OSError as error:
-        of_the_disk = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
-        if not of_the_disk and os.path.abspath(cfg.work_dir) not in os.path.abspath(error.filename or ""):
-            raise
-        raise RunFailedError(
-            f"nothing more can be written to the work dir {cfg.work_dir}: {error}. Checkpoints that are there are "
-            "whole; mend this and go on with --resume"
-        ) from error
     return runner
 
 

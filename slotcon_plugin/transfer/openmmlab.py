@@ -19,6 +19,7 @@ from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
+from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
@@ -66,6 +67,7 @@ def train(
             weights that do not fit the config, or nothing to resume from and no backbone.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
         RunStoppedError: the run was asked to stop and has left a checkpoint.
+        RunFailedError: the run ended itself, and says why.
     """
     recipe = _prepare(cfg, data_root)
     backbone = backbone or _take_named_backbone(cfg.model)
@@ -74,29 +76,30 @@ def train(
     identity = {"task": task_name(cfg), **_identity(cfg, backbone, bool(resume))}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     processes = start_processes(cfg)
-    claim = shared(claim)
-    cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
-    batch = fit_batch(cfg, processes, batch_mode)
-    former = None
-    if claim.checkpoint:
-        former = read_transfer_checkpoint(claim.checkpoint)
-        origin = former.origin(pretraining)
-        cfg.resume, cfg.load_from = True, str(claim.checkpoint)
-    elif cfg.get("load_from"):
-        former = read_transfer_checkpoint(cfg.load_from)
-        origin = former.origin(pretraining)._replace(sha256=_sha256(former), file=former.path)
-    else:
-        if resume:
-            require_start(cfg.work_dir, backbone, pretraining)
-        origin = use_backbone(cfg, backbone, pretraining)
-    runner = _build_runner(cfg, processes)
-    if former:
-        check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
-    seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
-    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
-    runner.register_hook(RunStampHook(claim.run))
-    runner.register_hook(StopOnSignalHook())
-    runner.train()
+    with failures_told(cfg.work_dir):
+        claim = shared(claim)
+        cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
+        batch = fit_batch(cfg, processes, batch_mode)
+        former = None
+        if claim.checkpoint:
+            former = read_transfer_checkpoint(claim.checkpoint)
+            origin = former.origin(pretraining)
+            cfg.resume, cfg.load_from = True, str(claim.checkpoint)
+        elif cfg.get("load_from"):
+            former = read_transfer_checkpoint(cfg.load_from)
+            origin = former.origin(pretraining)._replace(sha256=_sha256(former), file=former.path)
+        else:
+            if resume:
+                require_start(cfg.work_dir, backbone, pretraining)
+            origin = use_backbone(cfg, backbone, pretraining)
+        runner = _build_runner(cfg, processes)
+        if former:
+            check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
+        seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
+        runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
+        runner.register_hook(RunStampHook(claim.run))
+        runner.register_hook(StopOnSignalHook())
+        runner.train()
     return runner
 
 

@@ -1,0 +1,69 @@
+"""What ends a run from outside, in a sentence: a disk, a folder that is gone, another process."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.dist import get_rank, get_world_size
+from mmengine.logging import MMLogger
+
+from slotcon_plugin.errors import RunFailedError
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+# gloo's and NCCL's words; torch has no classes for them that gloo uses.
+_NO_ANSWER = ("Timed out waiting", "Application timeout", "Watchdog caught collective operation timeout")
+_LEFT = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Connection refused")
+
+
+@contextmanager
+def failures_told(work_dir: str | Path) -> Iterator[None]:
+    """Say in a sentence what the run can do nothing about, and leave a log of every rank that fails.
+
+    mmengine's log file is the first rank's; what ends another one is written by
+    :func:`~slotcon_plugin.command.run_command` to ``rankN.log`` in the work dir.
+
+    Raises:
+        RunFailedError: nothing can be written to the work dir; another process does not answer, or has ended.
+    """
+    try:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _OF_THE_DISK and not _is_in(error.filename, work_dir):
+                raise
+            raise RunFailedError(
+                f"nothing more can be written to the work dir {work_dir}: {error}. Checkpoints that are there are "
+                "whole; mend this and go on with --resume"
+            ) from error
+        except RuntimeError as error:
+            if get_world_size() == 1 or not (reason := _of_another_process(str(error))):
+                raise
+            raise RunFailedError(f"{reason}; go on with --resume ({str(error).splitlines()[0]})") from error
+    except BaseException:
+        if get_rank() and Path(work_dir).is_dir():
+            handler = logging.FileHandler(Path(work_dir) / f"rank{get_rank()}.log", delay=True)
+            MMLogger.get_current_instance().addHandler(handler)
+        raise
+
+
+def _is_in(path: object, folder: str | Path) -> bool:
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return False
+    path, folder = Path(os.path.abspath(os.fsdecode(path))), Path(os.path.abspath(folder))
+    return path == folder or folder in path.parents
+
+
+def _of_another_process(words: str) -> str | None:
+    if any(part in words for part in _NO_ANSWER):
+        return (
+            "another process has not answered for env_cfg.dist_cfg.timeout seconds: it, its machine or the network "
+            "stands still"
+        )
+    if any(part in words for part in _LEFT):
+        return "another process has ended, and its message says why"
+    return None
