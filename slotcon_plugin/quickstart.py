@@ -34,8 +34,10 @@ def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
     Raises:
         UserError: there are fewer photos than one batch and some to look at.
     """
-    # a list file has a photo a line
-    photos = [os.path.abspath(folder / name) for name in list_photos(folder) if "\n" not in name]
+    found = [os.path.abspath(folder / name) for name in list_photos(folder)]
+    photos = [path for path in found if "\n" not in path]
+    if left_out := len(found) - len(photos):
+        print(f"left out {left_out} photos with a line break in their path: the lists here have a photo a line")
     if len(photos) < _BATCH + 8:
         raise UserError(f"{folder} has {len(photos)} photos; the quickstart needs {_BATCH + 8} at least")
     chosen = evenly_spaced(len(photos), _MAX_PHOTOS)

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "results": set(),
     "page": set(),
     "declaration": set(),
-    "convert": {"resnet", "declaration", "models", "d2_timm"},
+    "convert": {"arguments", "resnet", "declaration", "models", "d2_timm"},
     "command": set(),
     "arguments": set(),
     "launch": {"command"},

@@ -17,7 +17,7 @@ def test_held_out_photos_are_not_trained_on(tmp_path, monkeypatch):
     assert not set(train) & set(held_out)
 
 
-def test_only_files_are_taken(tmp_path):
+def test_only_files_are_taken(tmp_path, capsys):
     """Not folders with a photo's name, hidden files, links that lead nowhere or back."""
     photos, work_dir = tmp_path / "photos", tmp_path / "run"
     (photos / "0.jpg").mkdir(parents=True)
@@ -27,6 +27,7 @@ def test_only_files_are_taken(tmp_path):
     (photos / "!.jpg").symlink_to("nowhere")
     (photos / "loop").symlink_to(photos)
     lists = [ListFile(path) for path in quickstart.take_photos(photos, work_dir)]
+    assert "left out 1 photos with a line break in their path" in capsys.readouterr().out
     taken = [path for source in lists for path in source.names]
     assert len(taken) == len(set(taken)) == 81
     assert all(os.path.isfile(path) for path in taken)

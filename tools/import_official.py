@@ -7,15 +7,14 @@ from the file. Writes OUT.pth and beside it OUT.py, the config of its model, for
 train on, set load_from in a pretraining config with the same model: weights continue, schedules start anew.
 """
 
-import argparse
-
+from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.convert.official import import_official
 from slotcon_plugin.models import SlotCon
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = tool_parser(__doc__)
     parser.add_argument("source", metavar="SRC", help="checkpoint of the reference code")
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, ending in .pth")
     parser.add_argument("--force", action="store_true", help="replace OUT.pth and OUT.py if they exist")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
+from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.convert.convert import convert
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import Network
@@ -13,9 +13,7 @@ from slotcon_plugin.convert.sources import SOURCES, known_kinds
 
 def run(target: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Parse, convert, say what was done."""
-    parser = argparse.ArgumentParser(
-        description=description, epilog=known_kinds(), formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = tool_parser(description, known_kinds())
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint to read")
     parser.add_argument("out", metavar="OUT", help="file to write; nothing is written when the proof fails")
     parser.add_argument(

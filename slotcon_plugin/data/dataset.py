@@ -86,7 +86,7 @@ class TwoViewDataset(Dataset):
         self.view_size = view_size
         self.crops = CropPairSampler(tuple(scale), tuple(ratio), min_overlap, min_overlap_pixels, overlap_grid)
         self.flip_prob = flip_prob
-        self.photometric = tuple(c if isinstance(c, PhotometricConfig) else PhotometricConfig(**c) for c in photometric)
+        self.photometric = tuple(map(PhotometricConfig.of, photometric))
         self.max_broken_share = max_broken_share
         self.keep_damaged = keep_damaged
         # In shared memory: each worker sees what the others have found.

@@ -9,8 +9,10 @@ All pixel functions take and return float RGB in [0, 1], (N, 3, H, W).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,8 +68,27 @@ class PhotometricConfig:
                 raise UserError(f"photometric {name} must lie in [0, 1], got {getattr(self, name)}")
         if not 0 <= self.hue <= 0.5:
             raise UserError(f"photometric hue must lie in [0, .5], got {self.hue}")
+        if not (isinstance(self.blur_sigma, (tuple, list)) and len(self.blur_sigma) == 2):
+            raise UserError(f"photometric blur_sigma must be a pair of numbers, got {self.blur_sigma}")
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1]:
             raise UserError(f"photometric blur_sigma must be a range of positive sigmas, got {self.blur_sigma}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any] | PhotometricConfig) -> PhotometricConfig:
+        """From a dict of a config file, or as it is.
+
+        Raises:
+            UserError: a name that is none of the above.
+        """
+        if isinstance(settings, cls):
+            return settings
+        known = [field.name for field in fields(cls)]
+        for name in settings:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"it takes {', '.join(known)}"
+                raise UserError(f"the config's photometric takes no {name!r}; {hint}")
+        return cls(**settings)
 
 
 # The recipe of BYOL that SlotCon uses (arXiv 2205.15288, appendix): the first view is always blurred.

@@ -178,7 +178,10 @@ def _require_folder(path: str | Path, what: str) -> None:
 
 def _require_file(path: str | Path, what: str) -> None:
     if not os.path.isfile(path):
-        raise UserError(f"{what} is not a file: {path} (seen from {os.getcwd()})")
+        raise UserError(
+            f"{what} is not a file: {path} (seen from {os.getcwd()}); set it (--data-root, where the config has one), "
+            "or --photos FOLDER for photos of your own"
+        )
 
 
 def _require_photos(source: PhotoSource) -> None:

@@ -188,7 +188,7 @@ def write_voc(root: Path, split: str, scenes: Scenes) -> None:
 
 Writer = Callable[[Path, str, Scenes], None]
 # layout -> (writer of one split, splits that the layout knows)
-LAYOUTS: dict[str, tuple[Writer, tuple[str, ...]]] = {
+WRITERS: dict[str, tuple[Writer, tuple[str, ...]]] = {
     "plain": (write_plain, ("train", "val", "test")),
     "coco": (write_coco, ("train", "val")),
     "cityscapes": (write_cityscapes, ("train", "val")),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slotcon_plugin.demo_scenes.layouts import LAYOUTS
+from slotcon_plugin.demo_scenes.layouts import WRITERS
 from slotcon_plugin.demo_scenes.objects import hsv
 from slotcon_plugin.demo_scenes.render import CLASSES, Scene, render_scene
 from slotcon_plugin.errors import UserError
@@ -47,7 +47,7 @@ def make_demo_scenes(
         num_images: scenes in all (see `default_splits`), or scenes a split, such as ``{'train': 80, 'val': 20}``.
         size: (width, height) in pixels.
         seed: another seed gives other scenes.
-        layout: a key of `LAYOUTS`.
+        layout: a key of `WRITERS`.
 
     Returns:
         `out_dir`.
@@ -56,9 +56,9 @@ def make_demo_scenes(
         UserError: unknown layout or split, a count below one, or `out_dir` holds something else.
     """
     out_dir = Path(out_dir)
-    if layout not in LAYOUTS:
-        raise UserError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
-    write, known_splits = LAYOUTS[layout]
+    if layout not in WRITERS:
+        raise UserError(f"layout: expected one of {', '.join(WRITERS)}, got {layout!r}")
+    write, known_splits = WRITERS[layout]
     splits = default_splits(num_images, layout) if isinstance(num_images, int) else dict(num_images)
     for split, count in splits.items():
         if split not in known_splits or not 1 <= count < _SPLIT_STRIDE:

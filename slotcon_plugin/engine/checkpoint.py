@@ -24,7 +24,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
 from slotcon_plugin.registry import HOOKS
 
-_NUMBERED = re.compile(r"(?:(?:iter|epoch|model)_(\d+)|model_final)\.pth")
+_NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
 
 
 def allow_checkpoint_classes() -> None:
@@ -77,9 +77,24 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
-    """The checkpoints that a run of mmengine or detectron2 has left in its work dir, newest first."""
-    found = [(int(m[1] or sys.maxsize), p) for p in Path(work_dir).glob("*.pth") if (m := _NUMBERED.fullmatch(p.name))]
-    return [path for _, path in sorted(found, reverse=True)]
+    """The checkpoints that a run of mmengine or detectron2 has left in its work dir, newest first.
+
+    Where some are numbered by iterations and others by epochs, as when a run that saves by the epoch was asked to
+    stop, what is in them decides; those that cannot be read come first.
+    """
+    found = [(path, m) for path in Path(work_dir).glob("*.pth") if (m := _NUMBERED.fullmatch(path.name))]
+    if len({m[1] for _, m in found}) > 1:
+        numbers = {path: _iteration(path) for path, _ in found}
+    else:
+        numbers = {path: sys.maxsize if m[2] == "final" else int(m[2]) for path, m in found}
+    return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
+
+
+def _iteration(path: Path) -> int:
+    try:
+        return int(read_checkpoint(path)["meta"]["iter"])
+    except (ValueError, LookupError, TypeError, OSError, EOFError):  # damaged, or another program's
+        return sys.maxsize
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

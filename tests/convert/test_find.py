@@ -37,7 +37,7 @@ def mmengine_ema(q, k):
 
 
 # name -> (how the file is made of student q and teacher k, kind, branch, the network that is to be taken)
-LAYOUTS = {
+FILES = {
     "mmpretrain SimSiam": (
         lambda q, k: {"state_dict": under("backbone.", q) | some("neck.0.weight", "head.predictor.0.weight")},
         "unknown", "backbone", "q"),
@@ -98,9 +98,9 @@ def detectron2(net):
     return {DETECTRON2.to_target(name): value.numpy() for name, value in under("", net).items()}
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_files_that_people_have(layout, nets, tmp_path):
-    build, kind, branch, which = LAYOUTS[layout]
+@pytest.mark.parametrize("file", FILES)
+def test_files_that_people_have(file, nets, tmp_path):
+    build, kind, branch, which = FILES[file]
     torch.save(build(*nets), tmp_path / "x.pth")
     canonical = read_checkpoint(tmp_path / "x.pth")
     assert (canonical.meta["kind"], canonical.meta["branch"]) == (kind, branch)

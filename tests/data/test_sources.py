@@ -88,6 +88,8 @@ def test_sources_say_what_is_missing(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty has no photo"):
         build("ImageFolder", root=tmp_path / "empty")
+    with pytest.raises(UserError, match=r"ann_file of the CocoImages is not a file: .*--data-root.*--photos FOLDER"):
+        build("CocoImages", ann_file=tmp_path / "none.json", root=folder)
     with pytest.raises(UserError, match="ListFile is not a file"):
         build("ListFile", path=tmp_path / "nowhere.txt")
     (tmp_path / "list.txt").write_text("01.png\n02.png\n")

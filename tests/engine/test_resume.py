@@ -82,7 +82,7 @@ def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo, config_file):
         env={**os.environ, "PYTHON": sys.executable},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "Total batch 8 = 4 x 2 processes x 1 accumulated" in done.stdout + done.stderr
+    assert "Total batch 8 = 2 processes x 4 images" in done.stdout + done.stderr
     checkpoint = load_file(tmp_path / "run/iter_6.pth")  # 13 photos a process: three batches an epoch
     assert checkpoint["state_dict"]["teacher_steps"] == 6
     assert checkpoint["state_dict"]["center.value"].abs().max() > 0

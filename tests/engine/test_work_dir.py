@@ -12,6 +12,7 @@ import torch
 
 from slotcon_plugin.engine import RUN, claim_work_dir
 from slotcon_plugin.engine import work_dir as module
+from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.errors import UserError
 
 HOLD = """
@@ -121,6 +122,19 @@ def test_detectron2s_checkpoints_are_known_too(tmp_path):
     assert claim_work_dir(tmp_path, {"task": "d2"}, resume=True).checkpoint.name == "model_0000019.pth"
     save(tmp_path / "model_final.pth", claim.run, at_top=True)
     assert claim_work_dir(tmp_path, {"task": "d2"}, resume=True).checkpoint.name == "model_final.pth"
+
+
+def test_what_a_stop_left_beside_checkpoints_by_the_epoch_is_ordered_by_its_content(tmp_path):
+    claim = claim_work_dir(tmp_path, SLOTCON)
+    for name, iteration in (("epoch_9", 90), ("iter_95", 95), ("epoch_10", 100), ("epoch_11", 110), ("iter_42", 42)):
+        torch.save({"state_dict": {}, "meta": {RUN: claim.run, "iter": iteration}}, tmp_path / f"{name}.pth")
+    order = ["epoch_11", "epoch_10", "iter_95", "epoch_9", "iter_42"]
+    assert [path.stem for path in numbered_checkpoints(tmp_path)] == order
+    assert claim_work_dir(tmp_path, SLOTCON, resume=True).checkpoint == tmp_path / "epoch_11.pth"
+    (tmp_path / "epoch_11.pth").write_bytes((tmp_path / "epoch_11.pth").read_bytes()[:-100])
+    (tmp_path / "epoch_10.pth").unlink()
+    assert [path.stem for path in numbered_checkpoints(tmp_path)] == ["epoch_11", "iter_95", "epoch_9", "iter_42"]
+    assert claim_work_dir(tmp_path, SLOTCON, resume=True).checkpoint == tmp_path / "iter_95.pth"
 
 
 def test_checkpoints_of_another_run_are_never_taken(used):
