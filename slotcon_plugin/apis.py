@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -37,17 +39,25 @@ def start_processes(cfg: Config) -> int:
         return 1
     end_with_parent()
     env = cfg.get("env_cfg", {})
-    options = {**env.get("dist_cfg", {})}
+    options, store = env.get("dist_cfg", {}), _store_of_a_restart()
     if cfg.launcher == "pytorch" and not torch.cuda.is_available():
         timeout = options.get("timeout")
-        dist.init_process_group("gloo", timeout=timeout and timedelta(seconds=timeout))
+        dist.init_process_group("gloo", timeout=timeout and timedelta(seconds=timeout), **store)
         cfg.model_wrapper_cfg = dict(
             type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False, find_unused_parameters=False
         )
     else:
         set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late
-        init_dist(cfg.launcher, **options)
+        init_dist(cfg.launcher, **options, **store)
     return dist.get_world_size()
+
+
+def _store_of_a_restart() -> dict[str, Any]:
+    """torchrun's store outlives a restart, and so do the addresses of the dead in it: look below a name of its own."""
+    if (attempt := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == "0":
+        return {}
+    store, rank, world_size = next(dist.rendezvous("env://"))
+    return {"store": dist.PrefixStore(f"restart {attempt}", store), "rank": rank, "world_size": world_size}
 
 
 def use_photos(cfg: Config, path: str) -> None:

@@ -8,8 +8,8 @@ from slotcon_plugin.demo_scenes.source import DemoScenes
 __all__ = [
     "CLASSES",
     "GROUNDS",
-    "WRITERS",
     "OBJECTS",
+    "WRITERS",
     "DemoScenes",
     "Scene",
     "contact_sheet",

@@ -309,7 +309,7 @@ def test_a_source_of_nothing_but_broken_photos_stops_soon(folder):
 def test_impossible_settings_are_refused(folder):
     with pytest.raises(ValueError, match="two configs"):
         TwoViewDataset(ImageFolder(folder), photometric=[{}])
-    with pytest.raises(UserError, match="takes no 'grey_prop'; did you mean grey_prob?"):
+    with pytest.raises(UserError, match=r"takes no 'grey_prop'; did you mean grey_prob\?"):
         TwoViewDataset(ImageFolder(folder), photometric=[dict(grey_prop=0.3), {}])
     with pytest.raises(UserError, match="takes no 'sharpness'; it takes brightness, contrast"):
         TwoViewDataset(ImageFolder(folder), photometric=[{}, dict(sharpness=0.3)])

@@ -174,7 +174,9 @@ def test_drawn_parameters_follow_the_recipe():
         assert (counts / len(jittered)) == pytest.approx(np.full(24, 1 / 24), abs=0.02)
 
 
-@pytest.mark.parametrize("wrong", [dict(hue=0.6), dict(grey_prob=1.2), dict(blur_sigma=(0, 1)), dict(blur_sigma=2), dict(contrast=-0.1)])
+@pytest.mark.parametrize(
+    "wrong", [dict(hue=0.6), dict(grey_prob=1.2), dict(blur_sigma=(0, 1)), dict(blur_sigma=2), dict(contrast=-0.1)]
+)
 def test_impossible_strengths_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         PhotometricConfig(**wrong)

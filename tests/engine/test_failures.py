@@ -1,10 +1,11 @@
-"""What ends a run from outside ends it with a sentence: full disks, folders that are gone, processes that stand still."""
+"""What ends a run from outside ends it with a sentence: a full disk, a folder that is gone, a rank that stands still."""
 
 import errno
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -60,7 +61,8 @@ def test_a_work_dir_that_is_removed_is_named(tiny, tmp_path):
 
 
 def test_other_files_and_other_errors_keep_their_traceback(tmp_path):
-    for error in (FileNotFoundError(2, "No such file", "/photos/a.jpg"), RuntimeError("Timed out waiting"), KeyError(1)):
+    no_photo = FileNotFoundError(2, "No such file", "/photos/a.jpg")
+    for error in (no_photo, RuntimeError("Timed out waiting"), KeyError(1)):
         with pytest.raises(type(error)) as caught, failures_told(tmp_path):  # one process waits for no other
             raise error
         assert caught.value is error
@@ -102,11 +104,10 @@ LIMIT_S = 10
 
 
 def start_two(repo, config, work_dir, *more):
-    arguments = ["--nproc_per_node", "2", "--master_port", str(free_port()), *more]
+    launch = [sys.executable, "-m", "slotcon_plugin.launch", "--nproc_per_node", "2", *more]
+    options = ["--launcher", "pytorch", "--cfg-options", f"env_cfg.dist_cfg.timeout={LIMIT_S}"]
     return subprocess.Popen(
-        [sys.executable, "-m", "slotcon_plugin.launch", *arguments]
-        + [*command(repo, config, work_dir)[1:], "--launcher", "pytorch"]
-        + ["--cfg-options", f"env_cfg.dist_cfg.timeout={LIMIT_S}"],
+        [*launch, "--master_port", str(free_port()), *command(repo, config, work_dir)[1:], *options],
         env={**os.environ, "PYTHONPATH": str(repo)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -115,8 +116,6 @@ def start_two(repo, config, work_dir, *more):
 
 
 def free_port():
-    import socket
-
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
