@@ -31,7 +31,8 @@ FORMER_ITER = "former_iter"
 
 @HOOKS.register_module()
 class ExactResumeHook(Hook):
-    """Makes ``--resume`` give the run that would have been without the stop.
+    """Makes ``--resume`` give the run that would have been without the stop: on a CPU bit for bit, if threads, torch,
+    photos, batch and ranks are the same.
 
     Random numbers drawn in a step depend on ``(seed, rank, iteration)`` alone, so that there is no state of
     generators to save; a checkpoint that does not fit the model stops the run instead of half loading.

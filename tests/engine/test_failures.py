@@ -1,4 +1,4 @@
-"""What ends a run from outside ends it with a sentence: a full disk, a folder that is gone, a rank that stands still."""
+"""What ends a run from outside is told in a sentence: a full disk, a folder that is gone, a rank that stands still."""
 
 import errno
 import os

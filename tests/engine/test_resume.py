@@ -1,5 +1,6 @@
 """N steps, kill -9, resume, M steps: bit for bit what N + M steps give, with workers and in the middle of an epoch."""
 
+import json
 import os
 import signal
 import subprocess
@@ -86,3 +87,69 @@ def test_two_processes_on_cpus_train_as_one_run(tmp_path, repo, config_file):
     checkpoint = load_file(tmp_path / "run/iter_6.pth")  # 13 photos a process: three batches an epoch
     assert checkpoint["state_dict"]["teacher_steps"] == 6
     assert checkpoint["state_dict"]["center.value"].abs().max() > 0
+
+
+RECORDER = """
+import json
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from slotcon_plugin.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Recorder(Hook):
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        with open(f"{runner.work_dir}/seen{get_rank()}.txt", "a") as file:
+            print(json.dumps([runner.epoch, runner.iter, data_batch["sample_index"].tolist()]), file=file)
+"""
+
+
+def seen(work_dir):
+    """(epoch, iteration) -> the photos of its batch on all ranks; what was in there is taken away."""
+    batches = {}
+    for file in work_dir.glob("seen*.txt"):
+        for epoch, iteration, photos in map(json.loads, file.read_text().splitlines()):
+            batches.setdefault((epoch, iteration), []).extend(photos)
+        file.unlink()
+    return batches
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_another_number_of_processes_goes_on_behind_what_was_seen(tmp_path, repo, config_file, before, after):
+    config, work_dir = config_file("bfloat16"), tmp_path / "run"
+    (tmp_path / "recorder.py").write_text(RECORDER)
+    with config.open("a") as file:
+        file.write("custom_imports = dict(imports=['recorder'])\ncustom_hooks = [dict(type='Recorder')]\n")
+
+    def train(processes, epochs, *more):
+        options = ["--work-dir", work_dir, *more, "--cfg-options", f"train_cfg.max_epochs={epochs}"]
+        done = subprocess.run(
+            ["bash", repo / "tools/dist_train.sh", config, str(processes), *options],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    per_epoch = {1: 6, 2: 3}  # of 26 photos in batches of 4
+    train(before, 2)
+    first = seen(work_dir)
+    for path in work_dir.glob("iter_*.pth"):
+        if path.name != f"iter_{8 // before}.pth":  # a third of the second epoch
+            path.unlink()
+    assert len(list(work_dir.glob("iter_*.pth"))) == 1
+    log = train(after, 3, "--resume")
+    assert (
+        f"iteration {8 // before} is iteration {8 // after} by this count, {2 // after} of {6 // after} of epoch 2"
+        in log
+    )
+    rest = seen(work_dir)
+    assert sorted(rest) == [(i // per_epoch[after], i) for i in range(8 // after, 18 // after)]
+    second_epoch = [photos for (epoch, i), photos in first.items() if epoch == 1 and i < 8 // before]
+    second_epoch += [photos for (epoch, _), photos in rest.items() if epoch == 1]
+    shown = [photo for photos in second_epoch for photo in photos]
+    assert len(shown) == len(set(shown)) == 24
+    checkpoint = load_file(work_dir / f"iter_{18 // after}.pth")
+    assert checkpoint["state_dict"]["teacher_steps"] == 18 // after
