@@ -62,7 +62,7 @@ def backbone_sha256(state_dict: Mapping[str, Tensor]) -> str:
     for name in sorted(state_dict):
         if name.endswith("num_batches_tracked"):  # a counter of training steps, which some formats leave out
             continue
-        tensor = state_dict[name].detach().to(torch.float32).contiguous()
+        tensor = state_dict[name].detach().to("cpu", torch.float32).contiguous()
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()

@@ -15,7 +15,10 @@ from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blocks, stage_maps
 
 # Options of timm's networks that leave the shapes and the meaning of all weights as they are.
-_INDIFFERENT = {"output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "dynamic_img_size"}
+_INDIFFERENT = {
+    *("output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"),
+    *("dynamic_img_size", "dynamic_img_pad"),
+}
 _OF_THE_ADAPTER = {"type", "name", "out_indices", "norm_eval", "init_cfg"}
 
 

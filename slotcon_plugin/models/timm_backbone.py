@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import timm
 from mmengine.model import BaseModule
@@ -89,6 +90,21 @@ class TimmBackbone(BaseModule):
                 images, list(self.out_indices), norm=self.norm_maps, stop_early=True, intermediates_only=True
             )
         )
+
+
+def look_up(config: Mapping[str, Any]) -> tuple[list[int], list[float], list[float]]:
+    """What a transfer config has to know of its backbone, so that its name stands there once.
+
+    Args:
+        config: of a :class:`TimmBackbone`.
+
+    Returns:
+        Channels of the maps, finest first, and mean and std of RGB pixels in 0..255 that timm's published weights of
+        this name expect.
+    """
+    net = TimmBackbone(**{name: value for name, value in config.items() if name != "type"})
+    mean, std = ([round(255 * value, 4) for value in values] for values in (net.mean, net.std))
+    return list(net.out_channels), mean, std
 
 
 def _create(name: str, options: dict) -> nn.Module:

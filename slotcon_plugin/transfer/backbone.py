@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
-from slotcon_plugin.convert.network import Network, inside, weights_of
+from slotcon_plugin.convert.names import TIMM_BACKBONE
+from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.errors import ConversionError, UserError
 
 UNKNOWN = "unknown"
@@ -88,6 +89,24 @@ def require_start(work_dir: str | Path, backbone: str | Path | None, name: str |
         )
 
 
+def timm_network(backbone: Mapping[str, Any]) -> Network | None:
+    """The network of timm's that an mm config builds; None if it is another, which the checkpoint's keys tell."""
+    network = network_of_backbone(backbone)
+    return network if network and network.library == "timm" else None
+
+
+def hashed_weights(state_dict: Mapping[str, Tensor], network: Network | None) -> dict[str, Tensor]:
+    """What a backbone's hash is made of, under the names that it is made of.
+
+    Args:
+        state_dict: of a backbone as mmdet and mmseg hold it, or of a ``TimmBackbone`` anywhere.
+        network: of timm's, whose weights behind the last map do not count; None = a ResNet under torchvision's names.
+    """
+    if network is None:
+        return dict(state_dict)
+    return {name: state_dict[TIMM_BACKBONE.to_target(name)] for name in network.shapes}
+
+
 def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:
     """The network about to be trained holds exactly the weights that were converted.
 
@@ -110,10 +129,8 @@ def check_arrived(state_dict: Mapping[str, Tensor], origin: Origin) -> None:
 
 def frozen_parts(backbone: nn.Module) -> str:
     """What of a backbone in training mode does not learn, in words; empty if all of it does."""
-    needed = weights_of(backbone)  # not what timm's networks have behind their maps
-    net = inside(backbone)
-    still = {n.partition(".")[0]: None for n, p in net.named_parameters() if not p.requires_grad and n in needed}
-    norms = [m for n, m in net.named_modules() if hasattr(m, "running_mean") and f"{n}.weight" in needed]
+    still = {name.partition(".")[0]: None for name, p in backbone.named_parameters() if not p.requires_grad}
+    norms = [module for module in backbone.modules() if hasattr(module, "running_mean")]
     fixed = [norm for norm in norms if not norm.training or "weight" in dict(norm.named_buffers(recurse=False))]
     parts = [f"the parameters of {', '.join(still)}"] if still else []
     parts += [f"the statistics of {len(fixed)} of {len(norms)} norm layers"] if fixed else []

@@ -18,6 +18,8 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from slotcon_plugin.convert import check_compatible, read_checkpoint
+from slotcon_plugin.convert.writers.detectron2 import network_of_config
+from slotcon_plugin.d2_timm import add_timm_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
 from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
@@ -163,11 +165,19 @@ def task_name(config_file: str) -> str:
     return f"detectron2_{Path(config_file).stem}"
 
 
+def base_config() -> CfgNode:
+    """detectron2's defaults, ``MODEL.TIMM``, and ``SOLVER.OPTIMIZER``: ``SGD`` or ``AdamW``."""
+    cfg = get_cfg()
+    add_timm_config(cfg)
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    return cfg
+
+
 def _read_config(config_file: str, opts: Sequence[str], data_root: str | None) -> tuple[CfgNode, CfgNode]:
     """The config to run, its data found, OUTPUT_DIR empty if the user gave none; and the recipe as it was given."""
     if not Path(config_file).is_file():
         raise UserError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
-    cfg = get_cfg()
+    cfg = base_config()
     nowhere = cfg.OUTPUT_DIR
     try:
         cfg.merge_from_file(config_file)
@@ -205,7 +215,7 @@ def _identity(cfg: CfgNode, config_file: str, backbone: str | None, resume: bool
     """What makes a run this one; None where a resumed run's own is to be taken."""
     first_weights = None if resume else RANDOM.pretraining
     if backbone and not (resume and not Path(backbone).is_file()):
-        first_weights = read_checkpoint(backbone).meta["backbone_sha256"]
+        first_weights = read_checkpoint(backbone, network=network_of_config(cfg)).meta["backbone_sha256"]
     seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)
     return {"task": task_name(config_file), "seed": seed, "backbone": first_weights}
 
@@ -215,7 +225,8 @@ def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None) -
     output = Path(cfg.OUTPUT_DIR)
     as_run = output / "transfer_config.yaml"
     write_text(as_run, cfg.dump())
-    origin, meta = prepare_backbone(backbone, output / "backbone.pkl", "detectron2", as_run, pretraining)
+    weights, network = output / "backbone.pkl", network_of_config(cfg)
+    origin, meta = prepare_backbone(backbone, weights, "detectron2", as_run, pretraining, network)
     cfg.MODEL.WEIGHTS = str(origin.file or "")
     if origin.file:
         check_compatible(meta, **input_convention(cfg))
@@ -224,12 +235,10 @@ def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None) -
 
 def input_convention(cfg: CfgNode) -> dict[str, Any]:
     """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`."""
-    return {
-        "colour_order": cfg.INPUT.FORMAT,
-        "mean": cfg.MODEL.PIXEL_MEAN,
-        "std": cfg.MODEL.PIXEL_STD,
-        "stride_in_1x1": cfg.MODEL.RESNETS.STRIDE_IN_1X1,
-    }
+    convention = {"colour_order": cfg.INPUT.FORMAT, "mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD}
+    if network_of_config(cfg) is None:
+        convention["stride_in_1x1"] = cfg.MODEL.RESNETS.STRIDE_IN_1X1
+    return convention
 
 
 def _build_on_cpu(cfg: CfgNode) -> torch.nn.Module:
@@ -256,12 +265,14 @@ def _train(job: Job) -> None:
     meta = RunMeta(claim.run, job.origin, job.cfg.SEED, job.seconds)
     trainer = TransferTrainer(job.cfg, job.plan.accumulate)
     trainer.checkpointer.add_checkpointable("meta", meta)
-    warn_of_frozen_parts(trainer.model, CURE)
+    network = network_of_config(job.cfg)
+    if network is None:  # timm's are trained whole; NORM_EVAL is not their default
+        warn_of_frozen_parts(trainer.model, CURE)
     if claim.checkpoint:
         trainer.go_on_from(claim.checkpoint)
     else:
         trainer.resume_or_load(resume=False)
-        check_backbone_arrived(trainer.model, job.origin)
+        check_backbone_arrived(trainer.model, job.origin, network)
     logging.getLogger("detectron2").info("Backbone: %s", job.origin)
     trainer.train()
     _write(job, trainer.results, meta.seconds())

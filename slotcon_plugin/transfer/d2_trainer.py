@@ -12,13 +12,17 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
+from slotcon_plugin.convert.network import Network
+from slotcon_plugin.d2_timm import TimmMaps
 from slotcon_plugin.engine.work_dir import RUN
-from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
 from slotcon_plugin.transfer.d2_evaluation import build_evaluator
 
@@ -89,6 +93,17 @@ class TransferTrainer(DefaultTrainer):
             self._trainer = AccumulatingTrainer(self._trainer, passes)
 
     @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        """detectron2's SGD, or AdamW where ``SOLVER.OPTIMIZER`` says so."""
+        if cfg.SOLVER.OPTIMIZER == "SGD":
+            return super().build_optimizer(cfg, model)
+        if cfg.SOLVER.OPTIMIZER != "AdamW":
+            raise UserError(f"SOLVER.OPTIMIZER must be SGD or AdamW, got {cfg.SOLVER.OPTIMIZER!r}")
+        parameters = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
+        settings = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
+        return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(parameters, **settings))
+
+    @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """By what the data set says of itself."""
         return build_evaluator(dataset_name, cfg.OUTPUT_DIR)
@@ -132,14 +147,17 @@ class RunMeta:
         """Nothing is left to take: the run was looked up before it was resumed."""
 
 
-def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The ResNet of an FPN or C4 model under torchvision's names.
+def backbone_weights(model: nn.Module, network: Network | None = None) -> dict[str, Tensor]:
+    """timm's network under its own names, or the ResNet of an FPN or C4 model under torchvision's.
 
     Raises:
-        ConversionError: the model has no ResNet where these have it.
+        ConversionError: the model has no such network where these have it.
     """
     if isinstance(model, DistributedDataParallel):
         model = model.module
+    if network:
+        maps = next(module for module in model.backbone.modules() if isinstance(module, TimmMaps))
+        return hashed_weights(maps.net.state_dict(), network)
     bottom_up = getattr(model.backbone, "bottom_up", model.backbone).state_dict()
     if hasattr(model.roi_heads, "res5"):  # C4 keeps the last stage in the head; its extra norm is no part of the ResNet
         res5 = model.roi_heads.res5.state_dict()
@@ -149,7 +167,7 @@ def backbone_weights(model: nn.Module) -> dict[str, Tensor]:
     return {DETECTRON2.to_canonical(name): value.cpu() for name, value in bottom_up.items()}
 
 
-def check_backbone_arrived(model: nn.Module, origin: Origin) -> None:
+def check_backbone_arrived(model: nn.Module, origin: Origin, network: Network | None = None) -> None:
     """:func:`~slotcon_plugin.transfer.backbone.check_arrived` for a detectron2 model."""
     if origin.sha256 is not None:
-        check_arrived(backbone_weights(model), origin)
+        check_arrived(backbone_weights(model, network), origin)

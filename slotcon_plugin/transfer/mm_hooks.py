@@ -13,10 +13,9 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.convert.network import weights_of
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
-from slotcon_plugin.transfer.backbone import Origin, check_arrived, warn_of_frozen_parts
+from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights, timm_network, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
 
 CURE = "model.backbone.frozen_stages=-1, norm_eval=False and norm_cfg=dict(type='SyncBN', requires_grad=True)"
@@ -55,9 +54,11 @@ class TransferRun(Hook):
     def before_train(self, runner: Runner) -> None:
         """Compare the network's backbone with what was converted, unless the run continues a former one."""
         model = unwrapped(runner.model)
-        warn_of_frozen_parts(model.train().backbone, CURE)
+        network = timm_network(runner.cfg.model.backbone)
+        if network is None:  # timm's are trained whole; norm_eval is not their default
+            warn_of_frozen_parts(model.train().backbone, CURE)
         if runner.iter == 0:
-            check_arrived(weights_of(model.backbone), self.origin)
+            check_arrived(hashed_weights(model.backbone.state_dict(), network), self.origin)
         print_log(f"Backbone: {self.origin}", "current")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -15,7 +15,6 @@ from mmengine.runner import Runner
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
-from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
@@ -23,7 +22,14 @@ from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
-from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone, require_start
+from slotcon_plugin.transfer.backbone import (
+    RANDOM,
+    Origin,
+    hashed_weights,
+    prepare_backbone,
+    require_start,
+    timm_network,
+)
 from slotcon_plugin.transfer.checkpoint import (
     TransferCheckpoint,
     check_whole,
@@ -87,7 +93,7 @@ def train(
             cfg.resume, cfg.load_from = True, str(claim.checkpoint)
         elif cfg.get("load_from"):
             former = read_transfer_checkpoint(cfg.load_from)
-            origin = former.origin(pretraining)._replace(sha256=_sha256(former), file=former.path)
+            origin = former.origin(pretraining)._replace(sha256=_sha256(former, cfg), file=former.path)
         else:
             if resume:
                 require_start(cfg.work_dir, backbone, pretraining)
@@ -159,21 +165,17 @@ def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]
     """Seed and first weights of a run; None where a resumed run's own are to be taken."""
     seed = (cfg.get("randomness") or {}).get("seed", None if resume else 0)
     if backbone and not (resume and not Path(backbone).is_file()):
-        return {"seed": seed, "backbone": read_checkpoint(backbone, network=timm_network(cfg)).meta["backbone_sha256"]}
+        network = timm_network(cfg.model.backbone)
+        return {"seed": seed, "backbone": read_checkpoint(backbone, network=network).meta["backbone_sha256"]}
     if cfg.get("load_from"):
-        return {"seed": seed, "backbone": _sha256(read_transfer_checkpoint(cfg.load_from))}
+        return {"seed": seed, "backbone": _sha256(read_transfer_checkpoint(cfg.load_from), cfg)}
     return {"seed": seed, "backbone": None if resume else RANDOM.pretraining}
 
 
-def timm_network(cfg: Config) -> Network | None:
-    """The network of timm's that a config builds; None if it is another, which is recognised from the checkpoint."""
-    network = network_of_backbone(cfg.model.backbone)
-    return network if network and network.library == "timm" else None
-
-
-def _sha256(checkpoint: TransferCheckpoint) -> str:
+def _sha256(checkpoint: TransferCheckpoint, cfg: Config) -> str:
     prefix = "backbone."
-    return backbone_sha256({k.removeprefix(prefix): v for k, v in checkpoint.weights.items() if k.startswith(prefix)})
+    own = {k.removeprefix(prefix): v for k, v in checkpoint.weights.items() if k.startswith(prefix)}
+    return backbone_sha256(hashed_weights(own, timm_network(cfg.model.backbone)))
 
 
 def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -> Origin:
@@ -186,8 +188,9 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     work_dir = Path(cfg.work_dir)
     as_run = work_dir / "transfer_config.py"
     write_text(as_run, cfg.pretty_text)
+    network = timm_network(model.backbone)
     origin, meta = prepare_backbone(
-        checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining, timm_network(cfg)
+        checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining, network
     )
     if origin.file:
         check_compatible(meta, **input_convention(model))

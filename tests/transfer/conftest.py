@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from slotcon_plugin.convert.canonical import CanonicalResNet
+from slotcon_plugin.convert.canonical import fpn_shapes
+from slotcon_plugin.convert.network import CanonicalResNet
+from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.models import TimmBackbone
 
 
 @pytest.fixture(scope="session")
@@ -39,6 +42,30 @@ def pretrained(tmp_path_factory) -> Callable[[int], Path]:
                     noise = 1 + 0.1 * torch.rand(value.shape) if "running" in name else 1
                     state[f"{branch}.backbone.{name}"] = value * noise
             torch.save({"state_dict": state, "meta": {}}, path)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def weights_of_timm(tmp_path_factory) -> Callable[..., Path]:
+    """(network, width of a VADeR pyramid or None) -> a checkpoint of this project."""
+    root = tmp_path_factory.mktemp("timm")
+
+    def make(name: str, pyramid: int | None = None) -> Path:
+        path = root / f"{name}_{pyramid}.pth"
+        if not path.exists():
+            torch.manual_seed(1)
+            net = TimmBackbone(name)
+            state = {}
+            for key, value in net.state_dict().items():  # statistics and norms as after training
+                state[f"student.backbone.{key}"] = torch.rand_like(value) + 0.5 if value.ndim == 1 else value
+            for key, shape in (fpn_shapes(net.out_channels, pyramid) if pyramid else {}).items():
+                state[f"student.decoder.fpn.{key}"] = 0.1 * torch.randn(shape)
+            mean, std = ([255 * value for value in values] for values in (net.mean, net.std))
+            declared = {"method": "vader", "title": "VADeR", "branch": "student", "init": None, "colour_order": "RGB"}
+            declared |= {"backbone": {"type": "TimmBackbone", "name": name}, "mean": mean, "std": std}
+            torch.save({"state_dict": state, PRETRAINING_KEY: declared}, path)
         return path
 
     return make

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from slotcon_plugin.convert.canonical import CanonicalResNet
+from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import write_result
 from slotcon_plugin.transfer import backbone

@@ -18,6 +18,7 @@ from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 
 from .shrink import shrink
+from .test_timm import RUN as OF_TIMM
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 LAYOUT = {
@@ -40,7 +41,7 @@ def load(name: str, work_dir: Path) -> Config:
 
 def test_every_config_is_run_here():
     found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("mm*/*.py")}
-    assert found == {*LAYOUT, *SAME_BUT_LONGER}
+    assert found == {*LAYOUT, *SAME_BUT_LONGER, *OF_TIMM}
 
 
 @pytest.mark.slow

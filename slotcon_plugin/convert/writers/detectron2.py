@@ -17,7 +17,7 @@ from torch import Tensor
 
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, TIMM_BACKBONE
-from slotcon_plugin.convert.network import Network
+from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.convert.writers.base import Runnable, Target
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
@@ -35,6 +35,8 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
     if network.library == "timm":
         return _build_timm(network, cfg, config)
     depth = network.depth
+    if wanted := network_of_config(cfg):
+        raise ConversionError(f"{config} wants {wanted}, the checkpoint is {network}")
     if config is None:
         cfg.MODEL.RESNETS.DEPTH = depth
         cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
@@ -59,13 +61,24 @@ def _build_timm(network: Network, cfg: Any, config: str | None) -> Runnable:
         add_timm_config(cfg)
         cfg.MODEL.TIMM.NAME = network.name
         cfg.MODEL.TIMM.OPTIONS = [part for option in network.options.items() for part in option]
-    elif "TIMM" not in cfg.MODEL or network.name != cfg.MODEL.TIMM.NAME:
-        wanted = cfg.MODEL.TIMM.NAME if "TIMM" in cfg.MODEL else f"ResNet-{cfg.MODEL.RESNETS.DEPTH}"
-        raise ConversionError(f"{config} wants {wanted}, the checkpoint is {network}")
+    else:
+        wanted = network_of_config(cfg)
+        if wanted is None or wanted.name != network.name:
+            wanted = wanted or f"ResNet-{cfg.MODEL.RESNETS.DEPTH}"
+            raise ConversionError(f"{config} wants {wanted}, the checkpoint is {network}")
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
     cfg.MODEL.TIMM.OPTIONS = without_strides(cfg.MODEL.TIMM.OPTIONS)
     maps = build_timm_backbone(cfg, ShapeSpec(channels=3))
     return Runnable(maps.net, lambda net, image: tuple(maps(image).values()))
+
+
+def network_of_config(cfg: Any) -> Network | None:
+    """timm's network that a config of detectron2 builds; None if it builds another."""
+    if not cfg.MODEL.BACKBONE.NAME.startswith("build_timm_"):
+        return None
+    timm = cfg.MODEL.TIMM
+    options = dict(zip(timm.OPTIONS[::2], timm.OPTIONS[1::2], strict=True))
+    return network_of_backbone({"type": "TimmBackbone", "name": timm.NAME, **options})
 
 
 def without_strides(options: list) -> list:
