@@ -20,6 +20,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     message without a traceback. Anything else is a bug: its traceback goes to stderr and into the log file of the
     run, if there is one.
     """
+    logging.raiseExceptions = False  # when the disk is full, a traceback a log line would hide the message
     try:
         status = main() or DONE
     except UserError as error:

@@ -45,6 +45,12 @@ def test_a_bug_keeps_its_traceback():
     assert done.stderr.endswith("ValueError: invalid literal for int() with base 10: 'three'\n")
 
 
+def test_log_lines_that_a_full_disk_does_not_take_do_not_hide_the_message():
+    body = "from mmengine.logging import MMLogger; log = MMLogger.get_instance('run', log_file='/dev/full'); "
+    done = run(body + "log.info('step 1'); raise RunFailedError('the disk is full')")
+    assert (done.returncode, done.stderr) == (1, "error: the disk is full\n")
+
+
 @pytest.mark.parametrize(
     ("raised", "expected"),
     [("int('three')", "in main"), ("raise UserError('photos/ is empty')", "error: photos/ is empty")],
