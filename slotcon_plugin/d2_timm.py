@@ -73,11 +73,20 @@ def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     )
 
 
+class PaddedPyramid(SimpleFeaturePyramid):
+    """detectron2's, with photos padded to what it divides by; its own ``padding_constraints`` misspell the key."""
+
+    @property
+    def size_divisibility(self) -> int:
+        """Of height and width of a batch."""
+        return self._size_divisibility
+
+
 @BACKBONE_REGISTRY.register()
-def build_timm_simple_pyramid_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> SimpleFeaturePyramid:
+def build_timm_simple_pyramid_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> PaddedPyramid:
     """A plain ViT under ViTDet's pyramid, levels p2 to p6."""
     bottom_up = build_timm_backbone(cfg, input_shape)
-    return SimpleFeaturePyramid(
+    return PaddedPyramid(
         bottom_up,
         bottom_up.names[-1],
         cfg.MODEL.FPN.OUT_CHANNELS,

@@ -33,6 +33,7 @@ def test_a_pyramid_stands_on_timm_s_maps(name, builder, options):
     assert {k: tuple(v.shape) for k, v in levels.items()} == {
         f"p{i}": (1, 16, 64 // 2**i, -(-96 // 2**i)) for i in (2, 3, 4, 5, 6)
     }
+    assert backbone.size_divisibility == 32
     assert {k: s.stride for k, s in backbone.output_shape().items()} == {f"p{i}": 2**i for i in (2, 3, 4, 5, 6)}
 
 
