@@ -53,8 +53,8 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         """
         if len(mean) != 3 or len(std) != 3 or max(mean) > 1 or max(std) > 1 or min(std) <= 0:
             raise UserError(
-                f"mean and std are three numbers each for pixels in [0, 1], got mean {mean}, std {std}; divide what is "
-                "for 0..255 by 255"
+                f"mean and std are three numbers for pixels in [0, 1], got mean {mean}, std {std}; if they are for "
+                "0..255, divide them by 255"
             )
         self.mean.copy_(torch.tensor(mean)[:, None, None])
         self.std.copy_(torch.tensor(std)[:, None, None])

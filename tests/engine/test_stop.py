@@ -35,11 +35,25 @@ def state(runner):
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
 
 
+@pytest.fixture
+def listening():
+    """Gives a signal a handler for this test: tests that were started in the background inherit ignored signals."""
+    former = {}
+
+    def listen(number, handler):
+        former[number] = signal.signal(number, handler)
+
+    yield listen
+    for number, handler in former.items():
+        signal.signal(number, handler)
+
+
 @pytest.mark.parametrize("number", NUMBERS, ids=lambda number: number.name)
-def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number):
+def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number, listening):
     whole = tiny(tmp_path / "whole", hooks=LISTENS, epochs=3)
     whole.train()
-    former = signal.getsignal(number)
+    former = signal.default_int_handler
+    listening(number, former)
     stopped = tiny(tmp_path / "run", hooks=LISTENS, epochs=3)
     stopped.register_hook(Kill(number, 5))
     with pytest.raises(RunStoppedError, match=rf"Stopped by {number.name} after iteration 5, .*iter_5\.pth; --resume"):

@@ -44,6 +44,7 @@ def build_backbone(library: str, network: Network, config: str | None) -> Runnab
             raise ConversionError(f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}")
     module = registry.build(
         {
+            "_scope_": library,  # whatever mmengine's default is in this process
             **{key: value for key, value in settings.items() if key not in _INDIFFERENT},
             "norm_cfg": {"type": "BN"},
             "out_indices": (0, 1, 2, 3),
