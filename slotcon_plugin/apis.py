@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.stop import end_with_parent
+from slotcon_plugin.engine.work_dir import started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
@@ -90,14 +92,16 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
 
     Raises:
         UserError: the config is refused, or the work dir is another run's
-            (:func:`~slotcon_plugin.engine.claim_work_dir`).
+            (:func:`~slotcon_plugin.engine.claim_work_dir`), or ``init`` cannot be started from.
         RunFailedError: the run ended itself, and says why.
     """
     resolve(cfg)
     check_arguments(cfg)
     init = cfg.get("init")
-    started_from = (init.get("file") if isinstance(init, dict) else init) or "random weights"
-    identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": started_from}
+    # Read before a used work dir is set aside for it; a run that goes on needs none, and the file may be gone by then.
+    again = resume or started_again()
+    initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
+    identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
@@ -105,11 +109,10 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     fit_batch(cfg, start_processes(cfg), batch_mode)
     with failures_told(cfg.work_dir):
         claim = shared(claim)
-        initial = None
         if claim.checkpoint:
             cfg.resume, cfg.load_from = True, str(claim.checkpoint)
         elif init:
-            initial = read_initial_weights(init, cfg.model.backbone)
+            initial = initial or read_initial_weights(init, cfg.model.backbone)
             initial.set_input(cfg)
         runner = Runner.from_cfg(cfg)
         if initial:
@@ -117,6 +120,12 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
         runner.register_hook(RunStampHook(claim.run))
         runner.train()
     return runner
+
+
+def _name_of(init: str | Mapping | None, again: bool) -> str | None:
+    """What a run starts from, to tell runs apart; None = as the run that is to be gone on with."""
+    file = init.get("file") if isinstance(init, Mapping) else init
+    return Path(file).name if file else None if again else "random weights"
 
 
 def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:

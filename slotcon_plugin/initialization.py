@@ -86,7 +86,10 @@ def read_initial_weights(init: str | Mapping[str, Any], backbone: Mapping[str, A
     if unknown := options.keys() - _OPTIONS:
         raise UserError(f"init takes {', '.join(sorted(_OPTIONS))}, got {', '.join(sorted(unknown))}")
     if not options.get("file"):
-        raise UserError(f"init needs file=PATH, or one of {LIBRARIES}")
+        raise UserError(
+            "this config starts from weights: give them, --init FILE (any that the converters read), or --init timm or "
+            "--init torchvision for the library's published ones"
+        )
     network = network_of_backbone(backbone)
     if network is None:
         raise UserError(f"init: {backbone.get('type')} cannot be started from weights; use a TimmBackbone instead")

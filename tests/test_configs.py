@@ -15,7 +15,8 @@ CONFIGS = sorted(p.name for p in (Path(__file__).parent.parent / "configs/pretra
 
 def shrink(cfg: Config) -> Config:
     """The same wiring with narrow heads and a small backbone."""
-    cfg.model.backbone.depth = 18
+    if "depth" in cfg.model.backbone:
+        cfg.model.backbone.depth = 18
     for head in ("projector", "predictor"):
         if head in cfg.model:
             cfg.model[head].hidden_channels = 32

@@ -106,7 +106,8 @@ def main() -> None:
     if args.photos:
         use_photos(cfg, args.photos)
     if args.init:
-        cfg.init = dict(file=args.init, title=args.init_title)
+        more = {"title": args.init_title} if args.init_title else {}
+        cfg.init = {**(cfg.init if isinstance(cfg.get("init"), dict) else {}), "file": args.init, **more}
     elif args.init_title:
         raise UserError("--init-title names the weights of --init, which is not there")
     pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)

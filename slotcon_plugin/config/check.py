@@ -187,13 +187,16 @@ def _registered(name: str, scope: str | None) -> Iterator[tuple[Any, str]]:
 
 
 def arguments(builder: Any) -> Readable:
-    """What a function takes, or a class, along its bases as far as ``**kwargs`` are passed on."""
+    """What a function takes, or a class, along its bases as far as ``**kwargs`` are passed on.
+
+    A class whose ``**kwargs`` go elsewhere than to its bases says so: ``kwargs_for = 'timm'``.
+    """
     names: set[str] = set()
     steps = [vars(c)["__init__"] for c in builder.__mro__ if "__init__" in vars(c)] if inspect.isclass(builder) else []
     for step in steps or [builder]:
         parameters = inspect.signature(step).parameters.values()
         names |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)} - {"self"}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters) and not hasattr(builder, "kwargs_for"):
             return Readable(names)
     return Readable(names, complete=False)
 

@@ -7,6 +7,7 @@ from slotcon_plugin.engine.checkpoint import (
     require_fit,
 )
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
+from slotcon_plugin.engine.heads_first import HeadsFirstHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
 from slotcon_plugin.engine.loop import PretrainLoop
@@ -24,6 +25,7 @@ __all__ = [
     "Claim",
     "CollapseError",
     "ExactResumeHook",
+    "HeadsFirstHook",
     "MixedPrecisionOptimWrapper",
     "NanGuardHook",
     "NonFiniteLossError",

@@ -98,7 +98,7 @@ def claim_work_dir(
                 part.unlink(missing_ok=True)
         record = _read_record(folder)
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
-        if _started_again() and named in (None, record.get("continues")):
+        if started_again() and named in (None, record.get("continues")):
             resume, overwrite = True, False
         if resume:
             former, checkpoint = _newest(folder, record) if resume is True else _named(folder, record, Path(resume))
@@ -210,7 +210,7 @@ def _compare(folder: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) 
             )
 
 
-def _started_again() -> bool:
+def started_again() -> bool:
     """Whether the launcher has started this command before, in the same job."""
     return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 

@@ -7,6 +7,8 @@ such a tuple; see :func:`describe_backbone` for how their channels and strides a
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
@@ -79,3 +81,18 @@ def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, 
     if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
         raise UserError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")
     return tuple(m.shape[1] for m in maps), tuple(64 // m.shape[-1] for m in maps)
+
+
+def stage_of_parameters(backbone: nn.Module) -> dict[str, int]:
+    """How deep each parameter of a backbone lies: 0 = stem, then a number a stage (plain ViTs: a block).
+
+    timm's networks say so themselves; elsewhere it is in the names of stages as ResNets call them (``layer1.``).
+    """
+    network = getattr(backbone, "model", backbone)
+    if hasattr(network, "group_matcher"):
+        from timm.models import group_parameters
+
+        stages = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+        return {f"model.{name}" if network is not backbone else name: stage for name, stage in stages.items()}
+    found = {name: re.match(r"layer(\d+)\.", name) for name, _ in backbone.named_parameters()}
+    return {name: int(match[1]) if match else 0 for name, match in found.items()}

@@ -44,6 +44,8 @@ class TimmBackbone(BaseModule):
         UserError: timm does not know the name or an option, or the model gives no feature maps.
     """
 
+    kwargs_for = "timm"  # not for the base class; the check of configs asks
+
     def __init__(
         self,
         name: str,

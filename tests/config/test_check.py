@@ -100,12 +100,19 @@ def test_arguments_follow_the_bases_of_a_class():
         def __init__(self, **kwargs):
             pass
 
+    class Elsewhere(Base):
+        kwargs_for = "a library"
+
+        def __init__(self, c, **kwargs):
+            pass
+
     def function(x, y=1):
         pass
 
     assert arguments(Base) == ({"a", "b"}, True)
     assert arguments(Passing) == ({"a", "b", "c"}, True)
     assert arguments(Anything) == (set(), False)
+    assert arguments(Elsewhere) == ({"a", "b", "c"}, False)
     assert arguments(function) == ({"x", "y"}, True)
 
 

@@ -4,6 +4,8 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from slotcon_plugin.engine import LARS, MixedPrecisionOptimWrapper
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.registry import MODELS
 
 
 @pytest.fixture
@@ -78,3 +80,44 @@ def test_a_part_that_is_not_there_is_named(model):
         build(model, custom_keys={"student.encoder": dict(lr_mult=0.1)})
     with pytest.raises(ValueError, match="norm_decay_mult"):
         build(model, norm_decay_mult=0.0)
+
+
+def rates_of(backbone, **options):
+    model = nn.ModuleDict({"student": nn.ModuleDict({"backbone": backbone, "head": nn.Linear(2, 2)})})
+    wrapper = build(model, custom_keys={"student.backbone": options})
+    return {name: lr for names, lr, _ in groups_of(model, wrapper.optimizer) for name in names}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "rates"),
+    [
+        (
+            {"type": "TorchvisionResNet", "depth": 18},
+            {"conv1.weight": 1 / 32, "bn1.bias": 1 / 32, "layer1.0.conv1.weight": 1 / 16, "layer4.1.bn2.bias": 0.5},
+        ),
+        (  # the stem, seven stages of blocks; conv_head is behind the maps and not trained
+            {"type": "TimmBackbone", "name": "tf_efficientnet_lite0"},
+            {"model.conv_stem.weight": 1 / 256, "model.blocks.0.0.bn1.bias": 1 / 128, "model.blocks.6.0.bn1.bias": 0.5},
+        ),
+        (
+            {"type": "TimmBackbone", "name": "convnext_atto"},
+            {"model.stem.0.weight": 1 / 32, "model.stages.3.blocks.0.gamma": 0.5},
+        ),
+        (  # a plain ViT: each block is a stage, and the norm behind the last block belongs to it
+            {"type": "TimmBackbone", "name": "vit_tiny_patch16_224"},
+            {"model.pos_embed": 0.5**13, "model.blocks.0.attn.qkv.weight": 0.5**12, "model.blocks.11.norm1.bias": 0.5},
+        ),
+    ],
+)
+def test_earlier_stages_learn_more_slowly(backbone, rates):
+    found = rates_of(MODELS.build(backbone), lr_mult=0.5, layer_decay=0.5)
+    assert {name: found[f"student.backbone.{name}"] for name in rates} == rates
+    assert found["student.head.weight"] == 1.0
+    assert not any("conv_head" in name for name in found)
+
+
+def test_layer_decay_is_refused_where_there_are_no_stages():
+    with pytest.raises(UserError, match="finds no stages in 'student.backbone'"):
+        rates_of(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), layer_decay=0.5)
+    with pytest.raises(UserError, match=r"must be in \(0, 1\]"):
+        rates_of(nn.Linear(2, 2), layer_decay=1.5)

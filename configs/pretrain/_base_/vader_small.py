@@ -1,0 +1,25 @@
+"""VADeR for few photos, small batches and little time: a laptop's CPU or one small GPU."""
+
+_base_ = ["short_runtime.py", "vader_r50.py"]
+
+model = dict(
+    backbone=dict(depth=18),
+    decoder=dict(fpn_channels=64, channels=64),
+    queue_size=16384,  # 512 photos x 32 pixels
+    teacher_momentum=0.99,  # a run of some hundred steps is over before a teacher with .999 has moved
+)
+auto_scale_lr = dict(base_batch_size=64)
+optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
+warmup_epochs = 1
+min_lr = 1e-6
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=2,
+    pin_memory=False,
+    dataset=dict(
+        view_size=96,
+        overlap_grid=24,
+        scale=(0.2, 1.0),  # views of 96 of a small photo have no detail to show below
+    ),
+)

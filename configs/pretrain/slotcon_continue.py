@@ -1,0 +1,29 @@
+"""SlotCon from weights that are good already, on some thousand photos of your own: docs/continue.md.
+
+    python tools/train.py configs/pretrain/slotcon_continue.py --init tf_efficientnet_lite0.safetensors --photos my_photos/
+
+Another network of timm's: --cfg-options model.backbone.name=convnext_tiny. Set by reasoning, not searched yet.
+"""
+
+_base_ = ["_base_/slotcon_small.py"]
+
+init = dict(_delete_=True, file=None)  # to be given: --init FILE
+model = dict(
+    # torchvision's ResNets, which detectors build as their own: dict(_delete_=True, type="TorchvisionResNet", stride=16)
+    backbone=dict(_delete_=True, type="TimmBackbone", name="tf_efficientnet_lite0", output_stride=16),
+    teacher_momentum=0.99,  # the initial weights are good, so the average may keep some of them
+)
+optim_wrapper = dict(
+    constructor="PartOptimWrapperConstructor",
+    optimizer=dict(lr=3e-4),
+    # the last stage learns at the full rate, each one before it at three quarters of the next
+    paramwise_cfg=dict(custom_keys={"student.backbone": dict(layer_decay=0.75)}),
+)
+train_dataloader = dict(dataset=dict(scale=(0.2, 1.0)))
+data_root = "data/photos"
+photos = dict(type="ImageFolder", root="${data_root}")
+train_cfg = dict(max_epochs=10)
+default_hooks = dict(
+    heads_first=dict(type="HeadsFirstHook", share=0.2),
+    pictures=dict(type="GroupingPicturesHook", interval=5),
+)

@@ -1,0 +1,134 @@
+"""tools/train.py --init for each method: heads first, resumed bit for bit without the file, and what its checkpoints say."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torchvision.models import resnet18
+
+from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.config import load_config
+from slotcon_plugin.convert import convert, read_metadata
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.errors import UserError
+
+LITE = {"type": "TimmBackbone", "name": "tf_efficientnet_lite0", "output_stride": 16}
+RESNET = {"type": "TorchvisionResNet", "depth": 18, "stride": 16}
+SMALL = {
+    "train_cfg.max_epochs": 3,
+    "train_dataloader.batch_size": 4,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.persistent_workers": False,
+    "train_dataloader.dataset.view_size": 64,
+    "default_hooks.checkpoint.interval": 1,
+    "default_hooks.checkpoint.max_keep_ckpts": 10,
+    "visualizer.vis_backends": [dict(type="LocalVisBackend")],
+}
+SMALL_HEADS = {
+    "slotcon": {"projector.hidden_channels": 16, "predictor.hidden_channels": 16, "grouping.num_prototypes": 8},
+    "vader": {"decoder.fpn_channels": 8, "decoder.channels": 8, "queue_size": 300},
+    "densecl": {"projector.hidden_channels": 16, "dense_projector.hidden_channels": 16, "queue_size": 10},
+}
+STEPS = 6  # 8 photos in batches of 4, three epochs
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(8):
+        Image.fromarray(rng.integers(0, 255, (72, 96, 3), dtype=np.uint8)).save(folder / f"{i}.png")
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of each network, with statistics as after training."""
+    torch.manual_seed(1)
+    files = {}
+    for name, network in (("lite", timm.create_model(LITE["name"])), ("resnet", resnet18())):
+        for value in network.state_dict().values():
+            if value.ndim == 1:
+                value.copy_(torch.rand_like(value) / 2 + 0.75)
+        files[name] = tmp_path / f"{name}.pth"
+        torch.save(network.state_dict(), files[name])
+    return files
+
+
+@pytest.fixture
+def config(repo, tmp_path, photos):
+    def build(method, backbone, work_dir, init=None, share=0.5, **more):
+        name = f"{method}_continue" if method != "densecl" else "densecl_small"
+        options = {f"model.{key}": value for key, value in SMALL_HEADS[method].items()}
+        cfg = load_config(repo / f"configs/pretrain/{name}.py", {**SMALL, **options, "data_root": str(photos), **more})
+        cfg.model.backbone = dict(backbone)
+        cfg.optim_wrapper.constructor = "PartOptimWrapperConstructor"
+        cfg.optim_wrapper.paramwise_cfg = {"custom_keys": {"student.backbone": {"layer_decay": 0.5}}}
+        cfg.default_hooks.heads_first = {"type": "HeadsFirstHook", "share": share}
+        cfg.init = init
+        cfg.work_dir, cfg.experiment_name = str(tmp_path / work_dir), f"{tmp_path.name}-{work_dir}"
+        return cfg
+
+    return build
+
+
+def backbone_of(path, branch="student"):
+    state = torch.load(path, weights_only=False)["state_dict"]
+    prefix = f"{branch}.backbone."
+    own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    return {k: v for k, v in own.items() if not k.endswith("num_batches_tracked")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "network"),
+    [("slotcon", "lite"), ("vader", "lite"), ("densecl", "resnet"), ("vader", "resnet")],
+)
+def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network, config, weights, tmp_path):
+    backbone = LITE if network == "lite" else RESNET
+    file = weights[network]
+    mean = [10.0, 20.0, 31.3]  # of no library
+    init = {"file": str(file), "title": "ImageNet", "mean": mean, "std": [51.0, 52.0, 53.0], "colour_order": "RGB"}
+    pretrain(config(method, backbone, "straight", init))
+
+    given = {("model." if network == "lite" else "") + k: v for k, v in torch.load(file).items()}
+    for branch in ("student", "teacher"):
+        held = backbone_of(tmp_path / "straight/iter_3.pth", branch)
+        assert all(torch.equal(value, given[key]) for key, value in held.items())
+        moved = backbone_of(tmp_path / f"straight/iter_{STEPS}.pth", branch)
+        assert not any(torch.equal(value, given[key]) for key, value in moved.items() if key.endswith("bn1.running_mean"))
+    heads = [torch.load(tmp_path / f"straight/iter_{i}.pth", weights_only=False)["state_dict"] for i in (1, 3)]
+    changed = {k for k, v in heads[0].items() if k.startswith("student.") and not torch.equal(v, heads[1][k])}
+    assert changed and not any("backbone" in k for k in changed if not k.endswith("num_batches_tracked"))
+
+    file.unlink()
+    for start in (2, 4):  # in the heads' phase and after it
+        name = f"resumed{start}"
+        (tmp_path / name).mkdir()
+        shutil.copy(tmp_path / f"straight/iter_{start}.pth", tmp_path / name)
+        (tmp_path / name / "run.json").write_bytes((tmp_path / "straight/run.json").read_bytes())
+        pretrain(config(method, backbone, name), resume=True)  # the checkpoint knows what it was started from
+    ends = [load_file(tmp_path / name / f"iter_{STEPS}.pth") for name in ("straight", "resumed2", "resumed4")]
+    for resumed in ends[1:]:
+        assert ends[0]["state_dict"].keys() == resumed["state_dict"].keys()
+        for key, value in ends[0]["state_dict"].items():
+            assert torch.equal(value, resumed["state_dict"][key]), key
+
+        told = resumed["pretraining"]
+        assert (told["photos"], told["init"]["title"], told["init"]["file"]) == (8, "ImageNet", f"{network}.pth")
+        assert told["mean"] == pytest.approx(mean, abs=1e-3)
+
+    model = load_pretrainer(config(method, backbone, "straight"), tmp_path / f"straight/iter_{STEPS}.pth")
+    assert model.data_preprocessor.mean.flatten() == pytest.approx([m / 255 for m in mean], abs=1e-5)
+    convert(tmp_path / f"straight/iter_{STEPS}.pth", tmp_path / "out.pth", "timm" if network == "lite" else "mmseg")
+    meta = read_metadata(tmp_path / "out.pth")
+    assert meta["title"] == f"ImageNet, then {model.method.title} on 8 photos"
+    assert meta["init"]["sha256"] == told["init"]["sha256"]
+    assert meta["mean"] == pytest.approx(mean, abs=1e-3)
