@@ -41,11 +41,13 @@ class InitialWeights:
         """Have a pretraining config feed pixels as these weights expect them, unless it says otherwise itself."""
         pixels = cfg.model.data_preprocessor
         for name in ("mean", "std"):
-            wanted = tuple(round(value / 255, 6) for value in getattr(self, name))
+            # rounded as checkpoints state it, so that a resumed run divides by the very same numbers
+            wanted = tuple(round(value, 4) / 255 for value in getattr(self, name))
             given = pixels.setdefault(name, wanted)
             if any(abs(a - b) > 1e-3 for a, b in zip(given, wanted)):
                 print_log(
-                    f"model.data_preprocessor.{name} is {tuple(given)}, but {self.facts['title']} expects {wanted}: "
+                    f"model.data_preprocessor.{name} is {tuple(given)}, but {self.facts['title']} expects "
+                    f"{tuple(round(value, 4) for value in wanted)}: "
                     "features will be off at the start",
                     "current",
                     logging.WARNING,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
+from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.photos import collect_photos
@@ -53,7 +54,10 @@ def main() -> None:
     )
     parser.add_argument("--bn-photos", type=int, default=480, help="how many of them (default 480)")
     parser.add_argument("--random-seed", type=int, default=0, help="of the random backbones")
-    parser.add_argument("--name", default="pretrained", help="the checkpoint's row in tables (default pretrained)")
+    parser.add_argument(
+        "--name",
+        help="the checkpoint's row in tables (default: pretrained, or what a run from weights says of itself)",
+    )
     add_device(parser)
     parser.add_argument("--out", type=Path, metavar="DIR", help="write a result file for each arm and probe")
     args = parser.parse_args()
@@ -69,11 +73,13 @@ def main() -> None:
         calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
         input_size=tuple(args.input_size),
     )
+    told = told_by(args.checkpoint)
     results = probe_arms(
         arms,
         train,
         test,
-        pretraining=args.name,
+        pretraining=args.name or told.get("title") or "pretrained",
+        told=told,
         out_dir=args.out,
         input_size=tuple(args.input_size),
         stages=tuple(args.stages),

@@ -98,7 +98,8 @@ def build_table(plan: Plan, runs: Sequence[ResultFile], published: str | Path | 
     rows = []
     for name in names:
         entry = plan.pretraining.get(name)
-        title = (entry.title if entry else None) or name
+        told = {run.result["title"] for run in runs if run.result["pretraining"] == name and "title" in run.result}
+        title = (entry.title if entry else None) or (told.pop() if len(told) == 1 else name)
         rows.append((title, tuple(_own_cell(plan, runs, name, column) for column in columns)))
     rows += _published_rows(plan, columns, published)
     return Table(plan.name, columns, tuple(rows), tuple(problems))

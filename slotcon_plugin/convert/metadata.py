@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 
@@ -66,6 +67,18 @@ def read_metadata(path: str | Path) -> dict[str, Any]:
             "checkpoint first, so that colour order, mean, std, stem and stride can be checked."
         )
     return meta
+
+
+def started_from(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """``title`` and ``init`` of a pretraining that started from weights, for result files; else nothing."""
+    return {name: meta[name] for name in ("title", "init")} if meta.get("init") else {}
+
+
+def told_by(path: str | Path) -> dict[str, Any]:
+    """:func:`started_from` of a checkpoint of this project, or of a file that was converted from one."""
+    content = load_file(path)
+    told = content.get(PRETRAINING_KEY) or {}
+    return started_from({**told, "title": whole_title(told)} if told.get("init") else content.get(META_KEY) or {})
 
 
 def check_compatible(

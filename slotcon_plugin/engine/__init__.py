@@ -6,8 +6,8 @@ from slotcon_plugin.engine.checkpoint import (
     allow_checkpoint_classes,
     require_fit,
 )
-from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.heads_first import HeadsFirstHook
+from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
 from slotcon_plugin.engine.loop import PretrainLoop

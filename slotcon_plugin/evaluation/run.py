@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -16,7 +18,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
-from slotcon_plugin.convert.metadata import UNKNOWN
+from slotcon_plugin.convert.metadata import UNKNOWN, told_by
 from slotcon_plugin.convert.network import network_by_name, weights_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
@@ -43,7 +45,8 @@ def evaluate_unsupervised(
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
-    `pretraining` is the checkpoint's row in tables; by default the method's name.
+    `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
+    weights ("ImageNet, then SlotCon on 2,915 photos").
     """
     start = time.perf_counter()
     if checkpoint is None:
@@ -53,11 +56,12 @@ def evaluate_unsupervised(
     settings = {"branch": branch, "short_side": short_side, "batch_size": batch_size, "seed": seed}
     result = segment_unsupervised(model, data, **settings)
     if result_file is not None:
+        told = told_by(checkpoint) if checkpoint else {}
         write_result(
             result_file,
             task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
             metrics=result.metrics(),
-            pretraining=(pretraining or model.method.name) if checkpoint else "random",
+            pretraining=(pretraining or told.get("title") or model.method.name) if checkpoint else "random",
             config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
             backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
             seed=seed,
@@ -65,6 +69,7 @@ def evaluate_unsupervised(
             data=data.name,
             num_images=len(data),
             settings=settings,
+            **told,
             iou={p: dict(zip(data.classes, _finite(score.iou))) for p, score in result.scores.items()},
         )
     return result
@@ -173,6 +178,7 @@ def probe_arms(
     test: LabelledSet,
     *,
     pretraining: str,
+    told: Mapping[str, Any] = MappingProxyType({}),
     out_dir: str | Path | None = None,
     **settings,
 ) -> dict[str, dict[str, ProbeResult]]:
@@ -181,6 +187,7 @@ def probe_arms(
     Args:
         arms: of `load_probe_arms`.
         pretraining: name of the checkpoint's row in a table.
+        told: further facts for its result files, see `convert.metadata.told_by`.
         out_dir: gets `PROBE_ARM.json`; None writes nothing.
 
     Returns:
@@ -208,6 +215,7 @@ def probe_arms(
                 train=train.name,
                 test=test.name,
                 num_images=[len(train), len(test)],
+                **(told if arm == "checkpoint" else {}),
                 iou=[dict(zip(result.classes, _finite(score.iou))) for score in result.scores],
             )
     return results

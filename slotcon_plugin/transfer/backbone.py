@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from mmengine.logging import print_log
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.convert.metadata import started_from
 from slotcon_plugin.convert.names import TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.errors import ConversionError, UserError
@@ -23,14 +25,16 @@ class Origin(NamedTuple):
     """Where a run's backbone comes from, as its result file will say.
 
     Attributes:
-        pretraining: ``slotcon``, ``moco``, ..., ``random`` or ``unknown``.
+        pretraining: ``slotcon``, ``moco``, ..., ``random`` or ``unknown``; ``ImageNet, then VADeR on 2,915 photos``.
         sha256: of the backbone's weights at the start; None = random initialisation, or unknown.
         file: converted weights, None = no conversion was made.
+        told: of a pretraining that itself started from weights: its ``title``, and what it started from, ``init``.
     """
 
     pretraining: str
     sha256: str | None
     file: Path | None
+    told: Mapping[str, Any] = MappingProxyType({})
 
     def __str__(self) -> str:
         return f"{self.pretraining}, sha256 {self.sha256[:12]}" if self.sha256 else f"{self.pretraining} weights"
@@ -73,7 +77,8 @@ def prepare_backbone(
         print_log("The checkpoint's FPN carries over", "current")
     elif "fpn_left_out" in meta:
         print_log(f"The checkpoint's FPN does not carry over: {meta['fpn_left_out']}", "current")
-    return Origin(name or meta["method"], meta["backbone_sha256"], out), meta
+    told = started_from(meta)
+    return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told), meta
 
 
 def require_start(work_dir: str | Path, backbone: str | Path | None, name: str | None) -> None:

@@ -29,6 +29,7 @@ def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:
         "backbone_sha256": origin.sha256,
         "seed": seed,
         "wall_time_s": seconds,
+        "told": dict(origin.told),
     }
 
 
@@ -38,7 +39,7 @@ class TransferCheckpoint(NamedTuple):
     Attributes:
         path: where it lies.
         weights: key -> tensor of the whole model.
-        facts: ``pretraining``, ``backbone_sha256``, ``seed`` and ``wall_time_s``; empty if no run of ours wrote it.
+        facts: as :func:`facts_of_run` gives them; empty if no run of ours wrote it.
     """
 
     path: Path
@@ -47,7 +48,10 @@ class TransferCheckpoint(NamedTuple):
 
     def origin(self, name: str | None = None) -> Origin:
         """Of the backbone that the run began with; ``name`` is what the user calls it where the file does not know."""
-        return Origin(self.facts.get("pretraining") or name or UNKNOWN, self.facts.get("backbone_sha256"), None)
+        known = self.facts
+        return Origin(
+            known.get("pretraining") or name or UNKNOWN, known.get("backbone_sha256"), None, known.get("told") or {}
+        )
 
 
 def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:

@@ -299,6 +299,7 @@ def _write(job: Job, results: dict[str, Any], seconds: float) -> None:
         backbone_sha256=job.origin.sha256,
         seed=job.cfg.SEED,
         wall_time_s=seconds,
+        **job.origin.told,
         **job.facts,
     )
     logging.getLogger("detectron2").info("Result: %s", path)

@@ -94,6 +94,7 @@ class TransferRun(Hook):
             backbone_sha256=self.origin.sha256,
             seed=self.seed,
             wall_time_s=self._seconds(),
+            **self.origin.told,
             **self.facts,
             **extra,
         )

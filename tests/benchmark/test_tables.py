@@ -226,3 +226,13 @@ def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(re
     bare.write_text(json.dumps({"figures": [{"pretraining": "x", "column": "y", "metrics": {"AP": 1.0}}]}))
     with pytest.raises(ValueError, match="a source for its metrics"):
         read_published(bare)
+
+
+def test_a_row_that_started_from_weights_is_called_by_what_it_is(plan, result, tmp_path):
+    title = "ImageNet, then VADeR on 2,915 photos"
+    for name, row in (("named", "mine"), ("unnamed", title)):
+        result(f"{name}.json", row, COCO, AP_box=31.0, AP_mask=29.0)
+        path = tmp_path / "results" / f"{name}.json"
+        write_json(path, {**json.loads(path.read_text()), "title": title})
+    rows = [name for name, _ in build_table(plan, collect([tmp_path / "results"])[0], None).rows]
+    assert rows.count(title) == 2

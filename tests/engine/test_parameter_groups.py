@@ -117,7 +117,7 @@ def test_earlier_stages_learn_more_slowly(backbone, rates):
 
 
 def test_layer_decay_is_refused_where_there_are_no_stages():
-    with pytest.raises(UserError, match="finds no stages in 'student.backbone'"):
+    with pytest.raises(UserError, match=r"finds no stages in 'student\.backbone'"):
         rates_of(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), layer_decay=0.5)
     with pytest.raises(UserError, match=r"must be in \(0, 1\]"):
         rates_of(nn.Linear(2, 2), layer_decay=1.5)

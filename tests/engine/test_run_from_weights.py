@@ -1,6 +1,5 @@
-"""tools/train.py --init for each method: heads first, resumed bit for bit without the file, and what its checkpoints say."""
+"""Runs from --init: heads first, resumed bit for bit without the file; what their checkpoints say of themselves."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -69,6 +68,8 @@ def config(repo, tmp_path, photos):
         options = {f"model.{key}": value for key, value in SMALL_HEADS[method].items()}
         cfg = load_config(repo / f"configs/pretrain/{name}.py", {**SMALL, **options, "data_root": str(photos), **more})
         cfg.model.backbone = dict(backbone)
+        if method == "vader":
+            cfg.train_dataloader.dataset.overlap_grid = 16  # of views of 64
         cfg.optim_wrapper.constructor = "PartOptimWrapperConstructor"
         cfg.optim_wrapper.paramwise_cfg = {"custom_keys": {"student.backbone": {"layer_decay": 0.5}}}
         cfg.default_hooks.heads_first = {"type": "HeadsFirstHook", "share": share}
@@ -103,7 +104,8 @@ def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network
         held = backbone_of(tmp_path / "straight/iter_3.pth", branch)
         assert all(torch.equal(value, given[key]) for key, value in held.items())
         moved = backbone_of(tmp_path / f"straight/iter_{STEPS}.pth", branch)
-        assert not any(torch.equal(value, given[key]) for key, value in moved.items() if key.endswith("bn1.running_mean"))
+        means = [key for key in moved if key.endswith("bn1.running_mean")]
+        assert means and not any(torch.equal(moved[key], given[key]) for key in means)
     heads = [torch.load(tmp_path / f"straight/iter_{i}.pth", weights_only=False)["state_dict"] for i in (1, 3)]
     changed = {k for k, v in heads[0].items() if k.startswith("student.") and not torch.equal(v, heads[1][k])}
     assert changed and not any("backbone" in k for k in changed if not k.endswith("num_batches_tracked"))
@@ -127,8 +129,44 @@ def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network
 
     model = load_pretrainer(config(method, backbone, "straight"), tmp_path / f"straight/iter_{STEPS}.pth")
     assert model.data_preprocessor.mean.flatten() == pytest.approx([m / 255 for m in mean], abs=1e-5)
-    convert(tmp_path / f"straight/iter_{STEPS}.pth", tmp_path / "out.pth", "timm" if network == "lite" else "mmseg")
+    target = "timm" if network == "lite" else "torchvision"
+    convert(tmp_path / f"straight/iter_{STEPS}.pth", tmp_path / "out.pth", target)
     meta = read_metadata(tmp_path / "out.pth")
     assert meta["title"] == f"ImageNet, then {model.method.title} on 8 photos"
     assert meta["init"]["sha256"] == told["init"]["sha256"]
     assert meta["mean"] == pytest.approx(mean, abs=1e-3)
+
+
+def test_a_config_that_continues_says_what_it_needs(repo, photos, tmp_path, weights):
+    """Status 2, a sentence, and a work dir that the next try can use."""
+    broken = tmp_path / "half.pth"
+    state = torch.load(weights["lite"])
+    torch.save({k: v for k, v in state.items() if "blocks.3" not in k}, broken)
+    work_dir = tmp_path / "run"
+    command = [sys.executable, "tools/train.py", "configs/pretrain/vader_continue.py", "--photos", str(photos)]
+    command += ["--work-dir", str(work_dir)]
+    for more, said in (
+        ([], "this config starts from weights: give them, --init FILE"),
+        (["--init", str(tmp_path / "none.pth")], "none.pth"),
+        (["--init", str(broken)], "blocks.3"),
+        (["--init", str(weights["resnet"])], "holds no timm's tf_efficientnet_lite0"),
+    ):
+        done = subprocess.run([*command, *more], cwd=repo, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not work_dir.exists()
+
+
+def test_a_used_work_dir_is_not_set_aside_for_weights_that_do_not_fit(config, weights, tmp_path):
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used/iter_3.pth").write_bytes(b"former")
+    with pytest.raises(UserError, match=r"holds no ResNet"):
+        pretrain(config("vader", RESNET, "used", str(weights["lite"])), overwrite=True)
+    assert (tmp_path / "used/iter_3.pth").read_bytes() == b"former"
+    assert not (tmp_path / "used.old1").exists()
+
+
+def test_heads_first_is_for_runs_from_weights(config):
+    with pytest.raises(UserError, match=r"default_hooks\.heads_first=None"):
+        pretrain(config("vader", RESNET, "random"))

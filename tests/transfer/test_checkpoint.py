@@ -39,16 +39,17 @@ def test_a_model_that_came_whole_is_accepted_and_known(tmp_path, container):
     model = Detector()
     weights = model.state_dict() | {"more": torch.zeros(1)}
     del weights["backbone.1.num_batches_tracked"]
-    meta = {FACTS: facts_of_run(Origin("slotcon", "abc", None), 7, 12.5)}
+    origin = Origin("slotcon", "abc", None, {"title": "ImageNet, then SlotCon", "init": {"title": "ImageNet"}})
+    meta = {FACTS: facts_of_run(origin, 7, 12.5)}
     checkpoint = read_transfer_checkpoint(saved(tmp_path / "iter_1.pth", weights, meta, container))
     check_whole(model, checkpoint)
-    assert checkpoint.origin("else") == ("slotcon", "abc", None)
+    assert checkpoint.origin("else") == origin
     assert (checkpoint.facts["seed"], checkpoint.facts["wall_time_s"]) == (7, 12.5)
 
 
 def test_a_model_that_someone_else_trained_is_not_called_random(tmp_path):
     checkpoint = read_transfer_checkpoint(saved(tmp_path / "zoo.pth", Detector().state_dict()))
-    assert checkpoint.origin() == ("unknown", None, None)
+    assert checkpoint.origin() == Origin("unknown", None, None, {})
     assert checkpoint.origin("moco").pretraining == "moco"
 
 

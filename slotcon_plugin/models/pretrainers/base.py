@@ -169,8 +169,10 @@ class BasePretrainer(BaseModel):
         """Take over from a checkpoint of this method what its run started from, and the pixels that it was fed."""
         declared = checkpoint.get(PRETRAINING_KEY) or {}
         self.init = declared.get("init")
-        if hasattr(self.data_preprocessor, "normalise_by") and {"mean", "std"} <= declared.keys():
-            self.data_preprocessor.normalise_by(*([v / 255 for v in declared[name]] for name in ("mean", "std")))
+        own = getattr(self.data_preprocessor, "input_convention", {})
+        told = {name: declared[name] for name in ("mean", "std") if name in declared and name in own}
+        if len(told) == 2 and told != {name: own[name] for name in told}:  # stated rounded: what agrees is left exact
+            self.data_preprocessor.normalise_by(*([v / 255 for v in told[name]] for name in ("mean", "std")))
 
     def forward(self, inputs: TwoViewBatch | Tensor, mode: str = "tensor"):
         """mmengine's entry: ``mode='loss'`` for a batch of two views, ``mode='tensor'`` for plain images."""
