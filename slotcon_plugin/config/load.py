@@ -73,6 +73,7 @@ def resolve(cfg: Config) -> None:
     * ``"${key}"`` becomes the value of the config's own ``key``, ``"${key}/train"`` a text with it inside. The keys
       that are only there to be referred to are gone afterwards: setting them would no longer do anything.
     * Hooks set to None are left out.
+    * Without workers none persist.
     * Schedules without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last
       epoch) are left out.
 
@@ -88,6 +89,9 @@ def resolve(cfg: Config) -> None:
     if hooks := content.get("default_hooks"):
         for name in [name for name, hook in hooks.items() if hook is None and name not in _HOOKS_OF_MMENGINE]:
             del hooks[name]
+    loader = content.get("train_dataloader") or {}
+    if loader.get("num_workers") == 0:  # torch takes it for an error that none are kept
+        loader["persistent_workers"] = False
     _drop_empty_schedules(content)
 
 

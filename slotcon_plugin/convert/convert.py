@@ -60,6 +60,8 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     check_out(out, src, overwrite)
+    if config and not Path(config).is_file():
+        raise ConversionError(f"there is no transfer config {config} to prove the conversion with")
     if isinstance(network, str):
         network = network_by_name(network)
     canonical = read_checkpoint(src, which, kind, prefix, declared, network)

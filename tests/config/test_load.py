@@ -54,6 +54,12 @@ def test_schedules_without_a_moment_of_their_own_are_left_out(options, expected)
     assert schedules(load_config(COCO, options)) == expected
 
 
+def test_without_workers_none_persist():
+    loader = load_config("configs/pretrain/slotcon_demo.py", {"train_dataloader.num_workers": 0}).train_dataloader
+    assert (loader.num_workers, loader.persistent_workers) == (0, False)
+    assert load_config("configs/pretrain/slotcon_demo.py").train_dataloader.persistent_workers
+
+
 def test_hooks_are_switched_off_with_none():
     cfg = load_config("configs/pretrain/slotcon_demo.py", {"default_hooks.pictures": None, "default_hooks.timer": None})
     assert "pictures" not in cfg.default_hooks

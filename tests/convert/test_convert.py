@@ -120,6 +120,24 @@ def test_a_suffix_that_the_framework_would_misread_is_refused(target, name, sour
         convert(source_file("slotcon", 18).path, tmp_path / name, target)
 
 
+@pytest.mark.parametrize(
+    ("target", "suffix", "config", "message"),
+    [
+        ("mmdet", ".pth", "none.py", "there is no transfer config none.py"),
+        ("detectron2", ".pkl", "none.yaml", "there is no transfer config none.yaml"),
+        ("mmseg", ".pth", "README.md", "README.md cannot be read as a transfer config: Only py/yml/yaml/json"),
+        ("detectron2", ".pkl", "README.md", "README.md cannot be read as a transfer config"),
+        ("detectron2", ".pkl", "configs/pretrain/slotcon_demo.py", "cannot be read as a transfer config"),
+        ("mmdet", ".pth", "configs/pretrain/slotcon_demo.py", "wants a TorchvisionResNet, which mmdet does not have"),
+    ],
+)
+def test_a_config_that_cannot_be_used_is_named(target, suffix, config, message, source_file, tmp_path):
+    pytest.importorskip(target)
+    with pytest.raises(ConversionError, match=message):
+        convert(source_file("slotcon", 18).path, tmp_path / f"x{suffix}", target, config=config)
+    assert not list(tmp_path.glob("x*"))
+
+
 def test_the_tool_says_what_it_did_and_fails_with_two(repo, source_file, tmp_path):
     def tool(*arguments):
         command = [sys.executable, "tools/convert_to_torchvision.py", *map(str, arguments)]

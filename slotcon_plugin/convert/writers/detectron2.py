@@ -89,10 +89,14 @@ def without_strides(options: list) -> list:
 
 def _read_config(path: str) -> Any:
     from detectron2.config import get_cfg
+    from yaml import YAMLError
 
     cfg = get_cfg()
     cfg.set_new_allowed(True)  # keys of other tools say nothing about the backbone
-    cfg.merge_from_file(path)
+    try:
+        cfg.merge_from_file(path)
+    except (OSError, AssertionError, KeyError, ValueError, TypeError, AttributeError, YAMLError) as error:
+        raise ConversionError(f"{path} cannot be read as a transfer config: {error}") from error
     return cfg
 
 

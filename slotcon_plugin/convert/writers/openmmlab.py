@@ -42,6 +42,8 @@ def build_backbone(library: str, network: Network, config: str | None) -> Runnab
         settings = _model_of_config(config)["backbone"]
         if settings.get("depth") != depth:
             raise ConversionError(f"{config} wants depth={settings.get('depth')}, the checkpoint is ResNet-{depth}")
+    if config and registry.get(settings["type"]) is None:
+        raise ConversionError(f"{config} wants a {settings['type']}, which {library} does not have")
     module = registry.build(
         {
             "_scope_": library,  # whatever mmengine's default is in this process
@@ -67,8 +69,12 @@ def _build_timm(registry: Any, network: Network, config: str | None) -> Runnable
 
 def _model_of_config(path: str) -> dict:
     from mmengine.config import Config
+    from mmengine.config.utils import ConfigParsingError
 
-    model = Config.fromfile(path).get("model", {})
+    try:
+        model = Config.fromfile(path).get("model", {})
+    except (OSError, SyntaxError, ConfigParsingError, KeyError, TypeError) as error:
+        raise ConversionError(f"{path} cannot be read as a transfer config: {error}") from error
     if "backbone" not in model:
         raise ConversionError(f"{path} has no model.backbone: not a config of a detector or segmenter")
     return model.to_dict()
