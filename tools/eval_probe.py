@@ -29,6 +29,7 @@ def main() -> None:
     parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("checkpoint", help="any checkpoint that this project reads")
     parser.add_argument("--config", help="config that trained it; needed only for backbones other than plain ResNets")
+    parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     parser.add_argument("--which", choices=["teacher", "student"], help="default: the branch that the method transfers")
     parser.add_argument(
         "--decoder",
@@ -72,6 +73,7 @@ def main() -> None:
         random_seed=args.random_seed,
         calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
         input_size=tuple(args.input_size),
+        network=args.network,
     )
     told = told_by(args.checkpoint)
     results = probe_arms(
