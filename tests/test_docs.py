@@ -28,7 +28,18 @@ QUICK = {
     *("convert_to_d2", "convert_to_mmdet", "convert_to_mmseg", "convert_to_torchvision", "benchmark_table"),
 }
 DRY = ("--dry-run", "--print-commands", "--slurm")
-ELSEWHERE = ("/data/", "--network", "--layout", ".pth.tar", "decoder", "--results", "runs/", "_dirs/run/", "iter_450", "lite0.safetensors")
+ELSEWHERE = (
+    "/data/",
+    "--network",
+    "--layout",
+    ".pth.tar",
+    "decoder",
+    "--results",
+    "runs/",
+    "_dirs/run/",
+    "iter_450",
+    "lite0.safetensors",
+)
 
 
 def lines(path: Path) -> list[str]:
