@@ -10,7 +10,7 @@ import cv2
 
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.command import run_command
-from slotcon_plugin.demo_scenes import CLASSES, LAYOUTS, contact_sheet, make_demo_scenes
+from slotcon_plugin.demo_scenes import CLASSES, WRITERS, contact_sheet, make_demo_scenes
 
 EPILOG = f"""
 Eleven classes: {", ".join(CLASSES)}. Textures and shapes tell them apart, colours do not. The same options
@@ -43,7 +43,7 @@ def main() -> None:
     """Parse the command line and make the folder."""
     parser = tool_parser(__doc__, EPILOG)
     parser.add_argument("out", metavar="OUT", help="folder to make; must not hold anything else")
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="plain")
+    parser.add_argument("--layout", choices=sorted(WRITERS), default="plain")
     parser.add_argument("--num-images", type=int, default=250, help="scenes in all, a fifth of them val (default 250)")
     parser.add_argument("--splits", nargs="+", type=parse_split, metavar="NAME=COUNT", help="instead of --num-images")
     parser.add_argument("--size", nargs=2, type=int, default=(320, 240), metavar=("WIDTH", "HEIGHT"))

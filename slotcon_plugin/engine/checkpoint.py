@@ -24,6 +24,8 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
 from slotcon_plugin.registry import HOOKS
 
+RUN = "run"
+"""Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
 _NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
 
 
@@ -60,14 +62,40 @@ register_backend("atomic", AtomicLocalBackend, force=True)
 
 @HOOKS.register_module()
 class SafeCheckpointHook(CheckpointHook):
-    """mmengine's, except that outdated checkpoints are deleted after the new one is there, not before."""
+    """mmengine's, except that outdated checkpoints are deleted after the new one is there, not before.
+
+    What a run was killed before deleting is deleted when it has been resumed and saves again.
+    """
+
+    _run: Any = None
+    _left_behind: tuple[int, ...] = ()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Remember whose checkpoint is resumed."""
+        self._run = checkpoint.get("meta", {}).get(RUN)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find older checkpoints of the same run that the resumed one does not list as kept."""
+        super().before_train(runner)
+        if self.max_keep_ckpts <= 0 or self._run is None or not runner.iter:
+            return
+        done = runner.epoch if self.by_epoch else runner.iter
+        older = []
+        for path in numbered_checkpoints(self.out_dir):
+            kind, number = _NUMBERED.fullmatch(path.name).groups()
+            if self.filename_tmpl.startswith(kind) and number.isdigit() and int(number) < done:
+                older.append((int(number), path))
+        self._left_behind = tuple(
+            number for number, path in older if number not in self.keep_ckpt_ids and _run_of(path) == self._run
+        )
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if self.max_keep_ckpts <= 0:
             super()._save_checkpoint_with_step(runner, step, meta)
             return
         kept = [*(number for number in self.keep_ckpt_ids if number != step), step]
-        outdated, kept = kept[: -self.max_keep_ckpts], kept[-self.max_keep_ckpts :]
+        outdated, kept = [*self._left_behind, *kept[: -self.max_keep_ckpts]], kept[-self.max_keep_ckpts :]
+        self._left_behind = ()
         self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)  # ends with this step: mmengine deletes nothing then
         runner.message_hub.update_info("keep_ckpt_ids", kept)
         super()._save_checkpoint_with_step(runner, step, meta)
@@ -88,6 +116,13 @@ def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
     else:
         numbers = {path: sys.maxsize if m[2] == "final" else int(m[2]) for path, m in found}
     return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
+
+
+def _run_of(path: Path) -> Any:
+    try:
+        return read_checkpoint(path)["meta"][RUN]
+    except (ValueError, LookupError, TypeError, OSError, EOFError):  # damaged, or another program's: not ours to delete
+        return None
 
 
 def _iteration(path: Path) -> int:

@@ -27,7 +27,7 @@ from typing import IO, Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints, read_checkpoint
+from slotcon_plugin.engine.checkpoint import RUN, numbered_checkpoints, read_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
@@ -36,8 +36,6 @@ try:
 except ImportError:  # not a Unix: nothing to lock with
     fcntl = None
 
-RUN = "run"
-"""Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
 RUN_FILE = "run.json"
 LOCK_FILE = ".in_use"
 _locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
