@@ -53,6 +53,6 @@ def test_the_walk_through_runs(tmp_path):
     for result in ("probe/linear_checkpoint.json", "work_dirs/fcn_lite0_camvid/result.json"):
         told = read_result(tmp_path / result)
         assert (told["pretraining"], told["title"], told["init"]["title"]) == (TITLE, TITLE, "ImageNet")
-    for file in ("OUT.safetensors", "OUT.pth", "OUT.pkl"):
+    for file in ("continued.safetensors", "continued.pth", "continued.pkl"):
         meta = read_metadata(tmp_path / file)
         assert (meta["title"], meta["init"]["title"]) == (TITLE, "ImageNet")
