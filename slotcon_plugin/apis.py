@@ -12,10 +12,11 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import init_dist
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from slotcon_plugin.config import load_config, resolve
+from slotcon_plugin.config import RunSize, has_rules, load_config, resolve, settle
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
@@ -28,7 +29,7 @@ from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.distributed import unwrapped
-from slotcon_plugin.registry import MODELS
+from slotcon_plugin.registry import DATASETS, MODELS
 
 
 def start_processes(cfg: Config) -> int:
@@ -80,6 +81,20 @@ def use_photos(cfg: Config, path: str) -> None:
     cfg.train_dataloader.dataset.source = source
 
 
+def run_size(cfg: Config, processes: int) -> RunSize:
+    """How large the run of a config is, whose batch :func:`~slotcon_plugin.engine.batch.fit_batch` has settled."""
+    photos, loader = len(DATASETS.build(cfg.train_dataloader.dataset)), cfg.train_dataloader
+    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
+    batch = loader.batch_size * processes * accumulated
+    return RunSize(
+        photos=photos,
+        batch=batch,
+        recipe_batch=(cfg.get("auto_scale_lr") or {}).get("base_batch_size") or batch,
+        epochs=cfg.train_cfg.max_epochs,
+        steps=max(-(-cfg.train_cfg.max_epochs * (photos // processes // loader.batch_size) // accumulated), 1),
+    )
+
+
 def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None, overwrite: bool = False) -> Runner:
     """Run the pretraining that a config describes.
 
@@ -106,8 +121,11 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    fit_batch(cfg, start_processes(cfg), batch_mode)
+    processes = start_processes(cfg)
+    fit_batch(cfg, processes, batch_mode)
     with failures_told(cfg.work_dir):
+        if has_rules(cfg):
+            print_log(settle(cfg, run_size(cfg, processes)), "current")
         claim = shared(claim)
         if claim.checkpoint:
             cfg.resume, cfg.load_from = True, str(claim.checkpoint)
@@ -140,6 +158,7 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
+    settle(cfg)
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     model = MODELS.build(cfg.model)

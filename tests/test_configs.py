@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import has_rules, load_config, settle
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS, OPTIMIZERS
 
@@ -29,6 +29,7 @@ def shrink(cfg: Config) -> Config:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_trains_a_step(name, repo, tmp_path):
     cfg = shrink(load_config(repo / "configs/pretrain" / name))
+    settle(cfg)
     fit_batch(cfg, processes=8)
     assert cfg.train_dataloader.batch_size > 0
     for hook in cfg.default_hooks.values():
@@ -163,6 +164,11 @@ def test_paper_recipes(name, differences, repo):
     decided_by_recipe = {key.split(".")[0] for key in PAPER}
     recipe = {key: value for key, value in {**PAPER, **differences}.items() if value is not None}
     assert flat({key: cfg[key] for key in decided_by_recipe}) == recipe
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "coco" in name or "imagenet" in name])
+def test_recipes_of_papers_leave_nothing_to_the_run(name, repo):
+    assert not has_rules(load_config(repo / "configs/pretrain" / name))
 
 
 def test_one_gpu_config_follows_its_batch(repo):

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "declaration"},
     "engine": {"registry", "models", "convert"},
-    "profiling": {"registry", "data", "models", "engine", "photos"},
+    "profiling": {"registry", "config", "data", "models", "engine", "photos"},
     "initialization": {"convert", "models"},
     "apis": {"registry", "config", "convert", "models", "engine", "initialization"},
     "d2_timm": {"models"},

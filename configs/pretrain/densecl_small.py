@@ -12,7 +12,7 @@ model = dict(
     projector=dict(hidden_channels=512),
     dense_projector=dict(hidden_channels=512),
     queue_size=2048,
-    teacher_momentum=0.99,  # a short run is over before a teacher with .999 has moved
+    teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05))

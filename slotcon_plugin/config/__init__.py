@@ -1,5 +1,6 @@
 """Configs as they come from files and from the command line: loaded, checked, and complete before a run starts."""
 
 from slotcon_plugin.config.load import apply_options, load_config, read_config, resolve
+from slotcon_plugin.config.rules import RunSize, has_rules, settle
 
-__all__ = ["apply_options", "load_config", "read_config", "resolve"]
+__all__ = ["RunSize", "apply_options", "has_rules", "load_config", "read_config", "resolve", "settle"]

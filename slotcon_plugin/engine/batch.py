@@ -143,7 +143,9 @@ def _follow(cfg: Config, ratio: float) -> str:
     for schedule in cfg.get("param_scheduler") or ():
         if "eta_min" in schedule:
             schedule.eta_min *= ratio
-    if "teacher_momentum" in model:
+    if isinstance(model.get("teacher_momentum"), str):
+        text += ", teacher momentum after the number of steps"  # slotcon_plugin/config/rules.py
+    elif "teacher_momentum" in model:
         model.teacher_momentum **= ratio
         text += f", teacher momentum from {model.teacher_momentum:.6g}"
     elif cfg.get("default_scope") == "slotcon_plugin":

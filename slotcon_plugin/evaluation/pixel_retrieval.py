@@ -13,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models.losses import cosine_similarities
@@ -114,6 +114,7 @@ def compare_pixel_retrieval(
         UserError: the pretrainer has no dense embedding.
     """
     cfg = load_config(config)
+    settle(cfg)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
     with torch.random.fork_rng():
         torch.manual_seed(seed)

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import nn
 
 from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
 from slotcon_plugin.convert.metadata import UNKNOWN, told_by
@@ -82,7 +82,9 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
         zero_init_residual: False overrules a backbone's own setting of that name, if it has one.
     """
     torch.manual_seed(seed)
-    model = load_config(config).model
+    cfg = load_config(config)
+    settle(cfg)
+    model = cfg.model
     if not zero_init_residual and "zero_init_residual" in model.backbone:
         model.backbone.zero_init_residual = False
     return MODELS.build(model).eval()

@@ -17,6 +17,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from slotcon_plugin.config import settle
 from slotcon_plugin.data.photometric import PhotometricConfig, draw_photometric
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.models import BasePretrainer
@@ -79,6 +80,7 @@ def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats:
         device: where.
         repeats: timed steps.
     """
+    settle(cfg)
     torch.manual_seed(0)
     where, precision = torch.device(device), getattr(torch, dtype)
     if where.type == "cpu":

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.profiling.step import PartClock, profile_step
 from slotcon_plugin.registry import MODELS
 
@@ -82,6 +82,7 @@ def test_arithmetic_is_that_of_all_convolutions(repo):
     cfg = load_config(repo / "configs/pretrain/vader_demo.py")
     cfg.train_dataloader.dataset.view_size = 64
     cfg.model.queue_size = 8
+    settle(cfg)
     model = MODELS.build(cfg.model)
     flops = []
 

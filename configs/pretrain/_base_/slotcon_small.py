@@ -17,7 +17,7 @@ model = dict(
     teacher_temperature=0.04,
     contrast_temperature=0.2,
     group_loss_weight=0.5,
-    teacher_momentum=0.99,
+    teacher_momentum="${teacher_momentum(0.99)}",
 )
 
 auto_scale_lr = dict(base_batch_size=64, mode="scale-lr")

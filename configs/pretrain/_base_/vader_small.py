@@ -6,7 +6,7 @@ model = dict(
     backbone=dict(depth=18),
     decoder=dict(fpn_channels=64, channels=64),
     queue_size=16384,  # 512 photos x 32 pixels
-    teacher_momentum=0.99,  # a run of some hundred steps is over before a teacher with .999 has moved
+    teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
