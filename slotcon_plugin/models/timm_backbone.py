@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.depthwise import use_quick_gradients
 from slotcon_plugin.registry import MODELS
 
 _FINEST_STRIDE = 4  # what detectors and segmenters start from
@@ -56,6 +58,7 @@ class TimmBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.model = _create(name, kwargs)
+        use_quick_gradients(self.model)
         stages = [(info["num_chs"], info["reduction"]) for info in self.model.feature_info]
         plain = len({stride for _, stride in stages}) == 1 and len(stages) > 1
         if out_indices is None:
@@ -87,6 +90,8 @@ class TimmBackbone(BaseModule):
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""
+        if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            images = images.contiguous(memory_format=torch.channels_last)  # its bfloat16 kernels want it
         return tuple(
             self.model.forward_intermediates(
                 images, list(self.out_indices), norm=self.norm_maps, stop_early=True, intermediates_only=True
