@@ -41,7 +41,7 @@ RANDOM = "random"
 class Data:
     """A data set: where it lies, what has to be in it, and how it is made if it can be.
 
-    ``{NAME}`` in ``options`` and ``args`` of a plan stands for the path of the data set NAME.
+    ``{NAME}`` in ``options``, ``args`` and ``checkpoint`` of a plan stands for the path of the data set NAME.
 
     Attributes:
         path: folder (or file).
@@ -67,7 +67,12 @@ class Pretraining:
     """A row of the table. With ``config`` it is run here, with ``checkpoint`` taken from a file, with neither random.
 
     Attributes:
+        checkpoint: file; with ``config`` the weights that the run starts from (``--init``).
+        init_title: how tables call these weights.
+        network: timm's name of the network in a ``checkpoint`` of somebody else's.
         options: overrides of the config, as ``KEY: VALUE``.
+        task_options: overrides of the tasks' mmengine configs for this row (from scratch a network may need other
+            learning rates), as ``KEY: VALUE``.
         photos: data set whose photos take the place of the config's (``--photos``).
         reads: data sets that the config reads by itself, where it or ``options`` say.
         per_seed: pretrain once for every seed of the plan, not once for all.
@@ -77,7 +82,10 @@ class Pretraining:
 
     config: str | None = None
     checkpoint: str | None = None
+    init_title: str | None = None
+    network: str | None = None
     options: Mapping[str, Any] | None = None
+    task_options: Mapping[str, Any] | None = None
     photos: str | None = None
     reads: tuple[str, ...] = ()
     per_seed: bool = False
@@ -192,11 +200,9 @@ def _check(plan: Plan) -> None:
         require(target in EXPORTS, f"targets: {target!r} is none of {', '.join(EXPORTS)}")
     for name, entry in plan.pretraining.items():
         where = f"pretraining.{name}"
-        require(not (entry.config and entry.checkpoint), f"{where}: give config or checkpoint, not both")
         random = not (entry.config or entry.checkpoint)
         require(random == (name == RANDOM), f"{where}: without config and checkpoint it is '{RANDOM}', and only then")
-        for path in filter(None, (entry.config, entry.checkpoint if not entry.config else None)):
-            require(entry.checkpoint is not None or Path(path).is_file(), f"{where}: {path} does not exist")
+        require(not entry.config or Path(entry.config).is_file(), f"{where}: {entry.config} does not exist")
         for data in (*entry.reads, *filter(None, [entry.photos])):
             require(data in plan.data, f"{where}: no data set {data!r} in data")
     for name, task in plan.tasks.items():

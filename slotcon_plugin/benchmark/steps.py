@@ -125,7 +125,8 @@ def _steps(plan: Plan, work_dir: Path) -> Iterator[Step]:
             origin = _pretrain(plan, work_dir, row, seed) if entry.config else None
             if origin:
                 yield origin
-            checkpoint = origin.outputs[0] if origin else (Path(entry.checkpoint) if entry.checkpoint else None)
+            given = Path(_with_paths(plan, entry.checkpoint)) if entry.checkpoint else None
+            checkpoint = origin.outputs[0] if origin else given
             needs = (origin.name,) if origin else ()
             if checkpoint and (entry.per_seed or seed == plan.seeds[0]):
                 for target in plan.targets:
@@ -140,6 +141,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
     seed = seed if entry.per_seed else plan.seeds[0]
     folder = work_dir / "pretrain" / f"{row}-seed{seed}"
     data = (*entry.reads, *((entry.photos,) if entry.photos else ()))
+    start = Path(_with_paths(plan, entry.checkpoint)) if entry.checkpoint else None
     return Step(
         name=f"pretrain/{row}-seed{seed}",
         folder=folder,
@@ -147,10 +149,13 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         arguments=(
             *(entry.config, "--work-dir", str(folder)),
             *(("--photos", _photos(plan, entry.photos)) if entry.photos else ()),
+            *(("--init", str(start)) if start else ()),
+            *(("--init-title", entry.init_title) if entry.init_title else ()),
             *("--cfg-options", *_key_values(plan, entry.options), f"randomness.seed={seed}"),
         ),
         outputs=(folder / CHECKPOINT,),
         needs=_makers(plan, data),
+        inputs=(start,) if start else (),
         configs=(entry.config,),
         data=data,
         can_resume=True,
@@ -193,7 +198,8 @@ def _measure(
     if task.tool == "mm":
         tool = "tools/train.py"
         arguments = (task.config, "--work-dir", str(folder), "--data-root", path, *backbone, *named, *extra)
-        arguments += ("--cfg-options", *_key_values(plan, task.options), f"randomness.seed={seed}")
+        options = {**(task.options or {}), **(entry.task_options or {})}
+        arguments += ("--cfg-options", *_key_values(plan, options), f"randomness.seed={seed}")
     elif task.tool == "detectron2":
         tool = "tools/train_d2.py"
         arguments = ("--config-file", task.config, "--data-root", path, *backbone, *named, *extra)
@@ -202,7 +208,7 @@ def _measure(
     elif task.tool == "probe":
         tool, output = "tools/eval_probe.py", "linear_checkpoint.json"
         arguments = (str(checkpoint), "--name", row, "--data", path, "--random-seed", str(seed), "--out", str(folder))
-        arguments += tuple(extra)
+        arguments += (*(("--network", entry.network) if entry.network else ()), *extra)
     else:
         tool = "tools/eval_unsupervised_seg.py"
         as_run = checkpoint.parent / f"{Path(entry.config).stem}.py"

@@ -67,6 +67,26 @@ def test_transfer_commands_start_from_the_pretraining_of_their_seed(plan, tmp_pa
     assert steps["probe/moco-seed1"].command()[-2:] == ["--bn-calibrate", f"{tmp_path}/photos"]
 
 
+def test_rows_that_start_from_weights(plan_file, tmp_path):
+    """The run starts from the file and is run again when it changes; a row's own options reach its tasks."""
+    weights = f"{tmp_path}/photos/net.pth"
+    row = {"checkpoint": "{photos}/net.pth", "init_title": "ImageNet", "task_options": {"model.backbone.norm_eval": 0}}
+    plan = load_plan(plan_file, {f"pretraining.slotcon.{key}": value for key, value in row.items()})
+    steps = by_name(plan, tmp_path / "w")
+    command = steps["pretrain/slotcon-seed1"].command()
+    assert command[command.index("--init") :][:4] == ["--init", weights, "--init-title", "ImageNet"]
+    assert steps["pretrain/slotcon-seed1"].inputs == (Path(weights),)
+    assert steps["camvid/slotcon-seed1"].inputs == (tmp_path / "w/pretrain/slotcon-seed1/checkpoint.pth",)
+    assert "model.backbone.norm_eval=0" in steps["camvid/slotcon-seed0"].command()
+    assert "model.backbone.norm_eval=0" not in steps["camvid/random-seed0"].command()
+
+
+def test_weights_of_somebody_elses_are_probed_with_the_name_of_their_network(plan_file, tmp_path):
+    plan = load_plan(plan_file, {"pretraining.moco.network": "resnet50"})
+    assert "--network resnet50" in by_name(plan, tmp_path)["probe/moco-seed0"].shown()
+    assert "--network" not in by_name(plan, tmp_path)["coco/moco-seed0"].command()
+
+
 def test_which_steps_there_are(plan, tmp_path):
     """Seeds x rows; the probe has no random step, camvid leaves moco out, moco is converted once."""
     expected = set()
@@ -95,7 +115,6 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
     ("override", "message"),
     [
         ({"pretraining.slotcon.chekpoint": "x"}, "pretraining.slotcon has no .'chekpoint'"),
-        ({"pretraining.slotcon.checkpoint": "x"}, "give config or checkpoint, not both"),
         ({"pretraining.scratch": {}}, "without config and checkpoint it is 'random'"),
         ({"pretraining.slotcon.config": "none.py"}, "none.py does not exist"),
         ({"tasks.probe.tool": "probes"}, "tool 'probes' is none of"),
