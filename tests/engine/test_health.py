@@ -62,7 +62,13 @@ def test_figures_follow_what_the_pretrainer_offers():
         "positive_similarity": 0.25,
         "effective_rank": pytest.approx(3),
     }
-    full = {"num_queries": torch.tensor(9), "center": torch.tensor([3.0, 4.0]), "slots": torch.ones(2, 2)}
+    slots = torch.tensor([[[1.0, 1.0], [1.0, -9.0]]])
+    full = {
+        "num_queries": torch.tensor(9),
+        "center": torch.tensor([3.0, 4.0]),
+        "slots": slots,
+        "present": torch.tensor([[True, False]]),
+    }
     assert monitored_figures(full) == {"num_queries": 9, "center_norm": 5, "effective_rank": pytest.approx(1, abs=1e-5)}
 
 
@@ -214,7 +220,8 @@ def test_the_file_says_what_happened(tiny, tmp_path, iterations_per_epoch):
         assert line["dead_prototypes"] == [k for k in range(6) if seen[k] == 0]
     assert "dead_prototypes" not in lines[0]
     assert lines[-1]["center_norm"] == pytest.approx(runner.model.center.value.norm().item())
-    assert lines[-1]["effective_rank"] == pytest.approx(effective_rank(runner.model.monitor["slots"]), rel=1e-6)
+    slots = runner.model.monitor["slots"][runner.model.monitor["present"]]
+    assert lines[-1]["effective_rank"] == pytest.approx(effective_rank(slots), rel=1e-6)
 
 
 def test_mmengines_log_shows_the_figures(tiny, tmp_path):
