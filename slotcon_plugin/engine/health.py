@@ -38,7 +38,7 @@ class SlotHealthHook(Hook):
     * ``prototype_usage`` (K,): ``live_prototypes`` of the batch, ``used_prototypes`` and ``usage_entropy`` (nats) since
       the last report, ``live_prototypes_epoch`` and the list ``dead_prototypes`` at the end of an epoch;
     * ``center`` (K,): ``center_norm``;
-    * ``slots`` or ``features`` (N, D): ``effective_rank``;
+    * ``slots`` (B, K, D) with ``present`` (B, K), or ``features`` (N, D): ``effective_rank``;
     * any tensor of one element, under its own name (``teacher_entropy``, ``num_queries``, ...).
 
     To these come ``grad_norm`` (before clipping, as mmengine reports it, when there is clipping) and
@@ -199,7 +199,7 @@ def monitored_figures(monitor: dict[str, Tensor]) -> dict[str, float]:
     figures = {name: value.detach().float() for name, value in monitor.items() if value.ndim == 0}
     if "center" in monitor:
         figures["center_norm"] = monitor["center"].norm()
-    vectors = monitor.get("slots", monitor.get("features"))
+    vectors = monitor["slots"][monitor["present"]] if "slots" in monitor else monitor.get("features")
     if vectors is not None:
         figures["effective_rank"] = torch.tensor(effective_rank(vectors))
     if not figures:

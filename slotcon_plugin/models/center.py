@@ -1,8 +1,15 @@
-"""The running mean of the teacher's logits, which keeps one prototype from taking everything."""
+"""What the student's assignment is asked to match.
+
+A center is a module that makes targets of the teacher's logits, and keeps one prototype from taking everything:
+``center(aligned_logits, temperature)`` gives a distribution over prototypes at each position, ``center.update(...)`` is
+told the logits of both views, once a step, and alone changes its state. Another one is a registered class with
+``num_prototypes`` among its arguments, named by ``model.center.type``. One that has a ``value`` (K,) has it watched.
+"""
 
 from __future__ import annotations
 
 import torch
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
@@ -26,13 +33,14 @@ class Center(nn.Module):
         self.momentum = momentum
         self.register_buffer("value", torch.zeros(num_prototypes))
 
-    def forward(self, assignment_logits: Tensor) -> Tensor:
-        """Subtract the centre from ``(B, K, ...)`` logits."""
-        return assignment_logits - self.value.view(1, -1, *[1] * (assignment_logits.ndim - 2))
+    def forward(self, assignment_logits: Tensor, temperature: float) -> Tensor:
+        """``softmax((logits - value) / tau_t)`` over K of ``(B, K, H, W)`` logits, in float32."""
+        centred = assignment_logits.float() - self.value.view(1, -1, 1, 1)
+        return (centred / temperature).softmax(dim=1)
 
     @torch.no_grad()
     def update(self, *assignment_logits: Tensor) -> None:
         """Move towards the mean of the given ``(B, K, H, W)`` logits, the same on every rank."""
         seen = torch.stack([logits.float().mean(dim=(0, 2, 3)) for logits in assignment_logits]).mean(dim=0)
-        seen, ranks = all_reduce_sum(seen, torch.ones((), device=seen.device))
-        self.value.mul_(self.momentum).add_(seen / ranks, alpha=1 - self.momentum)
+        (seen,) = all_reduce_sum(seen)
+        self.value.mul_(self.momentum).add_(seen / get_world_size(), alpha=1 - self.momentum)

@@ -41,11 +41,49 @@ def rank_offset(per_rank: int) -> int:
     return get_rank() * per_rank
 
 
-class AnyDeviceSyncBatchNorm(_BatchNorm):
-    """BatchNorm over the batches of all ranks, made of differentiable all-reduces.
+def batch_norm_over_ranks(layer: _BatchNorm, x: Tensor, counted: Tensor | None = None) -> Tensor:
+    """BatchNorm in training, over the batches of all ranks, in float32; made of differentiable all-reduces.
 
-    torch's own SyncBatchNorm runs on accelerators only; this one serves gloo processes on CPUs. A rank with no rows
-    at all takes part in the collectives like any other.
+    Args:
+        layer: whose weights and running statistics are used; the latter stay where all ranks have less than two rows.
+        x: ``(N, C, ...)``; N may be 0 and differ between ranks.
+        counted: which rows count, ``(N,)`` bool; all when None. The others are normalised like them.
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        axes = [d for d in range(x.ndim) if d != 1]
+        shape = [1, -1] + [1] * (x.ndim - 2)
+        values = x.float()
+        if counted is None:
+            weight = values.new_ones([len(x)] + [1] * (x.ndim - 1))
+        else:
+            weight = counted.to(values.dtype).view(-1, *[1] * (x.ndim - 1))
+        count = weight.sum(axes) * values[:1, 0].numel() if len(x) else values.new_zeros(1)
+        total, rows = _summed_over_ranks(torch.cat([(values * weight).sum(axes), count])).split([layer.num_features, 1])
+        mean = total / rows.clamp(min=1)
+        centred = values - mean.view(shape)
+        squares = _summed_over_ranks((centred.square() * weight).sum(axes))
+        variance = squares / rows.clamp(min=1)
+        if layer.track_running_stats:
+            with torch.no_grad():
+                enough = rows[0] >= 2
+                layer.running_mean.lerp_(mean, layer.momentum * enough)
+                layer.running_var.lerp_(squares / (rows - 1).clamp(min=1), layer.momentum * enough)
+                layer.num_batches_tracked.add_(enough)
+        out = centred * (variance + layer.eps).rsqrt().view(shape)
+        if layer.affine:
+            out = out * layer.weight.view(shape) + layer.bias.view(shape)
+    return out.to(x.dtype)
+
+
+def _summed_over_ranks(x: Tensor) -> Tensor:
+    return differentiable_all_reduce(x) if get_world_size() > 1 else x
+
+
+class AnyDeviceSyncBatchNorm(_BatchNorm):
+    """BatchNorm over the batches of all ranks on every device, see :func:`batch_norm_over_ranks`.
+
+    torch's own SyncBatchNorm runs on accelerators only, and in half precision it disagrees on the dtype with a rank
+    that has no rows. Here such a rank takes part in the collectives like any other.
     """
 
     def _check_input_dim(self, x: Tensor) -> None:
@@ -55,43 +93,31 @@ class AnyDeviceSyncBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or get_world_size() == 1:
             return super().forward(x)
-        with torch.autocast(x.device.type, enabled=False):
-            axes = [d for d in range(x.ndim) if d != 1]
-            shape = [1, -1] + [1] * (x.ndim - 2)
-            values = x.float()
-            count = values.new_full((1,), values.numel() / values.shape[1])
-            sums = torch.cat([values.sum(axes), values.square().sum(axes), count])
-            total, total_squares, rows = differentiable_all_reduce(sums).split([self.num_features] * 2 + [1])
-            mean = total / rows
-            variance = (total_squares / rows - mean.square()).clamp(min=0)
-            if self.track_running_stats:
-                with torch.no_grad():
-                    unbiased = variance * rows / (rows - 1).clamp(min=1)
-                    self.running_mean.lerp_(mean, self.momentum)
-                    self.running_var.lerp_(unbiased, self.momentum)
-                    self.num_batches_tracked.add_(1)
-            out = (values - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
-            if self.affine:
-                out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out.to(x.dtype)
+        return batch_norm_over_ranks(self, x)
 
 
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:
     """Make every BatchNorm of ``module`` see the batches of all ranks; leaves it as it is in one process."""
     if get_world_size() == 1:
         return module
-    if dist.get_backend() != "gloo":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm) and not isinstance(child, AnyDeviceSyncBatchNorm):
-            twin = AnyDeviceSyncBatchNorm(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-            )
-            twin.load_state_dict(child.state_dict())
-            setattr(module, name, twin)
+        if isinstance(child, (nn.SyncBatchNorm, AnyDeviceSyncBatchNorm)):
+            continue
+        if isinstance(child, _BatchNorm):
+            # rows of vectors are slots, of which a rank may have none
+            maps = dist.get_backend() != "gloo" and not isinstance(child, nn.BatchNorm1d)
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child) if maps else _any_device(child))
         else:
             synchronise_batchnorm(child)
     return module
+
+
+def _any_device(layer: _BatchNorm) -> AnyDeviceSyncBatchNorm:
+    twin = AnyDeviceSyncBatchNorm(
+        layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
+    )
+    twin.load_state_dict(layer.state_dict())
+    return twin
 
 
 def zero_like_loss(*parts: Tensor) -> Tensor:
@@ -102,6 +128,7 @@ def zero_like_loss(*parts: Tensor) -> Tensor:
 __all__ = [
     "AnyDeviceSyncBatchNorm",
     "all_reduce_sum",
+    "batch_norm_over_ranks",
     "gather_ranks",
     "rank_offset",
     "synchronise_batchnorm",

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.distributed import batch_norm_over_ranks
 from slotcon_plugin.registry import MODELS
 
 
@@ -65,6 +67,13 @@ class MLPHead(nn.Module):
             layers.append(batch_norm(out_channels, affine=False))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C_in, H, W) -> (B, C_out, H, W)``, or ``(N, C_in) -> (N, C_out)``."""
-        return self.layers(x)
+    def forward(self, x: Tensor, counted: Tensor | None = None) -> Tensor:
+        """``(B, C_in, H, W) -> (B, C_out, H, W)``, or ``(N, C_in) -> (N, C_out)``.
+
+        Rows of the batch where ``counted`` ``(N,)`` is False leave no trace in the others nor in the statistics.
+        """
+        if counted is None or not self.training:
+            return self.layers(x)
+        for layer in self.layers:
+            x = batch_norm_over_ranks(layer, x, counted) if isinstance(layer, _BatchNorm) else layer(x)
+        return x

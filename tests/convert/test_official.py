@@ -119,9 +119,9 @@ def test_temperatures_and_momenta_come_from_the_command_line_in_the_file(tmp_pat
     )
     import_official(source, tmp_path / "ours.pth", SlotCon)
     model = load_pretrainer(tmp_path / "ours.py", tmp_path / "ours.pth")
-    assert (model.teacher_temperature, model.student_temperature) == (0.04, 0.2)
+    assert (model.objective.teacher_temperature, model.objective.student_temperature) == (0.04, 0.2)
     assert model.teacher["grouping"].temperature == 0.04
-    assert (model.center.momentum, model.group_loss_weight, model.teacher_momentum) == (0.8, 0.7, 0.995)
+    assert (model.center.momentum, model.objective.group_loss_weight, model.teacher_momentum) == (0.8, 0.7, 0.995)
 
 
 def test_the_imported_checkpoint_is_a_source_for_every_converter(tmp_path):

@@ -62,7 +62,13 @@ def test_figures_follow_what_the_pretrainer_offers():
         "positive_similarity": 0.25,
         "effective_rank": pytest.approx(3),
     }
-    full = {"num_queries": torch.tensor(9), "center": torch.tensor([3.0, 4.0]), "slots": torch.ones(2, 2)}
+    slots = torch.tensor([[[1.0, 1.0], [1.0, -9.0]]])
+    full = {
+        "num_queries": torch.tensor(9),
+        "center": torch.tensor([3.0, 4.0]),
+        "slots": slots,
+        "present": torch.tensor([[True, False]]),
+    }
     assert monitored_figures(full) == {"num_queries": 9, "center_norm": 5, "effective_rank": pytest.approx(1, abs=1e-5)}
 
 
@@ -214,7 +220,8 @@ def test_the_file_says_what_happened(tiny, tmp_path, iterations_per_epoch):
         assert line["dead_prototypes"] == [k for k in range(6) if seen[k] == 0]
     assert "dead_prototypes" not in lines[0]
     assert lines[-1]["center_norm"] == pytest.approx(runner.model.center.value.norm().item())
-    assert lines[-1]["effective_rank"] == pytest.approx(effective_rank(runner.model.monitor["slots"]), rel=1e-6)
+    slots = runner.model.monitor["slots"][runner.model.monitor["present"]]
+    assert lines[-1]["effective_rank"] == pytest.approx(effective_rank(slots), rel=1e-6)
 
 
 def test_mmengines_log_shows_the_figures(tiny, tmp_path):
@@ -274,13 +281,14 @@ def test_a_new_run_in_an_old_folder_sets_the_old_file_aside(tiny, tmp_path):
 @pytest.mark.parametrize("stop", [False, True])
 def test_a_collapse_is_told_and_stops_the_run_if_wished(tiny, tmp_path, stop):
     runner = tiny(hooks=[dict(type="SlotHealthHook", interval=1, stop_on_collapse=stop)], epochs=3)
-    watch = runner.model._watch
+    loss = runner.model.loss
 
-    def collapsed(*args):
-        watch(*args)
+    def collapsed(batch):
+        losses = loss(batch)
         runner.model.monitor["prototype_usage"] = torch.tensor([8, 0, 0, 0, 0, 0])
+        return losses
 
-    runner.model._watch = collapsed
+    runner.model.loss = collapsed
     if stop:
         with pytest.raises(CollapseError, match=r"iteration 9 \(stop_on_collapse\): The grouping has collapsed"):
             runner.train()
@@ -295,11 +303,15 @@ def test_a_collapse_is_told_and_stops_the_run_if_wished(tiny, tmp_path, stop):
 def test_a_pretrainer_without_prototypes_is_watched_for_what_it_has(tiny, tmp_path):
     runner = tiny(hooks=[dict(type="SlotHealthHook", interval=4)], epochs=1)
 
-    def other(*_):
+    loss = runner.model.loss
+
+    def other(batch):
+        losses = loss(batch)
         runner.model.monitor = {"teacher_entropy": torch.tensor(0.5), "live_prototypes": torch.tensor(0)}
         runner.model.monitor["features"] = torch.eye(4)
+        return losses
 
-    runner.model._watch = other
+    runner.model.loss = other
     runner.train()
     (line,) = read_json_lines(tmp_path / "health.jsonl")
     assert line["effective_rank"] == pytest.approx(4)

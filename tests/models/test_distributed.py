@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -97,25 +98,27 @@ def groupings(images: slice):
     present[0, :, :4] = True
     present[1, :2, 2:6] = True
     present[1, 2:, 4:] = True
-    empty = torch.zeros(4, 1, 1, 1)
+    empty, logits = torch.zeros(4, 1, 1, 1), torch.zeros(4, 8, 2, 3)  # six positions: at most six slots a photo
     return [
         Grouping(
-            empty[images], empty[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images]
+            empty[images], logits[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images]
         )
         for i in range(2)
     ]
 
 
-def contrast_of(images: slice):
+def contrast_of(images: slice, fixed_capacity: bool = False):
     model = build()
     student, teacher = groupings(images)
-    loss, num_queries = model._contrast(student, teacher)
+    objective = replace(model.objective, fixed_capacity=fixed_capacity)
+    loss, num_queries = objective.contrast(student, teacher, model.student["predictor"])
     loss.backward()
     return {
         "loss": loss.detach(),
-        "queries": torch.tensor(num_queries),
+        "queries": num_queries,
         "slots": student.slots.grad,
         "predictor": {name: p.grad for name, p in model.student["predictor"].named_parameters()},
+        "statistics": dict(model.student["predictor"].named_buffers()),
     }
 
 
@@ -123,9 +126,14 @@ def contrast_of_rank(rank):
     return contrast_of(slice(rank * 2, rank * 2 + 2))
 
 
+def fixed_contrast_of_rank(rank):
+    return contrast_of(slice(rank * 2, rank * 2 + 2), fixed_capacity=True)
+
+
 @pytest.mark.slow
-def test_a_rank_without_queries_takes_part(tmp_path):
-    ranks = on_two_ranks(contrast_of_rank, tmp_path)
+@pytest.mark.parametrize("work", [contrast_of_rank, fixed_contrast_of_rank])
+def test_a_rank_without_queries_takes_part(work, tmp_path):
+    ranks = on_two_ranks(work, tmp_path)
     want = contrast_of(slice(0, 4))
     assert [r["queries"].item() for r in ranks] == [4, 0]
     torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, want["loss"])
@@ -134,6 +142,8 @@ def test_a_rank_without_queries_takes_part(tmp_path):
     for name, gradient in want["predictor"].items():
         got = (ranks[0]["predictor"][name] + ranks[1]["predictor"][name]) / 2
         torch.testing.assert_close(got, gradient, rtol=1e-3, atol=1e-6)
+    for name, value in want["statistics"].items():
+        torch.testing.assert_close(ranks[1]["statistics"][name], value)
 
 
 def synchronised_norm(rank):

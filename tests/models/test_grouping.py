@@ -1,5 +1,6 @@
 """Grouping, center and teacher against naive code and hand-worked values."""
 
+import copy
 import math
 
 import pytest
@@ -47,12 +48,14 @@ def test_center_is_a_running_mean_and_changes_in_update_only():
     center = Center(num_prototypes=2, momentum=0.9)
     first, second = torch.ones(1, 2, 2, 2), torch.full((1, 2, 2, 2), 3.0)
     second[:, 1] = 5.0
-    assert center(first).equal(first) and center.value.tolist() == [0, 0]
+    torch.testing.assert_close(center(first, 0.5), torch.full_like(first, 0.5))
+    assert center.value.tolist() == [0, 0]
     center.update(first, second)  # means of both: [2, 3]
     torch.testing.assert_close(center.value, torch.tensor([0.2, 0.3]))
     center.update(first, second)
     torch.testing.assert_close(center.value, torch.tensor([0.38, 0.57]))
-    torch.testing.assert_close(center(first)[0, :, 0, 0], torch.tensor([0.62, 0.43]))
+    odds = torch.tensor([0.62, 0.43]).div(0.1).exp()
+    torch.testing.assert_close(center(first, 0.1)[0, :, 0, 0], odds / odds.sum())
 
 
 @pytest.mark.parametrize(("step", "want"), [(0, 0.99), (50, 0.995), (100, 1.0), (150, 1.0)])
@@ -97,6 +100,22 @@ def test_head_is_the_recipe_layer_by_layer():
     assert all(layer.bias.abs().sum() == 0 for layer in head.layers[::3])
     assert head(torch.randn(2, 8, 3, 3)).shape == (2, 4, 3, 3)
     assert MLPHead(8, 16, 4, dims=0)(torch.randn(5, 8)).shape == (5, 4)
+
+
+def test_a_head_takes_no_notice_of_rows_that_do_not_count():
+    torch.manual_seed(0)
+    head = MLPHead(6, 8, 4, dims=0, norm_last=True).train()
+    x, counted = torch.randn(9, 6), torch.arange(9) % 3 > 0
+    alone, among = copy.deepcopy(head), copy.deepcopy(head)
+    want, inputs = alone(x[counted]), x.clone().requires_grad_()
+    got = among(inputs, counted)[counted]
+    torch.testing.assert_close(got, want)
+    got[:, 0].square().sum().backward()
+    want[:, 0].square().sum().backward()
+    assert inputs.grad[~counted].abs().sum() == 0
+    for name, value in [*alone.named_parameters(), *alone.named_buffers()]:
+        torch.testing.assert_close(among.get_parameter(name).grad if value.requires_grad else among.get_buffer(name),
+                                   value.grad if value.requires_grad else value, rtol=1e-4, atol=1e-5)  # fmt: skip
 
 
 def test_entropy_of_uniform_assignment_is_log_k():

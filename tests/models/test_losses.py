@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from slotcon_plugin.models.losses import grouping_loss, slot_contrast_loss
+from slotcon_plugin.models.losses.slot_contrast import NOT_ASKED
 
 
 def naive_grouping_loss(student, teacher, tau_s, tau_t):
@@ -35,25 +36,26 @@ def naive_slot_contrast(queries, keys, targets, tau):
 def test_grouping_loss_equals_the_loop():
     torch.manual_seed(0)
     student, teacher = torch.rand(2, 5, 3, 4).double() * 2 - 1, torch.rand(2, 5, 3, 4).double() * 2 - 1
-    got = grouping_loss(student, teacher, student_temperature=0.1, teacher_temperature=0.07)
+    got = grouping_loss(student, (teacher / 0.07).softmax(1), student_temperature=0.1)
     assert got.item() == pytest.approx(naive_grouping_loss(student, teacher, 0.1, 0.07), rel=1e-5)
 
 
 def test_grouping_loss_by_hand():
     # teacher sure of prototype 0; student's odds are e^(1/.5) : 1
     student = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
-    teacher = torch.tensor([100.0, 0.0]).view(1, 2, 1, 1)
-    assert grouping_loss(student, teacher, 0.5, 1.0).item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
+    assert grouping_loss(student, torch.tensor([1.0, 0.0]).view(1, 2, 1, 1), 0.5).item() == pytest.approx(
+        math.log(1 + math.exp(-2)), rel=1e-5
+    )
 
 
 def test_grouping_loss_of_uniform_assignments_is_log_k():
     zeros = torch.zeros(2, 8, 3, 3)
-    assert grouping_loss(zeros, zeros).item() == pytest.approx(math.log(8), rel=1e-6)
+    assert grouping_loss(zeros, zeros + 1 / 8).item() == pytest.approx(math.log(8), rel=1e-6)
 
 
 def test_grouping_loss_gives_the_teacher_no_gradient():
     student, teacher = torch.randn(1, 4, 2, 2, requires_grad=True), torch.randn(1, 4, 2, 2, requires_grad=True)
-    grouping_loss(student, teacher).backward()
+    grouping_loss(student, (teacher / 0.07).softmax(1)).backward()
     assert teacher.grad is None
     # gradient of a cross-entropy: (softmax(student) - target) / (tau_s * positions)
     want = ((student / 0.1).softmax(1) - (teacher / 0.07).softmax(1)) / 0.1 / 4
@@ -78,6 +80,25 @@ def test_slot_contrast_by_hand():
         torch.tensor([[3.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 7.0]]), torch.tensor([0]), 0.5
     )
     assert loss.item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-5)
+
+
+def test_rows_that_do_not_count_change_nothing():
+    torch.manual_seed(2)
+    queries, keys, targets = torch.randn(5, 8), torch.randn(7, 8), torch.tensor([2, 5, NOT_ASKED, 0, NOT_ASKED])
+    counted = torch.tensor([True, False, True, True, False, True, False])
+    got = slot_contrast_loss(queries.requires_grad_(), keys, targets, 0.2, counted)
+    want = slot_contrast_loss(queries[[0, 1, 3]].detach(), keys[counted], torch.tensor([1, 3, 0]), 0.2)
+    torch.testing.assert_close(got.detach(), want)
+    got.backward()
+    assert queries.grad.abs().sum(dim=1).gt(0).tolist() == [True, True, False, True, False]
+
+
+def test_slot_contrast_is_float32_under_autocast():
+    torch.manual_seed(3)
+    queries, keys, targets = torch.randn(6, 64), torch.randn(9, 64), torch.arange(6)
+    want = slot_contrast_loss(queries, keys, targets)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert slot_contrast_loss(queries, keys, targets).equal(want)
 
 
 def test_slot_contrast_without_queries_is_zero_and_differentiable():

@@ -2,14 +2,16 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import roi_align
 
 from slotcon_plugin.geometry import TwoViewBatch
-from slotcon_plugin.models import SlotCon, TimmBackbone, TorchvisionResNet
+from slotcon_plugin.models import Center, MLPHead, SemanticGrouping, SlotCon, TimmBackbone, TorchvisionResNet
 
 
 def build(**changes) -> SlotCon:
@@ -108,6 +110,35 @@ def test_loss_equals_the_slow_one():
     assert got["loss_slot"].item() == pytest.approx(want[1], rel=1e-3)
 
 
+@pytest.mark.parametrize("prototypes", [8, 16])  # fewer and more than the nine positions of a map
+def test_a_fixed_capacity_changes_nothing(prototypes):
+    results = []
+    for fixed in (False, True):
+        model = build(grouping={"num_prototypes": prototypes}).train()
+        model.objective = replace(model.objective, fixed_capacity=fixed)
+        losses = model.loss(batch(size=8, side=96))
+        model.parse_losses(losses)[0].backward()
+        gradients = {name: p.grad for name, p in model.student.named_parameters()}
+        results.append((losses, gradients, dict(model.student["predictor"].named_buffers())))
+    for want, got in zip(*results):
+        for name, value in want.items():
+            atol = 1e-4 * value.detach().float().abs().max().item() + 2e-6  # before a BatchNorm a gradient is noise
+            torch.testing.assert_close(got[name], value, rtol=1e-3, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_nothing_of_an_objective_waits_for_an_accelerator():
+    """Tensors that have a device and no values: what would read a value, or mix devices, fails."""
+    model = build()
+    with FakeTensorMode(allow_non_fake_inputs=False), torch.device("cuda"):
+        z = [torch.randn(3, 16, 3, 3, requires_grad=i < 2) for i in range(4)]
+        parts = SemanticGrouping(8, 16), MLPHead(16, 32, 16, dims=0), Center(8)
+        groupings = [parts[0](maps) for maps in z]
+        losses, monitor = model.objective(
+            groupings[:2], groupings[2:], *parts[1:], torch.rand(3, 2, 4), torch.rand(3, 2) < 0.5
+        )
+    assert {value.device.type for value in (*losses.values(), *monitor.values())} == {"cuda"}
+
+
 def test_gradient_reaches_every_student_parameter_and_no_teacher_parameter():
     model = build().train()
     loss, _ = model.parse_losses(model.loss(batch()))
@@ -129,8 +160,10 @@ def test_identical_views_of_equal_branches_agree():
     assert losses["loss_group"].item() == pytest.approx(losses["teacher_entropy"].item(), rel=1e-4)
 
 
-def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient():
+@pytest.mark.parametrize("fixed_capacity", [False, True])
+def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient(fixed_capacity):
     model = build().train()
+    model.objective = replace(model.objective, fixed_capacity=fixed_capacity)
     # every position of the student belongs to prototype 0, every position of the teacher to prototype 1
     for owner, parts in enumerate((model.student, model.teacher)):
         parts["projector"].layers[-1].bias.data.fill_(100.0)
@@ -139,7 +172,8 @@ def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient():
     assert model.monitor["num_queries"].item() == 0
     assert losses["loss_slot"].item() == 0
     model.parse_losses(losses)[0].backward()
-    assert all(p.grad is not None for p in model.student["predictor"].parameters())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.student.parameters())
+    assert model.student["predictor"].layers[1].num_batches_tracked.item() == 0
 
 
 def test_teacher_follows_the_cosine_schedule():
