@@ -44,6 +44,13 @@ def main() -> None:
     parser.add_argument("--test", default="val", help="split on which they are scored")
     parser.add_argument("--limit", type=int, help="use only so many photos of each split, spread evenly")
     parser.add_argument("--input-size", nargs=2, type=int, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument(
+        "--output-stride",
+        type=int,
+        choices=[8, 16, 32],
+        help="of the last stage, which is dilated below 32: give the stride that the checkpoint was pretrained at "
+        "(default: the network's own; with --config the config's)",
+    )
     parser.add_argument("--stages", nargs="+", type=int, default=(-2, -1), help="stage maps put side by side")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -74,6 +81,7 @@ def main() -> None:
         calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
         input_size=tuple(args.input_size),
         network=args.network,
+        output_stride=args.output_stride,
     )
     told = told_by(args.checkpoint)
     results = probe_arms(
@@ -83,6 +91,7 @@ def main() -> None:
         pretraining=args.name or told.get("title") or "pretrained",
         told=told,
         out_dir=args.out,
+        output_stride=args.output_stride,
         input_size=tuple(args.input_size),
         stages=tuple(args.stages),
         epochs=args.epochs,

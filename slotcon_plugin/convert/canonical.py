@@ -35,9 +35,12 @@ class CanonicalBackbone:
     fpn: dict[str, Tensor] | None = None
 
 
-def build_canonical(canonical: CanonicalBackbone) -> nn.Module:
-    """The network holding these weights, in evaluation mode; its forward returns the stage maps."""
-    model = canonical.network.build()
+def build_canonical(canonical: CanonicalBackbone, output_stride: int | None = None) -> nn.Module:
+    """The network holding these weights, in evaluation mode; its forward returns the stage maps.
+
+    ``output_stride``: of :meth:`Network.build`.
+    """
+    model = canonical.network.build(output_stride)
     missing, _ = inside(model).load_state_dict(canonical.state_dict, strict=False)
     if lost := set(missing) - canonical.network.behind.keys():
         raise RuntimeError(f"{canonical.network} got no weight for {sorted(lost)[0]}")

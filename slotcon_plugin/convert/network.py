@@ -66,17 +66,24 @@ class Network:
         """Of a plain ResNet."""
         return int(self.name.removeprefix("resnet"))
 
-    def build(self) -> nn.Module:
+    def build(self, output_stride: int | None = None) -> nn.Module:
         """The network with random weights; its forward gives the stage maps, ``out_channels`` their channels.
 
-        Raises:
-            UserError: timm does not know it.
-        """
-        if self.library == "torchvision":
-            return CanonicalResNet(self.depth)
-        from slotcon_plugin.models import TimmBackbone
+        Args:
+            output_stride: of the last map: 32, 16 or 8, the stages behind dilated instead of strided; None leaves the
+                network as it is.
 
-        return TimmBackbone(self.name, **self.options)
+        Raises:
+            UserError: timm does not know it, or cannot dilate it.
+        """
+        if self.library == "torchvision" and output_stride is None:
+            return CanonicalResNet(self.depth)
+        from slotcon_plugin.models import TimmBackbone, TorchvisionResNet
+
+        if self.library == "torchvision":
+            return TorchvisionResNet(self.depth, output_stride, zero_init_residual=False)
+        dilated = {} if output_stride is None else {"output_stride": output_stride}
+        return TimmBackbone(self.name, **self.options, **dilated)
 
     @cached_property
     def _built(self) -> nn.Module:

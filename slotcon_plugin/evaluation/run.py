@@ -108,6 +108,7 @@ def load_probe_arms(
     calibration_photos: Sequence[Path] = (),
     input_size: tuple[int, int] = (240, 320),
     network: str | None = None,
+    output_stride: int | None = None,
 ) -> dict[str, tuple[nn.Module, str | None]]:
     """The backbone to be judged and the random ones it is judged against.
 
@@ -121,6 +122,8 @@ def load_probe_arms(
         calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
         input_size: (height, width) for the calibration.
         network: timm's name of the network in a file of somebody else's.
+        output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
+            With `config` it is the config's.
 
     Returns:
         name of the arm -> (backbone, hash of its weights, None if random). A random ResNet has torchvision's default
@@ -128,8 +131,11 @@ def load_probe_arms(
         give nothing and it is a weaker baseline than it need be.
 
     Raises:
-        UserError: the checkpoint expects BGR, or a decoder is asked for and there is none.
+        UserError: the checkpoint expects BGR, a decoder is asked for and there is none, or `config` and `output_stride`
+            are both given.
     """
+    if config is not None and output_stride is not None:
+        raise UserError("--output-stride: with --config the stride is the config's; leave one of them out")
     if decoder and config is None:
         raise UserError("--decoder needs --config: only this project's own checkpoints carry a decoder")
     if config is not None:
@@ -147,11 +153,12 @@ def load_probe_arms(
     else:
         canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
         pixels = _pixels(canonical, checkpoint)
-        backbone, digest = OwnPixels(build_canonical(canonical), *pixels), canonical.meta["backbone_sha256"]
+        backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
+        digest = canonical.meta["backbone_sha256"]
 
         def random_backbone() -> nn.Module:
             torch.manual_seed(random_seed)
-            return OwnPixels(canonical.network.build(), *pixels)
+            return OwnPixels(canonical.network.build(output_stride), *pixels)
 
     arms: dict[str, tuple[nn.Module, str | None]] = {"checkpoint": (backbone, digest)}
     arms["random"] = (random_backbone(), None)
@@ -182,6 +189,7 @@ def probe_arms(
     pretraining: str,
     told: Mapping[str, Any] = MappingProxyType({}),
     out_dir: str | Path | None = None,
+    output_stride: int | None = None,
     **settings,
 ) -> dict[str, dict[str, ProbeResult]]:
     """Probe every arm with the same settings (see `probe_backbone`) and write a result file for each arm and probe.
@@ -191,10 +199,13 @@ def probe_arms(
         pretraining: name of the checkpoint's row in a table.
         told: further facts for its result files, see `convert.metadata.told_by`.
         out_dir: gets `PROBE_ARM.json`; None writes nothing.
+        output_stride: that the arms were loaded with; figures of different ones do not compare.
 
     Returns:
         arm -> probe ("linear", "knn") -> result.
     """
+    dilated = {} if output_stride is None else {"output_stride": output_stride}
+    told_settings = {name: value for name, value in settings.items() if name != "device"} | dilated
     results = {}
     for arm, (backbone, digest) in arms.items():
         results[arm] = probe_backbone(backbone, train, test, **settings)
@@ -209,7 +220,7 @@ def probe_arms(
                 task=f"{probe}_probe_{test.name.replace('/', '_').split(' ')[0]}",
                 metrics=figures,
                 pretraining=pretraining if arm == "checkpoint" else arm,
-                config=Config({name: value for name, value in settings.items() if name != "device"}),
+                config=Config(told_settings),
                 config_name="frozen_probe",
                 backbone_sha256=digest,
                 seed=settings.get("seeds", (0,))[0],

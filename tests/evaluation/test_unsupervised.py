@@ -228,6 +228,22 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
 
 
+def test_probe_at_the_stride_that_a_checkpoint_was_pretrained_at(config, checkpoint, tmp_path, demo):
+    """The last stage is dilated, in the random arm too; results of different strides are told apart."""
+    images = torch.zeros(1, 3, 64, 64)
+    for stride in (16, 32):
+        arms = load_probe_arms(checkpoint, output_stride=stride)
+        assert {arm(images)[-1].shape[-1] for arm, _ in arms.values()} == {64 // stride}
+        assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1]
+        data = open_labelled_set(demo, "val")
+        settings = {"input_size": (32, 64), "epochs": 1, "seeds": (0,), "neighbours": 0, "output_stride": stride}
+        probe_arms(arms, data, data, pretraining="tiny", out_dir=tmp_path / str(stride), **settings)
+    one, other = (read_result(tmp_path / stride / "linear_checkpoint.json")["config_sha256"] for stride in ("16", "32"))
+    assert one != other
+    with pytest.raises(UserError, match="leave one of them out"):
+        load_probe_arms(checkpoint, config, output_stride=16)
+
+
 def test_probe_arms_by_config(config, checkpoint):
     arms = load_probe_arms(checkpoint, config)
     assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1], "one hash for one backbone"
