@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def shipped() -> Path:
-    """The folder with ``configs/`` and ``tools/``: ``.mim`` of an installed package, as of OpenMMLab's, or the checkout."""
+    """Where ``configs/`` and ``tools/`` are: ``.mim`` of an installed package, as in OpenMMLab's, or the checkout."""
     installed = _PACKAGE / ".mim"
     return installed if installed.is_dir() else _PACKAGE.parent
 
