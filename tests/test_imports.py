@@ -55,6 +55,11 @@ MAY_IMPORT = {
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "apis", "photos", "page"},
     "benchmark": {"registry", "results", "config", "page"},
+    "embedding": {"evaluation", "photos"},
+    "actions": {
+        *{"apis", "config", "convert", "declaration", "embedding", "engine"},
+        *{"evaluation", "initialization", "models", "photos", "visualization"},
+    },
     "quickstart": {
         *{"apis", "command", "config", "convert", "data"},
         *{"engine", "evaluation", "photos", "visualization"},
