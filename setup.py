@@ -1,9 +1,11 @@
 """Packaging of slotcon_plugin. Tested versions are stated in one place: requirements/tested.txt."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 README = ROOT / "README.md"
@@ -40,6 +42,28 @@ EXTRAS = {
 }
 EXTRAS["all"] = sorted({*EXTRAS["mmdet"], *EXTRAS["mmseg"], *EXTRAS["detectron2"]})
 
+FOR_THE_CHECKOUT = ("setup_env.sh", "run_tests.sh", "quickstart.sh")
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ and tools/ into the package as ``.mim/``, where OpenMMLab's ``mim`` and ``find_config`` look.
+
+    They are copied into the build alone: the checkout has them once, and an editable install reads them there.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, "slotcon_plugin", ".mim")
+        shutil.rmtree(target, ignore_errors=True)  # what an earlier build has left
+        leave = shutil.ignore_patterns("__pycache__", ".*", *FOR_THE_CHECKOUT)
+        for folder in ("configs", "tools"):
+            shutil.copytree(ROOT / folder, target / folder, ignore=leave)
+        for file in ROOT.glob("model-index.yml"):
+            shutil.copy(file, target)
+
+
 setup(
     name="slotcon_plugin",
     version=VERSION,
@@ -49,6 +73,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slotcon_plugin", "slotcon_plugin.*"]),
+    cmdclass={"build_py": BuildWithConfigs},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,
     classifiers=[

@@ -94,7 +94,7 @@ def main(argv: list[str] | None = None) -> None:
         num_photos = len(ListFile(train))
     else:
         name, num_photos = "slotcon_demo", 1200
-    cfg = load_config(f"configs/pretrain/{name}.py")
+    cfg = load_config(name)
     if args.photos:
         use_photos(cfg, str(train))
     data_root = None if args.photos else cfg.train_dataloader.dataset.source.root

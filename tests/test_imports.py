@@ -55,6 +55,11 @@ MAY_IMPORT = {
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "apis", "photos", "page"},
     "benchmark": {"registry", "results", "config", "page"},
+    "embedding": {"evaluation", "photos"},
+    "actions": {
+        *{"apis", "config", "convert", "declaration", "embedding", "engine"},
+        *{"evaluation", "initialization", "models", "photos", "visualization"},
+    },
     "quickstart": {
         *{"apis", "command", "config", "convert", "data"},
         *{"engine", "evaluation", "photos", "visualization"},
@@ -63,11 +68,15 @@ MAY_IMPORT = {
 
 
 def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
-    """(absolute dotted name, line, at module level) of every import in a file of the package."""
+    """(absolute dotted name, line, at module level) of every import in a file of the package that can ever run."""
     package = ".".join(path.relative_to(ROOT).with_suffix("").parts[:-1])
     tree = ast.parse(path.read_text(encoding="utf-8"))
     inside = {node for f in ast.walk(tree) if isinstance(f, ast.FunctionDef) for node in ast.walk(f)}
+    for_types = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    never = {node for branch in for_types for node in ast.walk(branch)}
     for node in ast.walk(tree):
+        if node in never:
+            continue
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

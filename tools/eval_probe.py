@@ -7,10 +7,8 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
-from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.evaluation import READERS, open_labelled_set
-from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
-from slotcon_plugin.photos import collect_photos
+from slotcon_plugin.evaluation.run import probe_checkpoint
 
 EPILOG = """
 Figures are mean intersection over union and pixel accuracy in percent, at the size of the masks. Only figures of the
@@ -72,26 +70,20 @@ def main() -> None:
     train, test = (
         open_labelled_set(args.data, split, args.layout).subset(args.limit) for split in (args.train, args.test)
     )
-    arms = load_probe_arms(
+    results = probe_checkpoint(
         args.checkpoint,
-        args.config,
-        which=args.which,
-        decoder=args.decoder,
-        random_seed=args.random_seed,
-        calibration_photos=collect_photos([args.bn_calibrate], args.bn_photos) if args.bn_calibrate else (),
-        input_size=tuple(args.input_size),
-        network=args.network,
-        output_stride=args.output_stride,
-    )
-    told = told_by(args.checkpoint)
-    results = probe_arms(
-        arms,
         train,
         test,
-        pretraining=args.name or told.get("title") or "pretrained",
-        told=told,
-        out_dir=args.out,
+        config=args.config,
+        name=args.name,
+        which=args.which,
+        decoder=args.decoder,
+        network=args.network,
         output_stride=args.output_stride,
+        random_seed=args.random_seed,
+        bn_calibrate=args.bn_calibrate,
+        bn_photos=args.bn_photos,
+        out_dir=args.out,
         input_size=tuple(args.input_size),
         stages=tuple(args.stages),
         epochs=args.epochs,

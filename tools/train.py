@@ -69,22 +69,22 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from slotcon_plugin.apis import pretrain, use_photos
+    from slotcon_plugin.actions.pretraining import pretraining_config
+    from slotcon_plugin.apis import pretrain
     from slotcon_plugin.config import apply_options, read_config
     from slotcon_plugin.errors import UserError
     from slotcon_plugin.transfer import openmmlab
 
     cfg = read_config(args.config)
-    cfg.launcher = args.launcher
-    cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
-    options = args.cfg_options | ({"data_root": args.data_root} if args.data_root else {})
     if openmmlab.is_transfer_config(cfg):
         if args.photos:
             raise UserError(f"--photos is for pretraining; {args.config} takes its data set from --data-root")
         if args.init or args.init_title:
             raise UserError(f"--init is for pretraining; {args.config} starts from --backbone")
-        data_root = options.pop("data_root", None)
-        apply_options(cfg, options)
+        cfg.launcher = args.launcher
+        cfg.work_dir = args.work_dir or cfg.get("work_dir") or f"work_dirs/{Path(args.config).stem}"
+        data_root = args.cfg_options.pop("data_root", args.data_root)
+        apply_options(cfg, args.cfg_options)
         openmmlab.train(
             cfg,
             args.backbone,
@@ -97,19 +97,16 @@ def main() -> None:
         return
     if args.backbone or args.pretraining:
         raise UserError(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
-    if "data_root" in options and "data_root" not in cfg:
-        raise UserError(
-            f"{args.config} has no data_root (in the copy in a work dir all paths are written out); "
-            "--photos PATH takes the place of its photos"
-        )
-    apply_options(cfg, options)
-    if args.photos:
-        use_photos(cfg, args.photos)
-    if args.init:
-        more = {"title": args.init_title} if args.init_title else {}
-        cfg.init = {**(cfg.init if isinstance(cfg.get("init"), dict) else {}), "file": args.init, **more}
-    elif args.init_title:
-        raise UserError("--init-title names the weights of --init, which is not there")
+    cfg = pretraining_config(
+        args.config,
+        photos=args.photos,
+        init=args.init,
+        init_title=args.init_title,
+        data_root=args.data_root,
+        options=args.cfg_options,
+    )
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.work_dir
     pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
 
 

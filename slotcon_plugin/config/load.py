@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from mmengine.config.utils import ConfigParsingError
 from mmengine.logging import print_log
 
 from slotcon_plugin.config.check import check_names, check_options
+from slotcon_plugin.config.find import find_config
 from slotcon_plugin.errors import UserError
 
 _REFERENCE = re.compile(r"\$\{(\w+)\}")
@@ -31,14 +31,13 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
 def read_config(path: str | Path) -> Config:
     """A config as it is in its file.
 
+    Args:
+        path: the file, or a config's name, see :func:`~slotcon_plugin.config.find.find_config`.
+
     Raises:
         UserError: there is no such file, it or one of its bases cannot be read, or a name in it is mistyped.
     """
-    path = Path(path)
-    if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.py")], n=1, cutoff=0.8)
-        hint = f"did you mean {path.parent / near[0]}?" if near else "the pretraining configs are in configs/pretrain/"
-        raise UserError(f"there is no config {path}; {hint}")
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except (SyntaxError, ConfigParsingError, OSError) as error:

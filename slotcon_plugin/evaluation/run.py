@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -26,6 +26,7 @@ from slotcon_plugin.evaluation.features import OwnPixels, calibrate_batch_norm, 
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
+from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import write_result
 
@@ -98,37 +99,41 @@ def _finite(values: Sequence[float]) -> list[float | None]:
     return [None if value != value else round(float(value), 3) for value in values]
 
 
-def load_probe_arms(
+class Loaded(NamedTuple):
+    """A backbone for photos normalised by ImageNet's statistics.
+
+    Attributes:
+        backbone: ``(B, 3, H, W)`` -> tuple of stage maps.
+        sha256: of its weights.
+        untrained: seed -> the same network with random weights. A random ResNet has torchvision's default
+            initialisation: with the last BatchNorm of each block at zero, as pretraining starts, its residual branches
+            give nothing and it is a weaker baseline than it need be.
+    """
+
+    backbone: nn.Module
+    sha256: str
+    untrained: Callable[[int], nn.Module]
+
+
+def load_backbone(
     checkpoint: str | Path,
     config: str | Path | None = None,
     *,
     which: str | None = None,
     decoder: bool = False,
-    random_seed: int = 0,
-    calibration_photos: Sequence[Path] = (),
-    input_size: tuple[int, int] = (240, 320),
     network: str | None = None,
     output_stride: int | None = None,
-) -> dict[str, tuple[nn.Module, str | None]]:
-    """The backbone to be judged and the random ones it is judged against.
+) -> Loaded:
+    """The backbone of a checkpoint.
 
     Args:
         checkpoint: any file that `convert.read_checkpoint` knows; with `config`, a checkpoint of this project whose
             backbone may be any (timm, mmdet, ...).
-        config: the config that trained it.
+        config: the config that trained it; the backbone then has its strides.
         which: "teacher" or "student"; None takes what the method transfers.
         decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
-        random_seed: of the random backbones.
-        calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
-        input_size: (height, width) for the calibration.
         network: timm's name of the network in a file of somebody else's.
         output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
-            With `config` it is the config's.
-
-    Returns:
-        name of the arm -> (backbone, hash of its weights, None if random). A random ResNet has torchvision's default
-        initialisation: with the last BatchNorm of each block at zero, as pretraining starts, its residual branches
-        give nothing and it is a weaker baseline than it need be.
 
     Raises:
         UserError: the checkpoint expects BGR, a decoder is asked for and there is none, or `config` and `output_stride`
@@ -138,35 +143,104 @@ def load_probe_arms(
         raise UserError("--output-stride: with --config the stride is the config's; leave one of them out")
     if decoder and config is None:
         raise UserError("--decoder needs --config: only this project's own checkpoints carry a decoder")
-    if config is not None:
-        part = WithDecoderMap if decoder else itemgetter("backbone")
-        model = load_pretrainer(config, checkpoint)
-        trained = model.branch(which or model.method.transfers)
-        pixels = pixels_of(model)
-        backbone = OwnPixels(part(trained), *pixels)
-
-        def random_backbone() -> nn.Module:
-            untrained = build_untrained(config, random_seed, zero_init_residual=False)
-            return OwnPixels(part(untrained.branch("teacher")), *pixels)
-
-        digest = _backbone_sha256(trained["backbone"])
-    else:
+    if config is None:
         canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
         pixels = _pixels(canonical, checkpoint)
-        backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
-        digest = canonical.meta["backbone_sha256"]
 
-        def random_backbone() -> nn.Module:
-            torch.manual_seed(random_seed)
+        def random_canonical(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
             return OwnPixels(canonical.network.build(output_stride), *pixels)
 
-    arms: dict[str, tuple[nn.Module, str | None]] = {"checkpoint": (backbone, digest)}
-    arms["random"] = (random_backbone(), None)
+        backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
+        return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
+    part = WithDecoderMap if decoder else itemgetter("backbone")
+    model = load_pretrainer(config, checkpoint)
+    trained = model.branch(which or model.method.transfers)
+    pixels = pixels_of(model)
+
+    def random_own(seed: int) -> nn.Module:
+        untrained = build_untrained(config, seed, zero_init_residual=False)
+        return OwnPixels(part(untrained.branch("teacher")), *pixels)
+
+    return Loaded(OwnPixels(part(trained), *pixels), _backbone_sha256(trained["backbone"]), random_own)
+
+
+def load_probe_arms(
+    checkpoint: str | Path,
+    config: str | Path | None = None,
+    *,
+    random_seed: int = 0,
+    calibration_photos: Sequence[Path] = (),
+    input_size: tuple[int, int] = (240, 320),
+    **options,
+) -> dict[str, tuple[nn.Module, str | None]]:
+    """The backbone to be judged and the random ones it is judged against.
+
+    Args:
+        checkpoint, config, options: see `load_backbone`.
+        random_seed: of the random backbones.
+        calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
+        input_size: (height, width) for the calibration.
+
+    Returns:
+        name of the arm -> (backbone, hash of its weights, None if random).
+    """
+    loaded = load_backbone(checkpoint, config, **options)
+    arms = {"checkpoint": (loaded.backbone, loaded.sha256), "random": (loaded.untrained(random_seed), None)}
     if calibration_photos:
-        calibrated = random_backbone()
+        calibrated = loaded.untrained(random_seed)
         calibrate_batch_norm(calibrated, calibration_photos, input_size)
         arms["random_bn"] = (calibrated, None)
     return arms
+
+
+def probe_checkpoint(
+    checkpoint: str | Path,
+    train: LabelledSet,
+    test: LabelledSet,
+    *,
+    config: str | Path | None = None,
+    name: str | None = None,
+    which: str | None = None,
+    decoder: bool = False,
+    network: str | None = None,
+    output_stride: int | None = None,
+    random_seed: int = 0,
+    bn_calibrate: str | Path | None = None,
+    bn_photos: int = 480,
+    input_size: tuple[int, int] = (240, 320),
+    out_dir: str | Path | None = None,
+    **settings,
+) -> dict[str, dict[str, ProbeResult]]:
+    """Probe a checkpoint's backbone and random ones.
+
+    Args:
+        checkpoint, config, which, decoder, network, output_stride: see `load_backbone`.
+        name: the checkpoint's row in tables; None = "pretrained", or what a run from weights says of itself.
+        random_seed: of the random backbones.
+        bn_calibrate: folder of photos on which a second random backbone's BatchNorm statistics are set.
+        bn_photos: how many of them.
+        input_size, settings: see `probe_backbone`.
+        out_dir: gets a result file for each arm and probe.
+
+    Returns:
+        arm ("checkpoint", "random", "random_bn") -> probe ("linear", "knn") -> result.
+    """
+    arms = load_probe_arms(
+        checkpoint,
+        config,
+        which=which,
+        decoder=decoder,
+        network=network,
+        output_stride=output_stride,
+        random_seed=random_seed,
+        calibration_photos=collect_photos([bn_calibrate], bn_photos) if bn_calibrate else (),
+        input_size=input_size,
+    )
+    told = told_by(checkpoint)
+    title = name or told.get("title") or "pretrained"
+    settings |= {"input_size": input_size, "output_stride": output_stride}
+    return probe_arms(arms, train, test, pretraining=title, told=told, out_dir=out_dir, **settings)
 
 
 def _pixels(canonical: CanonicalBackbone, checkpoint: str | Path) -> tuple[Sequence[float], Sequence[float]]:

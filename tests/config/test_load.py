@@ -82,7 +82,7 @@ def test_references_keep_the_kind_of_what_they_refer_to():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (None, "there is no config .*; the pretraining configs are in configs/pretrain/"),
+        (None, "there is no config .*; `slotcon configs` lists"),
         ("a = (", "cannot be read"),
         ("_base_ = ['none.py']", "cannot be read"),
         ("_base_ = ['one.py', 'two.py']", "does not fit its bases: Duplicate key"),

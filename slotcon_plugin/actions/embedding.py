@@ -1,0 +1,90 @@
+"""Embeddings by a pretraining, or by any weights that are known, in one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.actions.runs import Run, checkpoint_of, config_of
+from slotcon_plugin.embedding import Embeddings, check_out, embed_photos
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation.run import load_backbone
+from slotcon_plugin.photos import collect_photos
+
+Boxes = Mapping[str, Sequence[Sequence[float]]]
+
+
+def embed(
+    run: Run,
+    photos: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    level: str = "photo",
+    *,
+    grid: tuple[int, int] = (3, 3),
+    boxes: str | Path | Boxes | None = None,
+    limit: int | None = None,
+    config: str | Path | None = None,
+    which: str | None = None,
+    decoder: bool = False,
+    network: str | None = None,
+    **settings: Any,
+) -> Embeddings:
+    """Embed photos, crops of them, or every position of their feature maps.
+
+    Args:
+        run: what :func:`slotcon_plugin.pretrain` gave, a work dir, or weights of any known kind.
+        photos: a folder, a photo, or several of either.
+        out: file to write, ``.npz`` or ``.parquet``; None writes none.
+        level: ``'photo'``, ``'crop'`` (cells of ``grid``, or ``boxes``) or ``'pixel'``.
+        grid: (rows, columns) of crops.
+        boxes: crops: path of a photo -> boxes x0, y0, x1, y1 in its pixels; or a COCO annotation file, whose photos
+            are then those that are embedded, looked for below ``photos``.
+        limit: embed only so many photos, spread evenly.
+        config: of the run, where it does not lie beside the checkpoint.
+        which: ``'teacher'`` or ``'student'``; None = what the method transfers.
+        decoder: append the decoder's map to the stage maps; take it with ``stages=[-1]`` (VADeR).
+        network: timm's name of the network in a file of somebody else's.
+        settings: ``stages``, ``short_side``, ``batch_size``, ``device``, ``dtype``, see
+            :func:`slotcon_plugin.embedding.embed_photos`.
+
+    Raises:
+        UserError: weights or photos that cannot be used; a file that cannot be written.
+    """
+    if out:
+        check_out(out)
+    if boxes is not None and level != "crop":
+        raise UserError(f"boxes are for level 'crop', the level asked for is {level!r}")
+    if isinstance(boxes, (str, Path)):
+        boxes = _of_coco(Path(boxes), photos)
+        paths = list(boxes)
+    else:
+        paths = collect_photos([photos] if isinstance(photos, (str, Path)) else photos)
+        boxes = {str(path): value for path, value in boxes.items()} if boxes is not None else None
+    paths = collect_photos(paths, limit)
+    config = config or (config_of(run) if network is None else None)
+    loaded = load_backbone(checkpoint_of(run), config, which=which, decoder=decoder, network=network)
+    embeddings = embed_photos(loaded.backbone, paths, level, grid=grid, boxes=boxes, **settings)
+    if out:
+        embeddings.save(out)
+    return embeddings
+
+
+def _of_coco(file: Path, root: str | Path | Sequence[str | Path]) -> dict[str, list[list[float]]]:
+    """Boxes of a COCO annotation file by the paths of its photos; photos without a box are left out."""
+    if not isinstance(root, (str, Path)) or not Path(root).is_dir():
+        raise UserError(f"photos: with boxes from {file} expected the one folder that its file names are below")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        names = {image["id"]: str(Path(root) / image["file_name"]) for image in content["images"]}
+        found: dict[str, list[list[float]]] = {}
+        for annotation in content["annotations"]:
+            x, y, width, height = annotation["bbox"]
+            if width > 0 and height > 0:
+                found.setdefault(names[annotation["image_id"]], []).append([x, y, x + width, y + height])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise UserError(f"boxes: {file} is no COCO annotation file with boxes: {error!r}") from error
+    if not found:
+        raise UserError(f"boxes: {file} has no box")
+    return found

@@ -1,0 +1,128 @@
+"""What a pretraining has learned, in figures, beside what random weights give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from slotcon_plugin.actions.runs import Run, checkpoint_of, required_config
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation.labelled_set import LabelledSet
+from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
+from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
+
+MEASURES = {
+    "probe": "linear and k-NN segmentation on frozen features; needs photos with masks",
+    "prototypes": "segmentation without labels by the prototypes themselves (SlotCon); needs photos with masks",
+    "retrieval": "is a place found again in another view? (VADeR, DenseCL); needs photos alone",
+}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Figures of a pretraining; ``str()`` makes a table of them.
+
+    Attributes:
+        measure: how they were taken, a key of :data:`MEASURES`.
+        data: on what.
+        figures: arm (``'pretrained'``, ``'random'``, ...) -> figure -> value in percent.
+        files: result files that were written.
+    """
+
+    measure: str
+    data: str
+    figures: Mapping[str, Mapping[str, float]]
+    files: tuple[Path, ...] = ()
+
+    def __str__(self) -> str:
+        names = list(dict.fromkeys(name for row in self.figures.values() for name in row))
+        rows = [[arm, *(row.get(name) for name in names)] for arm, row in self.figures.items()]
+        return f"{self.measure} on {self.data}, percent\n" + tabulate(rows, ["", *names], floatfmt=".1f")
+
+
+def evaluate(
+    run: Run,
+    data: str | Path,
+    measure: str = "probe",
+    *,
+    out: str | Path | None = None,
+    config: str | Path | None = None,
+    train: str = "train",
+    test: str = "val",
+    layout: str = "auto",
+    limit: int | None = None,
+    name: str | None = None,
+    device: str = "cpu",
+    **settings: Any,
+) -> Evaluation:
+    """Judge a pretraining without fine-tuning.
+
+    Args:
+        run: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint (for ``'probe'`` of any known kind).
+        data: a labelled set, see :mod:`slotcon_plugin.evaluation.readers`; for ``'retrieval'`` a folder of photos.
+        measure: ``'probe'``, ``'prototypes'`` or ``'retrieval'``, see :data:`MEASURES`.
+        out: folder that gets result files.
+        config: of the run, where it does not lie beside the checkpoint.
+        train, test: splits of a labelled set; heads are trained on one (``'probe'``) and all is measured on the other.
+        layout: of the labelled set.
+        limit: use only so many photos of a split, spread evenly.
+        name: the pretraining's row in tables.
+        device: where the networks run.
+        settings: of the measure's own function: :func:`~slotcon_plugin.evaluation.run.probe_checkpoint` and
+            :func:`~slotcon_plugin.evaluation.probe.probe_backbone` (``epochs``, ``stages``, ``input_size``, ``seeds``,
+            ``neighbours``, ...), :func:`~slotcon_plugin.evaluation.run.evaluate_unsupervised`,
+            :func:`~slotcon_plugin.evaluation.pixel_retrieval.compare_pixel_retrieval`.
+
+    Raises:
+        UserError: no such measure, or it does not go with the method or the data.
+    """
+    if measure not in MEASURES:
+        raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    checkpoint = checkpoint_of(run)
+    out = Path(out) if out else None
+    if measure == "retrieval":
+        return _retrieval(config or required_config(run), checkpoint, data, device, settings)
+
+    def split(which: str) -> LabelledSet:
+        return open_labelled_set(str(data), which, layout).subset(limit)
+
+    if measure == "prototypes":
+        file = out / "prototypes.json" if out else None
+        config, held_out = config or required_config(run), split(test)
+        result = evaluate_unsupervised(
+            config, checkpoint, held_out, device=device, result_file=file, pretraining=name, **settings
+        )
+        untrained = evaluate_unsupervised(config, None, held_out, device=device, **settings)
+        figures = {
+            arm: {figure: value for figure, value in found.metrics().items() if figure != "live_prototypes"}
+            for arm, found in (("pretrained", result), ("untrained", untrained))
+        }
+        return Evaluation(measure, held_out.name, figures, (file,) if file else ())
+    sets = split(train), split(test)
+    if settings.get("decoder"):
+        config = config or required_config(run)
+    results = probe_checkpoint(checkpoint, *sets, config=config, name=name, out_dir=out, device=device, **settings)
+    figures = {}
+    for arm, probes in results.items():
+        row = figures["pretrained" if arm == "checkpoint" else arm] = {}
+        for probe, result in probes.items():
+            row |= {f"{probe} mIoU": result.miou[0], f"{probe} accuracy": result.pixel_accuracy[0]}
+    files = [out / f"{probe}_{arm}.json" for arm in results for probe in results[arm]] if out else []
+    return Evaluation(measure, f"{sets[0].name} -> {sets[1].name}", figures, tuple(files))
+
+
+def _retrieval(config: Path, checkpoint: Path, photos: str | Path, device: str, settings: Mapping) -> Evaluation:
+    arms = compare_pixel_retrieval(config, photos, [checkpoint], device=device, **settings)
+    random, trained = arms["random weights"], arms[str(checkpoint)]
+    kinds: Sequence[str] = ("pixel", "photo", "place")
+    figures = {
+        "pretrained": {kind: 100 * trained[f"{kind}_accuracy"] for kind in kinds},
+        "random": {kind: 100 * random[f"{kind}_accuracy"] for kind in kinds},
+        "guessing": {kind: 100 * random[f"{kind}_chance"] for kind in kinds},
+    }
+    return Evaluation("retrieval", str(photos), figures)

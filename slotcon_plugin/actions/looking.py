@@ -1,0 +1,69 @@
+"""Pictures of what a pretraining has learned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of, required_config
+from slotcon_plugin.apis import load_pretrainer
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.photos import collect_photos
+from slotcon_plugin.visualization.run import plot_run, visualize_groups, visualize_prototypes, visualize_retrieval
+
+KINDS = {
+    "curves": "losses, live prototypes, teacher entropy, ... over the run; needs no photos",
+    "groups": "photos beside their segments by prototype (SlotCon)",
+    "prototypes": "for each prototype the segments nearest to it (SlotCon)",
+    "retrieval": "points of one photo and where another shows the same (VADeR, DenseCL); takes two photos",
+}
+
+
+def look(
+    run: Run,
+    photos: str | Path | Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    kind: str | None = None,
+    **settings: Any,
+) -> Path:
+    """Draw what a pretraining has learned.
+
+    Args:
+        run: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint beside its config.
+        photos: photos, or folders of them.
+        out: picture (``.png``) or page (``.html``) to write; None = ``KIND.html`` in the work dir.
+        kind: a key of :data:`KINDS`; None = ``'curves'`` without photos, ``'groups'`` if the method has prototypes,
+            else ``'retrieval'``.
+        settings: of the function in :mod:`slotcon_plugin.visualization.run` that draws this kind.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: no such kind, or the method cannot do it.
+    """
+    photos = [str(p) for p in ([photos] if isinstance(photos, (str, Path)) else photos)]
+    if kind is None and not photos:
+        kind = "curves"
+    if kind not in (None, *KINDS):
+        raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
+    if kind != "curves" and not photos:
+        raise UserError(f"photos: to draw {kind}, give photos or folders of them")
+    if kind == "curves":
+        work_dir = run.work_dir if isinstance(run, Pretrained) else Path(run)
+        defaults = dict(names=None, figures=None, x="iter", smooth=1)
+        return plot_run([str(work_dir)], str(out or work_dir / "curves.html"), **{**defaults, **settings})
+    checkpoint, config = checkpoint_of(run), required_config(run)
+    if kind is None:
+        kind = "groups" if load_pretrainer(config, checkpoint).method.groups else "retrieval"
+    given = (str(config), str(checkpoint))
+    out = str(out or checkpoint.parent / f"{kind}.html")
+    if kind == "retrieval":
+        first, *rest = collect_photos(photos)
+        return visualize_retrieval(*given, first, (rest or [first])[0], out, **settings)
+    if kind == "groups":
+        defaults = dict(limit=16, size=320, branch="teacher", device="cpu")
+        return visualize_groups(*given, photos, out, **{**defaults, **settings})
+    defaults = dict(limit=1000, prototypes=None, most_used=12, nearest=7, size=224, device="cpu")
+    return visualize_prototypes(*given, photos, out, **{**defaults, **settings})

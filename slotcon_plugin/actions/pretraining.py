@@ -1,0 +1,165 @@
+"""Pretraining from plain words: photos, a method, weights to start from, epochs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from slotcon_plugin import apis
+from slotcon_plugin.actions.runs import Pretrained
+from slotcon_plugin.config import apply_options, list_configs, read_config
+from slotcon_plugin.convert.network import Network, network_by_name
+from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
+from slotcon_plugin.engine.checkpoint import read_checkpoint as read_own
+from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.initialization import LIBRARIES
+from slotcon_plugin.models import TimmBackbone
+
+
+def pretrain(
+    photos: str | Path | None = None,
+    out: str | Path | None = None,
+    method: str | None = None,
+    init: str | Path | None = None,
+    epochs: int | None = None,
+    *,
+    config: str | Path | None = None,
+    network: str | None = None,
+    init_title: str | None = None,
+    data_root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: bool | str | Path = False,
+    overwrite: bool = False,
+    batch_mode: str | None = None,
+    launcher: str = "none",
+) -> Pretrained:
+    """Pretrain a network on unlabelled photos.
+
+    Without ``config`` the preset of the method is taken: ``METHOD_continue`` with ``init`` (where there is one), else
+    ``METHOD_small``; its backbone becomes the network that ``init`` holds.
+
+    Args:
+        photos: a folder, nested or flat, or a text file with a path a line; None = those of ``config``.
+        out: the work dir; None = ``work_dirs/CONFIG``.
+        method: ``'slotcon'`` (default), ``'vader'`` or ``'densecl'``.
+        init: weights that student and teacher start from: any file that the converters read, or ``'timm'`` or
+            ``'torchvision'`` for that library's published weights, which its loader may download.
+        epochs: how often each photo is seen; None = as the config says.
+        config: a config's name or file in place of ``method``, see :func:`slotcon_plugin.config.find_config`.
+        network: what to train: ``'resnet50'`` or a name of timm's; None = what ``init`` holds, or the config's own.
+        init_title: what to call ``init`` in tables.
+        data_root: the config's ``data_root``: where its data set lies, in place of ``photos``.
+        options: overrides of single keys of the config: ``{"train_dataloader.batch_size": 32}``.
+        resume: True goes on with the run in ``out``; a path, from that checkpoint.
+        overwrite: set a used ``out`` aside.
+        batch_mode: ``'accumulate'`` or ``'scale-lr'``, see :func:`slotcon_plugin.engine.batch.fit_batch`.
+        launcher: who has started this process, one of several: ``'pytorch'`` (torchrun), ``'slurm'``, ``'mpi'``.
+
+    Raises:
+        UserError: something that was asked for does not go together, is not there, or does not fit.
+        RunFailedError: the run ended itself, and says why.
+    """
+    cfg = pretraining_config(
+        config or _preset(method, init),
+        photos=photos,
+        init=init,
+        init_title=init_title,
+        data_root=data_root,
+        options=options,
+    )
+    if config and method and cfg.model.type.lower() != method:
+        raise UserError(f"config {config} is one of {cfg.model.type}, not of {method}: give one of the two")
+    if not config and not (photos or data_root or resume):
+        raise UserError("photos: expected a folder of photos to learn from (or a config that brings its own)")
+    if network or (init and not config):
+        _use_network(cfg, network_by_name(network) if network else _network_in(init))
+    if epochs is not None:
+        if epochs < 1:
+            raise UserError(f"epochs must be at least 1, got {epochs}")
+        cfg.train_cfg.max_epochs = epochs
+    if out:
+        cfg.work_dir = str(out)
+    cfg.launcher = launcher
+    runner = apis.pretrain(cfg, resume, batch_mode, overwrite)
+    return finished(Path(cfg.work_dir), Path(runner.message_hub.get_info("last_ckpt")), cfg)
+
+
+def pretraining_config(
+    config: str | Path,
+    *,
+    photos: str | Path | None = None,
+    init: str | Path | None = None,
+    init_title: str | None = None,
+    data_root: str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """A pretraining config with what was asked for on top of it, and a work dir; arguments as of :func:`pretrain`.
+
+    Raises:
+        UserError: an option is refused, or what it names is not there.
+    """
+    cfg = read_config(config)
+    cfg.work_dir = cfg.get("work_dir") or f"work_dirs/{Path(config).stem}"
+    options = {**(options or {}), **({"data_root": str(data_root)} if data_root else {})}
+    if "data_root" in options and "data_root" not in cfg:
+        raise UserError(
+            f"{config} has no data_root (in the copy in a work dir all paths are written out); "
+            "--photos PATH takes the place of its photos"
+        )
+    apply_options(cfg, options)
+    if photos:
+        apis.use_photos(cfg, str(photos))
+    if init:
+        more = {"title": init_title} if init_title else {}
+        cfg.init = {**(cfg.init if isinstance(cfg.get("init"), dict) else {}), "file": str(init), **more}
+    elif init_title:
+        raise UserError("--init-title names the weights of --init, which is not there")
+    return cfg
+
+
+def finished(work_dir: Path, checkpoint: Path, cfg: Config) -> Pretrained:
+    """What the run of a config has made."""
+    told = read_own(checkpoint)[PRETRAINING_KEY]
+    file = work_dir / f"{Path(cfg.filename).stem}.py"  # as the runner has written it
+    return Pretrained(
+        work_dir, checkpoint, file, told["method"], whole_title(told), told["photos"], cfg.train_cfg.max_epochs
+    )
+
+
+def _preset(method: str | None, init: str | Path | None) -> str:
+    method, known = method or "slotcon", list_configs("pretrain")
+    methods = sorted(name.removesuffix("_small") for name in known if name.endswith("_small"))
+    if method not in methods:
+        raise UserError(f"method: expected one of {', '.join(methods)}, got {method!r}")
+    return f"{method}_continue" if init and f"{method}_continue" in known else f"{method}_small"
+
+
+def _network_in(init: str | Path) -> Network | None:
+    """The network of a file of weights; None = not known before they are read into the config's own."""
+    if str(init) in LIBRARIES:
+        return None
+    try:
+        return read_checkpoint(init).network
+    except ConversionError:  # no ResNet, and it does not say what; or no such file, which is said when it is loaded
+        return None
+
+
+def _use_network(cfg: Config, network: Network | None) -> None:
+    """Put a network into a config, at the stride of the config's own."""
+    if network is None:
+        return
+    own = cfg.model.backbone
+    stride = own.get("output_stride") or own.get("stride", 32)
+    if network.library == "torchvision":
+        kept = {key: own[key] for key in ("zero_init_residual",) if key in own}
+        cfg.model.backbone = dict(type="TorchvisionResNet", depth=network.depth, stride=stride, **kept)
+        return
+    cfg.model.backbone = dict(type="TimmBackbone", name=network.name, **network.options)
+    with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
+        TimmBackbone(network.name, output_stride=stride, **network.options)
+        cfg.model.backbone.output_stride = stride

@@ -1,0 +1,164 @@
+"""The functions of `slotcon_plugin`, from photos to vectors, on a run of one epoch."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import resnet18
+
+import slotcon_plugin
+from slotcon_plugin.actions.pretraining import pretraining_config
+from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.errors import UserError
+
+TINY = {
+    "train_dataloader.batch_size": 8,
+    "auto_scale_lr.base_batch_size": 8,
+    "train_dataloader.num_workers": 0,
+    "train_dataloader.dataset.view_size": 64,
+}
+PROBE = dict(epochs=1, seeds=(0,), neighbours=0, input_size=(64, 96))
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    return make_demo_scenes(tmp_path_factory.mktemp("scenes") / "scenes", {"train": 16, "val": 4}, size=(96, 72))
+
+
+@pytest.fixture(scope="module")
+def run(scenes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "a"
+    small = {"model.projector.hidden_channels": 64, "model.predictor.hidden_channels": 64}
+    return slotcon_plugin.pretrain(scenes / "images/train", out, epochs=1, options={**TINY, **small})
+
+
+def test_pretrain_tells_what_it_has_made(run):
+    assert run.checkpoint.is_file() and run.config.is_file() and run.work_dir == run.checkpoint.parent
+    assert (run.method, run.title, run.photos, run.epochs) == ("slotcon", "SlotCon", 16, 1)
+
+
+def test_a_run_is_taken_as_it_is_as_a_work_dir_and_as_a_checkpoint(run, tmp_path):
+    hashes = set()
+    for number, way in enumerate((run, run.work_dir, str(run.checkpoint))):
+        made = slotcon_plugin.export(way, tmp_path / f"{number}.pth")
+        hashes.add(made.metadata["backbone_sha256"])
+        assert made.path.is_file() and made.metadata["proof"]["method"] == "feature parity"
+    assert len(hashes) == 1
+    assert slotcon_plugin.export(run.work_dir).path == run.work_dir / "backbone_torchvision.pth"
+    assert f"wrote   {made.path}" in str(made)
+    with pytest.raises(UserError, match=r"exists: .*overwrite=True"):
+        slotcon_plugin.export(run)
+    with pytest.raises(UserError, match="holds no whole checkpoint"):
+        slotcon_plugin.export(tmp_path, "x.pth")
+
+
+def test_evaluate_on_masks(run, scenes, tmp_path):
+    made = slotcon_plugin.evaluate(run, scenes, out=tmp_path, **PROBE)
+    assert set(made.figures) == {"pretrained", "random"}
+    assert all(0 < row["linear mIoU"] < 100 for row in made.figures.values())
+    written = json.loads((tmp_path / "linear_checkpoint.json").read_text())
+    assert written["metrics"]["mIoU"] == pytest.approx(made.figures["pretrained"]["linear mIoU"], abs=0.01)
+    assert "linear mIoU" in str(made)
+
+
+def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes):
+    made = slotcon_plugin.evaluate(run.work_dir, scenes, "prototypes", short_side=64)
+    assert list(made.figures) == ["pretrained", "untrained"] and "mIoU_hungarian" in made.figures["untrained"]
+
+
+def test_embed_a_run_and_somebodys_weights(run, scenes, tmp_path):
+    own = slotcon_plugin.embed(run, scenes / "images/val", tmp_path / "own.npz", short_side=64)
+    assert own.vectors.shape == (4, 512) and own.vectors.dtype == np.float16 and (tmp_path / "own.npz").is_file()
+    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
+    crops = slotcon_plugin.embed(tmp_path / "resnet18.pth", scenes / "images/val", level="crop", short_side=64)
+    assert len(crops) == 4 * 9
+
+
+def test_embed_the_boxes_of_a_coco_file(run, tmp_path):
+    scenes = make_demo_scenes(tmp_path / "coco", {"train": 1, "val": 4}, size=(96, 72), layout="coco")
+    file = next(scenes.glob("annotations/instances_val*.json"))
+    content = json.loads(file.read_text())
+    made = slotcon_plugin.embed(run, next(scenes.glob("val*")), level="crop", boxes=file, short_side=64)
+    assert len(made) == len(content["annotations"])
+    x, y, width, height = content["annotations"][0]["bbox"]
+    assert made.boxes[0] == pytest.approx([x, y, x + width, y + height])
+
+
+def test_look(run, scenes, tmp_path):
+    assert slotcon_plugin.look(run) == run.work_dir / "curves.html"
+    picture = slotcon_plugin.look(run.work_dir, scenes / "images/val", tmp_path / "g.png", size=64)
+    assert picture.stat().st_size > 1000
+    with pytest.raises(UserError, match="expected one of curves, groups, prototypes, retrieval"):
+        slotcon_plugin.look(run, scenes, kind="grops")
+
+
+def started(monkeypatch, **arguments):
+    """The config with which `pretrain` starts a run."""
+
+    class StoppedError(Exception):
+        pass
+
+    def stop(cfg, *_):
+        raise StoppedError(cfg)
+
+    monkeypatch.setattr("slotcon_plugin.apis.pretrain", stop)
+    with pytest.raises(StoppedError) as stopped:
+        slotcon_plugin.pretrain(**arguments)
+    return stopped.value.args[0]
+
+
+def test_the_network_is_that_of_the_weights(folder, tmp_path, monkeypatch):
+    weights = str(tmp_path / "weights.pth")
+    torch.save(resnet18().state_dict(), weights)
+    cfg = started(monkeypatch, photos=folder, method="vader", init=weights, epochs=3, out=tmp_path / "o")
+    assert cfg.model.type == "VADeR" and cfg.default_hooks.heads_first  # the preset that continues
+    assert dict(cfg.model.backbone) == dict(type="TorchvisionResNet", depth=18, stride=16)
+    assert (cfg.train_cfg.max_epochs, cfg.work_dir, cfg.init.file) == (3, str(tmp_path / "o"), weights)
+    cfg = started(monkeypatch, photos=folder, method="densecl", init="timm", network="convnext_atto")
+    assert dict(cfg.model.backbone) == dict(type="TimmBackbone", name="convnext_atto", output_stride=16)
+    cfg = started(monkeypatch, photos=folder, network="vit_tiny_patch16_224")
+    assert dict(cfg.model.backbone) == dict(type="TimmBackbone", name="vit_tiny_patch16_224")
+    cfg = started(monkeypatch, config="vader_continue", photos=folder, init=weights)
+    assert cfg.model.backbone.name == "tf_efficientnet_lite0"  # what a config says is not changed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(photos="PHOTOS", method="dino"), "expected one of densecl, slotcon, vader, got 'dino'"),
+        (dict(), "expected a folder of photos"),
+        (dict(config="slotcon_small", method="vader"), "is one of SlotCon, not of vader"),
+        (dict(photos="PHOTOS", epochs=0), "epochs must be at least 1"),
+        (dict(photos="PHOTOS", init_title="ImageNet"), "names the weights of --init"),
+        (dict(photos="PHOTOS", config="slotcon_smol"), "did you mean slotcon_small?"),
+        (dict(photos="PHOTOS", network="resnet_fifty"), "resnet_fifty"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(arguments, message, folder):
+    arguments = {name: str(folder) if value == "PHOTOS" else value for name, value in arguments.items()}
+    with pytest.raises(UserError) as refused:
+        slotcon_plugin.pretrain(**arguments)
+    assert message in str(refused.value)
+
+
+def test_a_config_with_what_was_asked_for_on_top():
+    cfg = pretraining_config("slotcon_coco", data_root="/x", init="a.pth", init_title="MoCo", options={"min_lr": 0.5})
+    assert cfg.train_dataloader.dataset.source.root == "/x/train2017"
+    assert dict(cfg.init) == {"file": "a.pth", "title": "MoCo"} and cfg.work_dir == "work_dirs/slotcon_coco"
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    heavy = "[m for m in ('torch', 'torchvision', 'timm', 'cv2', 'matplotlib', 'scipy') if m in sys.modules]"
+    code = f"import sys, slotcon_plugin; print({heavy}, slotcon_plugin.__all__ == sorted(slotcon_plugin.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[]", "True"]
+
+
+def test_the_functions_are_where_the_package_says():
+    for name in slotcon_plugin.__all__:
+        assert getattr(slotcon_plugin, name) and name in dir(slotcon_plugin)
+    with pytest.raises(AttributeError, match="has no attribute 'pretrian'"):
+        _ = slotcon_plugin.pretrian

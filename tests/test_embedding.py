@@ -1,0 +1,125 @@
+"""Embeddings against means taken by hand, on a network whose maps are known."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from slotcon_plugin.embedding import Embeddings, embed_photos, load_embeddings
+from slotcon_plugin.errors import UserError
+
+WIDTH, HEIGHT = 128, 96  # what is read is what the network sees: short side 96, both multiples of 32
+
+
+class Colours(nn.Module):
+    """One stage at stride 8: the mean colour of each cell, un-normalised, and a constant that keeps it off zero."""
+
+    def forward(self, images):
+        mean, std = (torch.tensor(v)[:, None, None] for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        cells = F.avg_pool2d(images * std + mean, 8)
+        return (torch.cat([cells, torch.ones_like(cells[:, :1])], 1),)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two photos of one shape and one upright, and their pixels."""
+    rng = np.random.default_rng(0)
+    made = {}
+    for name, size in (("a", (HEIGHT, WIDTH)), ("b", (HEIGHT, WIDTH)), ("c", (WIDTH, HEIGHT))):
+        pixels = rng.integers(0, 255, (*size, 3)).astype(np.uint8)
+        path = str(tmp_path / f"{name}.png")
+        Image.fromarray(pixels).save(path)
+        made[path] = pixels / 255
+    return made
+
+
+def unit(rows) -> np.ndarray:
+    rows = np.concatenate([np.asarray(rows), np.ones((len(rows), 1))], 1)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def embed(photos, *args, **kwargs) -> Embeddings:
+    return embed_photos(Colours(), list(photos), *args, short_side=HEIGHT, dtype=np.float32, **kwargs)
+
+
+def test_a_photo_is_the_mean_of_its_map(photos):
+    made = embed(photos)
+    assert made.vectors == pytest.approx(unit([p.mean((0, 1)) for p in photos.values()]), abs=1e-5)
+    assert made.photo.tolist() == [0, 1, 2] and made.paths == tuple(photos)
+    assert made.boxes.tolist() == [[0, 0, WIDTH, HEIGHT]] * 2 + [[0, 0, HEIGHT, WIDTH]]
+    assert str(made) == "3 vectors of 4 of 3 photos, one a photo"
+
+
+def test_crops_of_a_grid(photos):
+    """Rows first; cells of 2 x 4 end on the map's own cells, so that their means are those of their pixels."""
+    made = embed(photos, "crop", grid=(2, 4))
+    wide = next(iter(photos.values()))
+    cells = [wide[48 * i : 48 * i + 48, 32 * j : 32 * j + 32].mean((0, 1)) for i in range(2) for j in range(4)]
+    assert made.vectors[:8] == pytest.approx(unit(cells), abs=1e-5)
+    assert made.boxes[5].tolist() == [32, 48, 64, 96] and made.photo.tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert made.boxes[16 + 5].tolist() == [24, 64, 48, 128]
+
+
+def test_crops_by_boxes(photos):
+    first, second, _ = photos
+    boxes = {first: [[8, 16, 40, 24], [0, 0, 8, 8]], second: [[64, 0, 128, 96]]}
+    made = embed(photos, "crop", boxes=boxes)
+    means = [photos[path][y0:y1, x0:x1].mean((0, 1)) for path in boxes for x0, y0, x1, y1 in boxes[path]]
+    assert made.vectors == pytest.approx(unit(means), abs=1e-5)
+    assert made.photo.tolist() == [0, 0, 1] and made.boxes.tolist() == [*boxes[first], *boxes[second]]
+    with pytest.raises(UserError, match="x0 < x1"):
+        embed(photos, "crop", boxes={first: [[5, 5, 5, 9]]})
+
+
+def test_pixels_are_positions_of_the_map(photos):
+    made = embed(photos, "pixel", batch_size=1)
+    wide = next(iter(photos.values()))
+    assert len(made) == 3 * 12 * 16
+    row, column = 7, 13
+    cell = wide[8 * row : 8 * row + 8, 8 * column : 8 * column + 8].mean((0, 1))
+    assert made.vectors[16 * row + column] == pytest.approx(unit([cell])[0], abs=1e-5)
+    assert made.boxes[16 * row + column].tolist() == [104, 56, 112, 64]
+
+
+def test_photos_that_cannot_be_read_are_left_out(photos, tmp_path):
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    made = embed([str(tmp_path / "broken.jpg"), *photos])
+    assert made.paths == tuple(photos) and made.photo.tolist() == [0, 1, 2]
+
+
+def test_nearest_and_duplicates():
+    vectors = np.array([[1, 0], [0, 1], [0.8, 0.6], [0.96, 0.28], [-1, 0]], np.float32)
+    made = Embeddings(vectors, np.arange(5), np.zeros((5, 4), np.float32), tuple("abcde"), "photo")
+    rows, cosines = made.nearest(5 * vectors[:2], k=2)
+    assert rows.tolist() == [[0, 3], [1, 2]] and cosines == pytest.approx(np.array([[1, 0.96], [1, 0.6]]), abs=1e-6)
+    assert made.duplicates(0.93) == [[0, 2, 3]]  # 0-3 and 3-2 are alike, 0-2 only by way of 3
+    assert made.duplicates(0.99) == []
+
+
+def test_what_is_saved_is_read_again(photos, tmp_path):
+    made = embed(photos, "crop")
+    again = load_embeddings(made.save(tmp_path / "e.npz"))
+    for name in ("vectors", "photo", "boxes"):
+        assert np.array_equal(getattr(again, name), getattr(made, name)) and len(made) == 27
+    assert (again.paths, again.level) == (made.paths, "crop")
+    with pytest.raises(UserError, match=r"\.npz or \.parquet, got 'e\.csv'"):
+        made.save(tmp_path / "e.csv")
+
+
+def test_parquet(photos, tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    made = embed(photos, "crop")
+    table = pq.read_table(made.save(tmp_path / "e.parquet"))
+    assert table.column_names == ["path", "x0", "y0", "x1", "y1", "embedding"]
+    row = table.slice(13, 1).to_pylist()[0]
+    assert row["path"] == made.paths[1] and row["embedding"] == pytest.approx(made.vectors[13].tolist())
+    assert [row[key] for key in ("x0", "y0", "x1", "y1")] == made.boxes[13].tolist()
+
+
+def test_parquet_without_pyarrow_is_refused_before_the_work(photos, monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(__import__("sys").modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match="pip install pyarrow"):
+        embed(photos).save(tmp_path / "e.parquet")
