@@ -16,9 +16,14 @@ from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.backbones import describe_backbone
 from slotcon_plugin.models.build import plain
 from slotcon_plugin.models.distributed import synchronise_batchnorm
-from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher
+from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher, rise_and_fall_momentum
 from slotcon_plugin.registry import MODELS
 
+_MOMENTUM_SCHEDULES = {
+    "cosine": cosine_momentum,
+    "rise_and_fall": rise_and_fall_momentum,
+    "constant": lambda base, step, total: base,
+}
 # Ability of a method -> what a pretrainer has that has it, for messages.
 _ABILITIES = {"groups": "prototypes (SlotCon)", "embeds_pixels": "a dense embedding (VADeR)"}
 
@@ -50,7 +55,8 @@ class BasePretrainer(BaseModel):
 
     Args:
         teacher_momentum: momentum of the teacher at the start.
-        teacher_momentum_schedule: ``'cosine'``, along which it rises to 1 over the run, or ``'constant'``.
+        teacher_momentum_schedule: ``'cosine'``, along which it rises to 1 over the run, ``'constant'``, or
+            ``'rise_and_fall'``, which comes to 1 in the middle of the run and goes back.
         channels_last: keep weights and images in ``torch.channels_last``, faster for convolutions.
         compile: run ``dense_parts`` through ``torch.compile``; keys of the state dict stay the same.
         sync_bn: BatchNorm statistics over all ranks. Does nothing in one process.
@@ -61,7 +67,8 @@ class BasePretrainer(BaseModel):
         teacher_steps: updates of the teacher so far; saved with the weights.
         total_steps: updates in the whole run, set by ``TeacherUpdateHook``; 0 means unknown, constant momentum.
         init: what the weights were before the first step, see :data:`PRETRAINING_KEY`; None = random.
-        monitor: detached tensors of the last step for hooks to look at; not part of the state.
+        monitor: detached tensors of the last step for hooks to look at, those of further heads in a dict under the
+            head's name; not part of the state.
         dense_parts: the parts of both branches that see dense maps of a fixed size.
     """
 
@@ -84,9 +91,10 @@ class BasePretrainer(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor)
         if not 0 <= teacher_momentum <= 1:
             raise UserError(f"teacher_momentum must be in [0, 1], got {teacher_momentum}")
-        if teacher_momentum_schedule not in ("cosine", "constant"):
+        if teacher_momentum_schedule not in _MOMENTUM_SCHEDULES:
             raise UserError(
-                f"teacher_momentum_schedule must be 'cosine' or 'constant', got {teacher_momentum_schedule!r}"
+                f"teacher_momentum_schedule must be one of {sorted(_MOMENTUM_SCHEDULES)}, got "
+                f"{teacher_momentum_schedule!r}"
             )
         self.teacher_momentum = teacher_momentum
         self.teacher_momentum_schedule = teacher_momentum_schedule
@@ -94,7 +102,7 @@ class BasePretrainer(BaseModel):
         self.compile_parts = compile
         self.sync_bn = sync_bn
         self.total_steps = 0
-        self.monitor: dict[str, Tensor] = {}
+        self.monitor: dict[str, Any] = {}
         self.init: dict[str, Any] | None = None
         self._backbone_config: dict[str, Any] = {}
         self.register_buffer("teacher_steps", torch.zeros((), dtype=torch.int64))
@@ -116,7 +124,7 @@ class BasePretrainer(BaseModel):
         if self.compile_parts:
             for branch in (self.student, self.teacher):
                 for part in self.dense_parts:
-                    branch[part].compile()
+                    branch.get_submodule(part).compile()
 
     def branch(self, name: str) -> nn.ModuleDict:
         """``'student'`` or ``'teacher'`` -> its parts."""
@@ -133,9 +141,8 @@ class BasePretrainer(BaseModel):
     def update_teacher(self) -> None:
         """One step of the moving average; called once after each step that the optimiser really took."""
         self.teacher_steps += 1
-        momentum = self.teacher_momentum
-        if self.teacher_momentum_schedule == "cosine":
-            momentum = cosine_momentum(momentum, self.teacher_steps.item(), self.total_steps)
+        schedule = _MOMENTUM_SCHEDULES[self.teacher_momentum_schedule]
+        momentum = schedule(self.teacher_momentum, self.teacher_steps.item(), self.total_steps)
         ema_update(self.teacher, self.student, momentum)
 
     def require(self, ability: str, what_for: str) -> None:
