@@ -1,25 +1,23 @@
 # A segmenter on CamVid that judges pretrained weights in minutes: a light net of timm at stride 16, photos at half size.
 # AdamW with a tenth of the rate for the backbone, whose BatchNorm statistics stay as they were pretrained (eight photos a
-# batch would spoil them); a head on the last two stages. Any other network: its name, and its channels below.
-# From random weights the statistics have to be learned:
+# batch would spoil them); a head on the last two stages, whose channels are standardised first: without that it learns
+# the frequent classes alone in this time (CamVid val, 300 iterations from ImageNet weights: 43 mIoU in place of 57).
+# For another network change its name: channels and colours follow. From random weights the statistics have to be learned:
 #     --cfg-options model.backbone.norm_eval=False optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=1.0
 # Layout: images/{train,val,test}/*.jpg and annotations/{train,val,test}/*.png below data_root.
 _base_ = ["fcn_r18_camvid.py"]
+from slotcon_plugin.models.timm_backbone import look_up
 
-iterations = 500
+backbone = dict(type="slotcon_plugin.TimmBackbone", name="tf_efficientnet_lite0", output_stride=16, norm_eval=True)
+channels, mean, std = look_up(backbone)
+iterations = 300
 model = dict(
-    # what timm's published weights of this network expect; the run stops if those it is given want something else
-    data_preprocessor=dict(mean=[127.5] * 3, std=[127.5] * 3),
-    backbone=dict(
-        _delete_=True,
-        type="slotcon_plugin.TimmBackbone",
-        name="tf_efficientnet_lite0",
-        output_stride=16,
-        norm_eval=True,
-    ),
+    data_preprocessor=dict(mean=mean, std=std),
+    backbone=dict(_delete_=True, **backbone),
+    neck=dict(type="slotcon_plugin.StandardisedMaps", in_channels=channels),
     decode_head=dict(
-        in_channels=[112, 320],
-        in_index=[2, 3],
+        in_channels=channels[-2:],
+        in_index=[len(channels) - 2, len(channels) - 1],
         input_transform="resize_concat",
         channels=128,
         num_convs=1,
