@@ -12,24 +12,27 @@ import torch
 import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.dist import init_dist
-from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from slotcon_plugin.config import RunSize, has_rules, load_config, resolve, settle
+from slotcon_plugin.config import load_config, resolve, settle
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
+from slotcon_plugin.engine.checkpoint import read_checkpoint
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
+from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import end_with_parent
 from slotcon_plugin.engine.work_dir import started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.distributed import unwrapped
-from slotcon_plugin.registry import DATASETS, MODELS
+from slotcon_plugin.registry import MODELS
+
+RANDOM = "random weights"
 
 
 def start_processes(cfg: Config) -> int:
@@ -81,20 +84,6 @@ def use_photos(cfg: Config, path: str) -> None:
     cfg.train_dataloader.dataset.source = source
 
 
-def run_size(cfg: Config, processes: int) -> RunSize:
-    """How large the run of a config is, whose batch :func:`~slotcon_plugin.engine.batch.fit_batch` has settled."""
-    photos, loader = len(DATASETS.build(cfg.train_dataloader.dataset)), cfg.train_dataloader
-    accumulated = cfg.optim_wrapper.get("accumulative_counts", 1)
-    batch = loader.batch_size * processes * accumulated
-    return RunSize(
-        photos=photos,
-        batch=batch,
-        recipe_batch=(cfg.get("auto_scale_lr") or {}).get("base_batch_size") or batch,
-        epochs=cfg.train_cfg.max_epochs,
-        steps=max(-(-cfg.train_cfg.max_epochs * (photos // processes // loader.batch_size) // accumulated), 1),
-    )
-
-
 def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None, overwrite: bool = False) -> Runner:
     """Run the pretraining that a config describes.
 
@@ -124,9 +113,10 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     processes = start_processes(cfg)
     fit_batch(cfg, processes, batch_mode)
     with failures_told(cfg.work_dir):
-        if has_rules(cfg):
-            print_log(settle(cfg, run_size(cfg, processes)), "current")
         claim = shared(claim)
+        meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
+        from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
+        settings = settle_for_run(cfg, processes, from_weights, meta.get(SETTINGS))
         if claim.checkpoint:
             cfg.resume, cfg.load_from = True, str(claim.checkpoint)
         elif init:
@@ -135,7 +125,7 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
         runner = Runner.from_cfg(cfg)
         if initial:
             initial.put_into(unwrapped(runner.model))
-        runner.register_hook(RunStampHook(claim.run))
+        runner.register_hook(RunStampHook(claim.run, settings))
         runner.train()
     return runner
 
@@ -143,7 +133,7 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
 def _name_of(init: str | Mapping | None, again: bool) -> str | None:
     """What a run starts from, to tell runs apart; None = as the run that is to be gone on with."""
     file = init.get("file") if isinstance(init, Mapping) else init
-    return Path(file).name if file else None if again else "random weights"
+    return Path(file).name if file else None if again else RANDOM
 
 
 def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:
@@ -158,14 +148,14 @@ def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device:
         UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
     cfg = config if isinstance(config, Config) else load_config(config)
-    settle(cfg)
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
-    model = MODELS.build(cfg.model)
     try:
         state = load_file(checkpoint)
     except ConversionError as error:
         raise UserError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
+    settle(cfg, former=state.get("meta", {}).get(SETTINGS))
+    model = MODELS.build(cfg.model)
     weights = state.get("state_dict", state)
     require_fit(weights, model, str(checkpoint))
     model.load_state_dict(weights)

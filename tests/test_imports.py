@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "declaration"},
-    "engine": {"registry", "models", "convert"},
+    "engine": {"registry", "config", "models", "convert"},
     "profiling": {"registry", "config", "data", "models", "engine", "photos"},
     "initialization": {"convert", "models"},
     "apis": {"registry", "config", "convert", "models", "engine", "initialization"},

@@ -11,12 +11,12 @@ model = dict(
     backbone=dict(depth=18, stride=16),
     projector=dict(hidden_channels=512),
     dense_projector=dict(hidden_channels=512),
-    queue_size=2048,
+    queue_size="${queue_size(2048)}",
     teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05))
-warmup_epochs = 1
+warmup_epochs = "${warmup_epochs(1)}"
 min_lr = 1e-6
 
 data_root = "data/photos"

@@ -6,7 +6,7 @@ python tools/train.py configs/pretrain/slotcon_demo.py
 _base_ = ["_base_/slotcon_small.py"]
 
 # Blocks that start as identities do better on these scenes (on photos it is the other way round: docs/small_data.md)
-model = dict(grouping=dict(num_prototypes=32), backbone=dict(zero_init_residual=True))
+model = dict(backbone=dict(zero_init_residual=True))
 data_root = "data/demo_scenes"
 photos = dict(type="DemoScenes", root="${data_root}")
 train_cfg = dict(max_epochs=8)

@@ -74,7 +74,10 @@ def resolve(cfg: Config) -> None:
     * Hooks set to None are left out.
     * Without workers none persist.
     * Schedules without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last
-      epoch) are left out.
+      epoch) are left out; those that last until the end of a run of, say, 6.4 epochs end there.
+
+    What follows from the number of photos and steps (``"${teacher_momentum(0.99)}"``) is left as it is, see
+    :mod:`slotcon_plugin.config.rules`.
 
     Raises:
         UserError: a reference to a key that is not there, or in a circle.
@@ -91,7 +94,7 @@ def resolve(cfg: Config) -> None:
     loader = content.get("train_dataloader") or {}
     if loader.get("num_workers") == 0:  # torch takes it for an error that none are kept
         loader["persistent_workers"] = False
-    _drop_empty_schedules(content)
+    fit_schedules(content)
 
 
 def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[str, ...], used: set[str]) -> Any:
@@ -112,14 +115,18 @@ def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[
     return value
 
 
-def _drop_empty_schedules(content: dict[str, Any]) -> None:
+def fit_schedules(content: dict[str, Any]) -> None:
+    """Fit the schedules of a config to the length of its run, in place: what :func:`resolve` says of them."""
     schedules, last = content.get("param_scheduler"), (content.get("train_cfg") or {}).get("max_epochs")
     if not isinstance(schedules, list) or last is None:
         return
     kept = []
     for schedule in schedules:
         begin, end = schedule.get("begin", 0), schedule.get("end", last)
-        if not schedule.get("by_epoch", True) or begin < min(end, last):
+        by_epoch = schedule.get("by_epoch", True)
+        if by_epoch and "end" not in schedule and last != int(last):  # mmengine would end it with the whole epoch
+            schedule["end"] = last
+        if not by_epoch or isinstance(begin, str) or isinstance(end, str) or begin < min(end, last):
             kept.append(schedule)
         elif begin >= last:
             print_log(

@@ -8,13 +8,16 @@ command line, is taken as it is. Configs of papers have none.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
+from slotcon_plugin.config.load import fit_schedules
 from slotcon_plugin.errors import UserError
 
 _RULE = re.compile(r"\$\{(\w+)\((.*)\)\}")
@@ -30,6 +33,7 @@ class RunSize:
         recipe_batch: total batch that the recipe's values are for.
         epochs: of the run.
         steps: of the optimiser in the whole run.
+        from_weights: the run does not start from random weights.
     """
 
     photos: int
@@ -37,23 +41,46 @@ class RunSize:
     recipe_batch: int
     epochs: float
     steps: int
+    from_weights: bool = False
 
     def __str__(self) -> str:
-        return f"{self.photos:,} photos, {self.epochs:g} epochs, {self.steps:,} steps of {self.batch} images"
+        start = ", from weights" if self.from_weights else ""
+        return f"{self.photos:,} photos, {self.epochs:g} epochs, {self.steps:,} steps of {self.batch} images{start}"
 
 
 def teacher_momentum(recipe: float, run: RunSize, schedule: str = "cosine") -> float:
-    """the teacher forgets all but .1 % of the random initial weights.
+    """at most .1 % of random initial weights stay in the teacher, 10 % of good ones.
 
     After T steps ``prod m_t = exp(-(1 - m) T)`` of them is left where the momentum is constant, and
     ``exp(-(1 - m) T / 2)`` where it rises from m to 1 along a cosine: e^-7 at ``m = 1 - 7 / T`` and ``1 - 14 / T``.
     The recipe's value is for its own batch (Busbridge et al., "How to scale your EMA", 2023).
     """
-    forgets = {"constant": 7, "cosine": 14}[schedule]
-    return min(recipe ** (run.batch / run.recipe_batch), max(round(1 - forgets / run.steps, 4), 0.5))
+    halvings = {"constant": 1, "cosine": 2}[schedule]
+    forgotten = -math.log(0.1) if run.from_weights else 7
+    return min(recipe ** (run.batch / run.recipe_batch), max(round(1 - halvings * forgotten / run.steps, 4), 0.5))
 
 
-RULES: dict[str, Callable[..., Any]] = {rule.__name__: rule for rule in (teacher_momentum,)}
+def warmup_epochs(recipe: float, run: RunSize) -> float:
+    """a tenth of the run at most, none of less than two steps."""
+    if 0.1 * run.steps < 2:
+        return 0
+    return min(recipe, round(0.1 * run.epochs, 2))
+
+
+def queue_size(recipe: int, run: RunSize, keys_per_photo: int = 1) -> int:
+    """keys of half the photos at most, so that a photo meets others than its own."""
+    return min(recipe, max(run.photos // 2, 1) * keys_per_photo)
+
+
+def num_prototypes(recipe: int, run: RunSize) -> int:
+    """the power of two nearest to the square root of the number of photos: 256 for COCO, as in the paper."""
+    return min(recipe, 2 ** max(round(math.log2(run.photos) / 2), 1))
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    rule.__name__: rule for rule in (teacher_momentum, warmup_epochs, queue_size, num_prototypes)
+}
+_OF_WEIGHTS = {"queue_size", "num_prototypes"}  # these decide shapes in a checkpoint
 
 
 def has_rules(cfg: Config) -> bool:
@@ -61,15 +88,16 @@ def has_rules(cfg: Config) -> bool:
     return bool(_find(cfg._cfg_dict))
 
 
-def settle(cfg: Config, run: RunSize | None = None) -> str:
-    """Put values in the place of rules, in place.
+def settle(cfg: Config, run: RunSize | None = None, former: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Put values in the place of rules, in place, and say in the log what they are and why.
 
     Args:
         cfg: a config that :func:`~slotcon_plugin.config.resolve` has completed.
-        run: what the values follow from. None, where no run is meant, gives the recipe's values.
+        run: what the values follow from. None, where a model is built and not trained, gives the recipe's values.
+        former: what this function gave for the run that wrote a checkpoint. What decides shapes is taken from it.
 
     Returns:
-        What was settled and why, as the log says it; empty if nothing was to be settled.
+        Rule as the config writes it -> value.
 
     Raises:
         UserError: there is no such rule, or it is not written as one.
@@ -78,12 +106,19 @@ def settle(cfg: Config, run: RunSize | None = None) -> str:
     lines = []
     for written in sorted(_find(cfg._cfg_dict)):
         name, recipe, more = _parse(written)
-        values[written] = recipe if run is None else RULES[name](recipe, run, *more)
-        instead = f", not the recipe's {recipe:g}" if values[written] != recipe else ""
-        lines.append(f"  {name} {values[written]:g}{instead}: {RULES[name].__doc__.splitlines()[0].rstrip('.')}")
+        value, why = recipe, ""
+        if former and written in former and (run is None or name in _OF_WEIGHTS):
+            value, why = former[written], "the checkpoint's"
+        elif run is not None:
+            value, why = RULES[name](recipe, run, *more), RULES[name].__doc__.splitlines()[0].rstrip(".")
+        values[written] = value
+        lines.append(f"  {name} {value:g}{'' if value == recipe else f' (the recipe has {recipe:g})'}: {why}")
     for key, value in cfg.items():
         cfg._cfg_dict[key] = _replaced(value, values)
-    return "\n".join([f"Settings that follow from {run}:", *lines]) if lines else ""
+    fit_schedules(cfg._cfg_dict)
+    if run is not None and lines:
+        print_log("\n".join([f"Settings that follow from the run: {run}", *lines]), "current")
+    return values
 
 
 def _parse(written: str) -> tuple[str, Any, list[Any]]:

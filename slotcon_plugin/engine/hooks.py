@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -50,15 +51,19 @@ class PretrainSchedulerHook(ParamSchedulerHook):
 
 
 class RunStampHook(Hook):
-    """Makes every checkpoint say which run wrote it.
+    """Makes every checkpoint say which run wrote it, with which settings.
 
     Args:
         run: of the work dir's :class:`~slotcon_plugin.engine.work_dir.Claim`.
+        settings: those that followed from the run, see :func:`~slotcon_plugin.engine.settings.settle_for_run`.
     """
 
-    def __init__(self, run: dict) -> None:
+    def __init__(self, run: dict, settings: dict | None = None) -> None:
         self.run = run
+        self.settings = settings
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add the run to ``meta``."""
+        """Add both to ``meta``."""
         checkpoint["meta"][RUN] = self.run
+        if self.settings:
+            checkpoint["meta"][SETTINGS] = self.settings

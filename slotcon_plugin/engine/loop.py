@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from mmengine.dist import get_world_size
@@ -18,12 +19,17 @@ class PretrainLoop(EpochBasedTrainLoop):
     The position is not stored: it follows from the iteration count, and what a sample looks like follows from
     ``(seed, epoch, index)``, so nothing has to be replayed.
 
+    Args:
+        max_epochs: may have a fraction: the last epoch of 6.4 ends after .4 of its iterations.
+        kwargs: see mmengine's loop.
+
     Raises:
         UserError: an epoch is shorter than one batch.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, max_epochs: float, **kwargs: Any) -> None:
+        super().__init__(*args, max_epochs=math.ceil(max_epochs), **kwargs)
+        self._max_iters = max(int(max_epochs * len(self.dataloader)), 1)
         if not len(self.dataloader):
             photos, ranks = len(self.dataloader.dataset), get_world_size()
             raise UserError(
@@ -31,6 +37,11 @@ class PretrainLoop(EpochBasedTrainLoop):
                 f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos or set train_dataloader.batch_size to "
                 f"{max(photos // ranks, 1)} or less"
             )
+
+    def end_with_this_iteration(self) -> None:
+        """Make the iteration that is under way the last one; hooks take it for the last from here on."""
+        self._max_iters = self._iter + 1
+        self.stop_training = True
 
     def run_epoch(self) -> None:
         """One epoch, or what a resumed run has left of it."""
@@ -40,6 +51,8 @@ class PretrainLoop(EpochBasedTrainLoop):
         self.dataloader.sampler.set_epoch(self._epoch)
         self.dataloader.sampler.start = done * self.dataloader.batch_size
         for idx, data_batch in enumerate(self.dataloader, start=done):
+            if self._iter >= self._max_iters:
+                break
             self.run_iter(idx, data_batch)
         self.runner.call_hook("after_train_epoch")
         self._epoch += 1

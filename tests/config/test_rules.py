@@ -6,15 +6,15 @@ import pytest
 from mmengine.config import Config
 
 from slotcon_plugin.config import RunSize, load_config, settle
-from slotcon_plugin.config.rules import teacher_momentum
+from slotcon_plugin.config.rules import num_prototypes, queue_size, teacher_momentum, warmup_epochs
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.teacher import cosine_momentum
 
 SMALL = "configs/pretrain/slotcon_small.py"
 
 
-def run_of(steps: int, photos: int = 2915, batch: int = 64) -> RunSize:
-    return RunSize(photos=photos, batch=batch, recipe_batch=64, epochs=10, steps=steps)
+def run_of(steps: int = 450, photos: int = 2915, batch: int = 64, epochs: float = 10, **more) -> RunSize:
+    return RunSize(photos=photos, batch=batch, recipe_batch=64, epochs=epochs, steps=steps, **more)
 
 
 @pytest.mark.parametrize("steps", [100, 198, 450, 900])
@@ -46,26 +46,83 @@ def test_the_recipes_momentum_is_for_its_batch():
     assert teacher_momentum(0.99, run_of(100_000, batch=16)) == pytest.approx(0.99**0.25)
 
 
-def test_values_take_the_place_of_rules(repo):
+def test_good_weights_are_kept_in_part():
+    run = run_of(450, from_weights=True)
+    m, left = teacher_momentum(0.999, run), 1.0
+    for step in range(1, 451):
+        left *= cosine_momentum(m, step, 450)
+    assert left == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "steps", "expected"), [(20, 900, 1), (10, 450, 1), (8, 144, 0.8), (800, 10**5, 1), (2, 19, 0)]
+)
+def test_warmup_epochs(epochs, steps, expected):
+    assert warmup_epochs(1, run_of(steps, epochs=epochs)) == expected
+
+
+@pytest.mark.parametrize(
+    ("photos", "recipe", "keys_per_photo", "expected"),
+    [(2915, 16384, 32, 16384), (500, 16384, 32, 8000), (2915, 2048, 1, 1457), (10_000, 2048, 1, 2048), (1, 9, 2, 2)],
+)
+def test_queue_size(photos, recipe, keys_per_photo, expected):
+    assert queue_size(recipe, run_of(photos=photos), keys_per_photo) == expected
+
+
+@pytest.mark.parametrize(
+    ("photos", "expected"), [(12, 4), (500, 16), (1200, 32), (2915, 64), (5000, 64), (20_000, 128), (118_287, 256)]
+)
+def test_num_prototypes(photos, expected):
+    assert num_prototypes(2048, run_of(photos=photos)) == expected
+    assert num_prototypes(48, run_of(photos=photos)) == min(expected, 48)
+
+
+def test_values_take_the_place_of_rules(repo, monkeypatch):
+    said = []
+    monkeypatch.setattr("slotcon_plugin.config.rules.print_log", lambda text, logger: said.append(text))
     cfg = load_config(repo / SMALL)
-    text = settle(cfg, run_of(450))
-    assert cfg.model.teacher_momentum == 0.9689
-    assert "2,915 photos, 10 epochs, 450 steps of 64 images" in text
-    assert "teacher_momentum 0.9689, not the recipe's 0.99: the teacher forgets" in text
-    assert settle(cfg, run_of(100)) == ""
-    assert cfg.model.teacher_momentum == 0.9689
+    settled = settle(cfg, run_of(144, photos=1200, epochs=8))
+    assert cfg.model.teacher_momentum == settled["${teacher_momentum(0.99)}"] == 0.9028
+    assert cfg.model.grouping.num_prototypes == 32
+    assert (cfg.param_scheduler[0].end, cfg.param_scheduler[1].begin) == (0.8, 0.8)
+    first, *lines = said[0].splitlines()
+    assert first.endswith("1,200 photos, 8 epochs, 144 steps of 64 images")
+    assert [line.split(": ")[0] for line in lines] == [
+        "  num_prototypes 32 (the recipe has 256)",
+        "  teacher_momentum 0.9028 (the recipe has 0.99)",
+        "  warmup_epochs 0.8 (the recipe has 1)",
+    ]
+    before = cfg.to_dict()
+    assert settle(cfg, run_of(9)) == {}
+    assert cfg.to_dict() == before
 
 
 def test_a_value_of_ones_own_is_left_alone(repo):
-    cfg = load_config(repo / SMALL, {"model.teacher_momentum": 0.9})
-    assert "teacher_momentum" not in settle(cfg, run_of(450))
-    assert cfg.model.teacher_momentum == 0.9
+    own = {"model.teacher_momentum": 0.9, "model.grouping.num_prototypes": 7, "warmup_epochs": 3}
+    cfg = load_config(repo / SMALL, own)
+    assert settle(cfg, run_of(450)) == {}
+    assert (cfg.model.teacher_momentum, cfg.model.grouping.num_prototypes) == (0.9, 7)
+    assert cfg.param_scheduler[0].end == 3
 
 
-def test_without_a_run_the_recipes_values_hold(repo):
+def test_without_a_run_the_recipes_values_hold_or_those_of_the_checkpoint(repo):
     cfg = load_config(repo / SMALL)
-    settle(cfg)
-    assert cfg.model.teacher_momentum == 0.99
+    settle(cfg, former={"${num_prototypes(256)}": 12})
+    assert (cfg.model.teacher_momentum, cfg.model.grouping.num_prototypes) == (0.99, 12)
+
+
+def test_going_on_with_more_photos_keeps_the_shapes_and_follows_the_steps(repo):
+    cfg = load_config(repo / SMALL)
+    former = settle(cfg, run_of(450))
+    cfg = load_config(repo / SMALL)
+    assert settle(cfg, run_of(1800, photos=12_000), former)["${teacher_momentum(0.99)}"] == 0.99
+    assert cfg.model.grouping.num_prototypes == 64
+
+
+def test_a_run_of_a_part_of_an_epoch_ends_its_schedule_there(repo):
+    cfg = load_config(repo / SMALL, {"train_cfg.max_epochs": 6.4})
+    settle(cfg, run_of(288, epochs=6.4))
+    assert [(s.get("begin", 0), s.end) for s in cfg.param_scheduler] == [(0, 0.64), (0.64, 6.4)]
 
 
 @pytest.mark.parametrize("written", ["${momentum(0.99)}", "${teacher_momentum()}", "${teacher_momentum(a b)}"])

@@ -1,6 +1,6 @@
 """SlotCon for few photos, small batches and little time: a laptop's CPU or one small GPU.
 
-What differs from the paper's recipe, and why, is in docs/small_data.md.
+What differs from the paper's recipe, and why, is in docs/small_data.md. "${rule(value)}" follows from the run: docs/pretrain.md.
 """
 
 _base_ = ["short_runtime.py", "two_views.py", "warmup_cosine.py"]
@@ -11,7 +11,7 @@ model = dict(
     backbone=dict(type="TorchvisionResNet", depth=18, stride=16, zero_init_residual=False),
     projector=dict(type="MLPHead", hidden_channels=1024, out_channels=128, num_layers=3, norm_last=True),
     predictor=dict(type="MLPHead", hidden_channels=1024, num_layers=3),
-    grouping=dict(type="SemanticGrouping", num_prototypes=64, temperature=0.07),
+    grouping=dict(type="SemanticGrouping", num_prototypes="${num_prototypes(256)}", temperature=0.07),
     center=dict(type="Center", momentum=0.9),
     student_temperature=0.1,
     teacher_temperature=0.04,
@@ -26,7 +26,7 @@ optim_wrapper = dict(
     dtype="bfloat16",
     optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
 )
-warmup_epochs = 1
+warmup_epochs = "${warmup_epochs(1)}"
 
 train_dataloader = dict(
     batch_size=64,

@@ -5,12 +5,12 @@ _base_ = ["short_runtime.py", "vader_r50.py"]
 model = dict(
     backbone=dict(depth=18),
     decoder=dict(fpn_channels=64, channels=64),
-    queue_size=16384,  # 512 photos x 32 pixels
+    queue_size="${queue_size(16384, 32)}",  # of 512 photos at most, 32 pixels each
     teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
 optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
-warmup_epochs = 1
+warmup_epochs = "${warmup_epochs(1)}"
 min_lr = 1e-6
 
 train_dataloader = dict(
