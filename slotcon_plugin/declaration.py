@@ -8,10 +8,11 @@ from typing import Any
 PRETRAINING_KEY = "pretraining"
 """Key of a checkpoint under which the declaration lies.
 
-A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred (``'teacher'``),
-``groups`` and ``embeds_pixels`` (what the method can do), the input convention ``colour_order``, ``mean``, ``std`` (for
-pixels in 0..255; not there if the data preprocessor does not say), ``backbone`` (its config), ``photos`` (how many it
-learned from) and ``init`` (what the run started from: ``title``, ``file``, ``sha256``, ...; None = random weights).
+A dict with ``method`` (``'slotcon'``), ``title`` (``'SlotCon'``), ``branch`` that is transferred unless another is
+asked for (``'teacher'``), ``groups`` and ``embeds_pixels`` (what the method can do), the input convention
+``colour_order``, ``mean``, ``std`` (for pixels in 0..255; not there if the data preprocessor does not say),
+``backbone`` (its config), ``photos`` (how many it learned from) and ``init``
+(what the run started from: ``title``, ``file``, ``sha256``, ...; None = random weights).
 """
 
 

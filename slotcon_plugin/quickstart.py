@@ -106,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
     # asked of the run, since an earlier one may have left checkpoints with higher numbers
     config, checkpoint = str(work_dir / "config.py"), Path(runner.message_hub.get_info("last_ckpt"))
     cfg.dump(config)
-    print("== 2/4 exporting the teacher's backbone")
+    branch = runner.model.transfer_branch
+    print(f"== 2/4 exporting the {branch}'s backbone")
     backbone = work_dir / "backbone_torchvision.pth"
     convert(checkpoint, backbone, "torchvision", overwrite=True)
     print("== 3/4 comparing frozen features with those of a random backbone")

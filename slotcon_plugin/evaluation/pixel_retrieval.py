@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
+from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.losses import cosine_similarities
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
 from slotcon_plugin.registry import DATASETS, MODELS
@@ -102,7 +104,7 @@ def compare_pixel_retrieval(
     Args:
         config: of the pretraining; its dataset says how views are made, but that they share ``num_pairs`` pixels.
         photos: folder of held-out photos.
-        checkpoints: of that pretraining; the teacher of each is judged.
+        checkpoints: of that pretraining; of each the branch that it transfers is judged.
         num_pairs: pixels looked up a photo.
         device: where the networks run.
         seed: of the random weights, the views and the pixels.
@@ -130,11 +132,15 @@ def compare_pixel_retrieval(
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
     update_bn((torch.cat(preprocess(batch)["inputs"].views) for batch in batches), untrained)
 
-    def judge(model) -> dict[str, float]:
-        return evaluate_pixel_retrieval(model.embed, dataset, num_pairs, device=device, seed=seed)
+    def judge(model: BasePretrainer, branch: str) -> dict[str, float]:
+        embed = partial(model.embed, branch=branch)
+        return evaluate_pixel_retrieval(embed, dataset, num_pairs, device=device, seed=seed)
 
-    figures = {"random weights": judge(untrained)}
-    return figures | {str(path): judge(load_pretrainer(config, path, device)) for path in checkpoints}
+    figures = {"random weights": judge(untrained, "teacher")}
+    for path in checkpoints:
+        model = load_pretrainer(config, path, device)
+        figures[str(path)] = judge(model, model.transfer_branch)
+    return figures
 
 
 def retrieval_table(figures: dict[str, dict[str, float]]) -> str:

@@ -130,7 +130,7 @@ def load_backbone(
         checkpoint: any file that `convert.read_checkpoint` knows; with `config`, a checkpoint of this project whose
             backbone may be any (timm, mmdet, ...).
         config: the config that trained it; the backbone then has its strides.
-        which: "teacher" or "student"; None takes what the method transfers.
+        which: "teacher" or "student"; None takes what the run transfers.
         decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
         network: timm's name of the network in a file of somebody else's.
         output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
@@ -155,7 +155,7 @@ def load_backbone(
         return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
     part = WithDecoderMap if decoder else itemgetter("backbone")
     model = load_pretrainer(config, checkpoint)
-    trained = model.branch(which or model.method.transfers)
+    trained = model.branch(which or model.transfer_branch)
     pixels = pixels_of(model)
 
     def random_own(seed: int) -> nn.Module:

@@ -70,6 +70,19 @@ def test_a_checkpoint_says_what_wrote_it():
     assert declared_by(Mean())["branch"] == "student"
 
 
+def test_a_run_chooses_the_branch_that_is_transferred():
+    model = slotcon(transfer_branch="student")
+    assert declared_by(model)["branch"] == "student"
+    checkpoint = {}
+    model.declare(checkpoint)
+    for chosen, branch in ((None, "student"), ("teacher", "teacher")):  # what is said now wins over the checkpoint's
+        model = slotcon(transfer_branch=chosen)
+        model.recall(checkpoint)
+        assert declared_by(model)["branch"] == branch
+    with pytest.raises(UserError, match="transfer_branch must be 'teacher' or 'student', got 'both'"):
+        slotcon(transfer_branch="both")
+
+
 def test_a_preprocessor_that_does_not_say_what_it_feeds_is_not_guessed():
     assert not {"colour_order", "mean", "std"} & declared_by(Mean()).keys()
 

@@ -35,7 +35,7 @@ class Method:
     Attributes:
         name: in metadata and result files, ``'slotcon'``.
         title: for people, ``'SlotCon'``.
-        transfers: the branch that its authors transfer.
+        transfers: the branch that its authors transfer; a run may choose the other, see :class:`BasePretrainer`.
         groups: it has ``group(images, branch)``, a :class:`~slotcon_plugin.models.Grouping` by prototypes.
         embeds_pixels: it has ``embed(images, branch)``, an embedding ``(B, D, h, w)`` of each position.
     """
@@ -57,6 +57,9 @@ class BasePretrainer(BaseModel):
         teacher_momentum: momentum of the teacher at the start.
         teacher_momentum_schedule: ``'cosine'``, along which it rises to 1 over the run, ``'constant'``, or
             ``'rise_and_fall'``, which comes to 1 in the middle of the run and goes back.
+        transfer_branch: ``'teacher'`` or ``'student'``: which one converters, probes and transfer runs take of this
+            run's checkpoints unless they are told otherwise. None = that of a checkpoint that is gone on with, else
+            the one that the method's authors transfer.
         channels_last: keep weights and images in ``torch.channels_last``, faster for convolutions.
         compile: run ``dense_parts`` through ``torch.compile``; keys of the state dict stay the same.
         sync_bn: BatchNorm statistics over all ranks. Does nothing in one process.
@@ -83,6 +86,7 @@ class BasePretrainer(BaseModel):
         self,
         teacher_momentum: float = 0.99,
         teacher_momentum_schedule: str = "cosine",
+        transfer_branch: str | None = None,
         channels_last: bool = True,
         compile: bool = False,
         sync_bn: bool = True,
@@ -96,8 +100,12 @@ class BasePretrainer(BaseModel):
                 f"teacher_momentum_schedule must be one of {sorted(_MOMENTUM_SCHEDULES)}, got "
                 f"{teacher_momentum_schedule!r}"
             )
+        if transfer_branch not in (None, "teacher", "student"):
+            raise UserError(f"transfer_branch must be 'teacher' or 'student', got {transfer_branch!r}")
         self.teacher_momentum = teacher_momentum
         self.teacher_momentum_schedule = teacher_momentum_schedule
+        self.transfer_branch = transfer_branch or self.method.transfers
+        self._chose_branch = transfer_branch is not None
         self.channels_last = channels_last
         self.compile_parts = compile
         self.sync_bn = sync_bn
@@ -163,7 +171,7 @@ class BasePretrainer(BaseModel):
         checkpoint[PRETRAINING_KEY] = {
             "method": self.method.name,
             "title": self.method.title,
-            "branch": self.method.transfers,
+            "branch": self.transfer_branch,
             "groups": self.method.groups,
             "embeds_pixels": self.method.embeds_pixels,
             **getattr(self.data_preprocessor, "input_convention", {}),
@@ -173,9 +181,11 @@ class BasePretrainer(BaseModel):
         }
 
     def recall(self, checkpoint: dict) -> None:
-        """Take over from a checkpoint of this method what its run started from, and the pixels that it was fed."""
+        """Take over from a checkpoint of this method what its run started from and chose, and its pixels."""
         declared = checkpoint.get(PRETRAINING_KEY) or {}
         self.init = declared.get("init")
+        if not self._chose_branch:
+            self.transfer_branch = declared.get("branch", self.transfer_branch)
         own = getattr(self.data_preprocessor, "input_convention", {})
         told = {name: declared[name] for name in ("mean", "std") if name in declared and name in own}
         if len(told) == 2 and told != {name: own[name] for name in told}:  # stated rounded: what agrees is left exact
