@@ -21,8 +21,11 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
+from slotcon_plugin.engine.progress import ProgressHook
+from slotcon_plugin.engine.report import pretraining_head, pretraining_made
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import end_with_parent
 from slotcon_plugin.engine.work_dir import started_again
@@ -99,6 +102,15 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
             (:func:`~slotcon_plugin.engine.claim_work_dir`), or ``init`` cannot be started from.
         RunFailedError: the run ended itself, and says why.
     """
+    progress = ProgressHook(pretraining_head, pretraining_made)
+    with run_console() as at_the_end:
+        at_the_end.callback(progress.close)
+        return _pretrain(cfg, resume, batch_mode, overwrite, progress)
+
+
+def _pretrain(
+    cfg: Config, resume: bool | str, batch_mode: str | None, overwrite: bool, progress: ProgressHook
+) -> Runner:
     resolve(cfg)
     check_arguments(cfg)
     init = cfg.get("init")
@@ -122,10 +134,11 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
         elif init:
             initial = initial or read_initial_weights(init, cfg.model.backbone)
             initial.set_input(cfg)
-        runner = Runner.from_cfg(cfg)
+        runner = TerseRunner.from_cfg(cfg)
         if initial:
             initial.put_into(unwrapped(runner.model))
         runner.register_hook(RunStampHook(claim.run, settings))
+        runner.register_hook(progress)
         runner.train()
     return runner
 

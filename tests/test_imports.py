@@ -21,10 +21,11 @@ SPEAKS_WITH_FRAMEWORKS = {"convert", "transfer", "d2_timm"}
 INSIDE_FRAMEWORKS = {"transfer", "d2_timm"}
 
 # The ground: any room may stand on it.
-GROUND = {"errors", "files", "normalization"}
+GROUND = {"errors", "files", "normalization", "devices"}
 # room -> rooms of the project that it may import beside the ground. 'models.losses' is a room of its own.
 MAY_IMPORT = {
     "errors": set(),
+    "devices": set(),
     "files": set(),
     "normalization": set(),
     "geometry": set(),

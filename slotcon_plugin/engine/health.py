@@ -69,6 +69,11 @@ class SlotHealthHook(Hook):
         self._loaded: dict[str, Any] | None = None
         self._former_iter: int | None = None
 
+    @property
+    def verdict(self) -> str:
+        """See :attr:`~slotcon_plugin.engine.health_alarms.Alarms.verdict`."""
+        return self._alarms.verdict
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the counts of the interrupted epoch."""
         self._loaded = checkpoint.get(_STATE)

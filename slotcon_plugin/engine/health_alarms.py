@@ -146,6 +146,12 @@ class Alarms:
                 self._told.discard(situation.name)
         return news
 
+    @property
+    def verdict(self) -> str:
+        """``healthy``, or what is wrong in a word or two; empty as long as nothing but the loading can be judged."""
+        wrong = [situation.name.replace("_", " ") for situation in self.situations if situation.name in self._told]
+        return ", ".join(wrong) or ("healthy" if self._streaks.keys() - {"slow_data"} else "")
+
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know in order not to repeat itself."""
         return {"streaks": dict(self._streaks), "told": sorted(self._told)}

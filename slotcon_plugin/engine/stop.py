@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -23,6 +24,11 @@ from slotcon_plugin.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
+_COMMANDS = {
+    "train.py": "python tools/train.py",
+    "quickstart.py": "bash tools/quickstart.sh",
+    "slotcon": "slotcon",
+}
 _AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent already; a person takes longer
 
 
@@ -71,7 +77,8 @@ class StopOnSignalHook(Hook):
         barrier()  # a rank that leaves early would have the launcher kill the one that writes
         self.after_train(runner)
         name = self._asked.name if self._asked else "a signal to another process"
-        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; --resume goes on from there"
+        name = "Ctrl-C" if self._asked == signal.SIGINT else name
+        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; {_how_to_go_on()}"
         print_log(text, "current")
         raise RunStoppedError(text)
 
@@ -86,6 +93,18 @@ class StopOnSignalHook(Hook):
             raise KeyboardInterrupt
         if self._asked is None:
             self._asked, self._asked_at = signal.Signals(number), time.monotonic()
+            if number == signal.SIGINT and sys.stderr.isatty():
+                os.write(2, b"\nstopping after this step; Ctrl-C again ends at once, without a checkpoint\n")
+
+
+def _how_to_go_on() -> str:
+    """The command, if it is known: a launcher's is not."""
+    words = [word for word in sys.argv[1:] if word != "--overwrite"]
+    words += [] if "--resume" in words else ["--resume"]
+    command = _COMMANDS.get(os.path.basename(sys.argv[0]))
+    if command is None or get_world_size() > 1:
+        return "--resume goes on from there"
+    return f"go on with: {command} {shlex.join(words)}"
 
 
 def end_with_parent() -> None:

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import copy
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
+from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.transfer.backbone import (
@@ -75,6 +80,20 @@ def train(
         RunStoppedError: the run was asked to stop and has left a checkpoint.
         RunFailedError: the run ended itself, and says why.
     """
+    with run_console() as at_the_end:
+        return _train(cfg, backbone, data_root, batch_mode, pretraining, resume, overwrite, at_the_end)
+
+
+def _train(
+    cfg: Config,
+    backbone: str | None,
+    data_root: str | None,
+    batch_mode: str | None,
+    pretraining: str | None,
+    resume: bool | str,
+    overwrite: bool,
+    at_the_end: ExitStack,
+) -> Runner:
     recipe = _prepare(cfg, data_root)
     backbone = backbone or _take_named_backbone(cfg.model)
     if backbone and cfg.get("load_from"):
@@ -104,9 +123,26 @@ def train(
         seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
         runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
         runner.register_hook(RunStampHook(claim.run))
+        progress = ProgressHook(partial(_head, origin), _made)
+        at_the_end.callback(progress.close)
+        runner.register_hook(progress)
         runner.register_hook(StopOnSignalHook())
         runner.train()
     return runner
+
+
+def _head(origin: Origin, runner: Runner) -> list[tuple[str, str]]:
+    loop, loader = runner.train_loop, runner.train_dataloader
+    length = f"{loop.max_epochs} epochs" if isinstance(loop, EpochBasedTrainLoop) else f"{loop.max_iters:,} steps"
+    return [
+        ("fine-tuning", f"{task_name(runner.cfg)} from {origin}"),
+        ("photos", f"{len(loader.dataset):,}, {length} of {loader.batch_size * get_world_size()}"),
+        ("output", str(runner.work_dir)),
+    ]
+
+
+def _made(runner: Runner) -> list[tuple[str, str]]:
+    return [("checkpoint", runner.message_hub.get_info("last_ckpt") or "none was written")]
 
 
 def evaluate(
@@ -230,7 +266,7 @@ def _build_runner(cfg: Config, processes: int) -> Runner:
     checkpoint = cfg.default_hooks.get("checkpoint")
     if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
-    return Runner.from_cfg(cfg)
+    return TerseRunner.from_cfg(cfg)
 
 
 def _replace_sync_bn(section: Any) -> None:

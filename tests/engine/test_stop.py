@@ -56,7 +56,8 @@ def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number, lis
     listening(number, former)
     stopped = tiny(tmp_path / "run", hooks=LISTENS, epochs=3)
     stopped.register_hook(Kill(number, 5))
-    with pytest.raises(RunStoppedError, match=rf"Stopped by {number.name} after iteration 5, .*iter_5\.pth; --resume"):
+    name = "Ctrl-C" if number == signal.SIGINT else number.name
+    with pytest.raises(RunStoppedError, match=rf"Stopped by {name} after iteration 5, .*iter_5\.pth; --resume"):
         stopped.train()
     assert signal.getsignal(number) is former
     assert numbered_checkpoints(tmp_path / "run")[0].name == "iter_5.pth"

@@ -1,0 +1,64 @@
+"""What a pretraining says of itself before its first step and after its last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mmengine.dist import get_world_size
+from mmengine.runner import Runner
+
+from slotcon_plugin.convert.network import network_of_backbone
+from slotcon_plugin.engine.health import SlotHealthHook
+from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.engine.progress import health_of
+from slotcon_plugin.models.distributed import unwrapped
+
+
+def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
+    """Method, network, first weights, photos, length, work dir."""
+    model, loader = unwrapped(runner.model), runner.train_dataloader
+    network = network_of_backbone(runner.cfg.model.backbone) or runner.cfg.model.backbone["type"]
+    init = model.init["title"] if getattr(model, "init", None) else "random weights"
+    source = runner.cfg.train_dataloader.dataset.source
+    place = next((source[key] for key in ("root", "path", "ann_file") if key in source), source["type"])
+    accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+    batch = loader.batch_size * get_world_size() * accumulated
+    steps = runner.max_iters // accumulated
+    return [
+        ("pretraining", f"{model.method.title}: {network} from {init}"),
+        ("photos", f"{len(loader.dataset):,} of {place}, in views of {loader.dataset.view_size} pixels"),
+        ("length", f"{runner.max_epochs} epochs, {steps:,} steps of {batch} photos"),
+        ("output", str(runner.work_dir)),
+    ]
+
+
+def pretraining_made(runner: Runner) -> list[tuple[str, str]]:
+    """Where the checkpoint is, what has become of loss and health, what to do with it."""
+    work_dir, model = runner.work_dir, unwrapped(runner.model)
+    rows = [("checkpoint", runner.message_hub.get_info("last_ckpt") or "none was written")]
+    path = Path(work_dir) / "health.jsonl"
+    records = read_json_lines(path) if any(isinstance(h, SlotHealthHook) for h in runner.hooks) else []
+    if records:
+        first, last = records[0], records[-1]
+        if "loss" in first and "loss" in last:
+            rows.append(("loss", f"{first['loss']:.4g} at the start, {last['loss']:.4g} at the end"))
+        found = []
+        if "live_prototypes_epoch" in last:
+            found.append(f"{last['live_prototypes_epoch']} of {last['num_prototypes']} prototypes in use")
+        if "effective_rank" in last:
+            found.append(f"features of effective rank {last['effective_rank']:.0f}")
+        rows.append(("health", ", ".join(filter(None, [health_of(runner), *found]))))
+    rows.append(("next", "\n".join(next_steps(work_dir, model.method.groups))))
+    return rows
+
+
+def next_steps(work_dir: str, groups: bool) -> list[str]:
+    """Commands that go on from a finished pretraining."""
+    look = [f"python tools/plot_run.py {work_dir} --out curves.html"]
+    if groups:
+        look.append(f"python tools/visualize_groups.py {work_dir} PHOTOS --out groups.html")
+    return [
+        *look,
+        f"python tools/eval_probe.py {work_dir} --data LABELLED",
+        f"python tools/convert_to_mmseg.py {work_dir} backbone.pth    (or _d2, _mmdet, _timm, _torchvision)",
+    ]

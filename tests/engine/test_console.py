@@ -1,0 +1,127 @@
+"""What a run shows in the terminal, and what is in its log file alone."""
+
+import subprocess
+import sys
+import types
+import warnings
+
+import pytest
+from mmengine.hooks import Hook
+
+from slotcon_plugin import devices
+from slotcon_plugin.engine.console import TerseRunner, run_console
+from slotcon_plugin.engine.health_alarms import Alarms
+from slotcon_plugin.engine.progress import ProgressHook, duration, table
+from slotcon_plugin.engine.work_dir import set_aside
+
+
+def log_of(work_dir) -> str:
+    (path,) = work_dir.rglob("*.log")
+    return path.read_text()
+
+
+class Speaks(Hook):
+    """A hook of the user's own; warnings of torch come with the file names of its installation."""
+
+    def before_train(self, runner):
+        torch = types.ModuleType("torch.optim")
+        exec("def warn(logger): logger.warning('of a library')", vars(torch))
+        torch.warn(runner.logger)
+        runner.logger.info("progress of my own")
+        runner.logger.warning("mine is worth reading")
+        runner.logger.error("something broke")
+        warnings.warn_explicit("call step first", UserWarning, warnings.__file__, 1)
+        warnings.warn_explicit("my photos are small", UserWarning, "/home/me/photos.py", 1)
+
+
+def test_the_terminal_has_the_run_and_the_log_file_all(tiny, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmengine.runner.Runner.from_cfg", TerseRunner.from_cfg)
+    (tmp_path / "used").mkdir()
+    with run_console() as at_the_end:
+        set_aside(tmp_path / "used")  # said before there is a log file
+        runner = tiny(tmp_path / "run", epochs=2)
+        runner.register_hook(Speaks())
+        progress = ProgressHook(lambda _: [("pretraining", "Tiny")], lambda _: [("checkpoint", "x.pth")])
+        at_the_end.callback(progress.close)
+        runner.register_hook(progress)
+        runner.train()
+    shown = [line for line in capsys.readouterr().out.splitlines() if line]
+    heads = [line.split()[0] for line in shown]
+    order = ["pretraining", "device", "log", str(tmp_path / "used"), "done", "checkpoint"]
+    assert [head for head in heads if head in order] == order
+    assert {"warning: mine is worth reading", "error: something broke", "warning: my photos are small"} <= set(shown)
+    log = log_of(tmp_path / "run")
+    for hidden in ("of a library", "progress of my own", "call step first", "System environment", "Epoch(train)"):
+        assert hidden not in "\n".join(shown) and hidden in log
+    for line in shown:
+        assert line.removeprefix("warning: ").removeprefix("error: ") in log or "photos/s" in line
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    code = """
+import os, sys
+from slotcon_plugin.engine.console import SCREEN
+for number in range(20000): SCREEN.print("a line of a run")
+print("went on", file=sys.stderr)
+"""
+    done = subprocess.run(f"\"{sys.executable}\" -c '{code}' | head -1", shell=True, capture_output=True, text=True)
+    assert done.stdout == "a line of a run\n"
+    assert done.stderr.endswith("went on\n") and "Traceback" not in done.stderr
+
+
+def test_without_a_terminal_a_line_now_and_then(tiny, capsys, monkeypatch):
+    seconds = iter(range(0, 100_000, 10))
+    monkeypatch.setattr("slotcon_plugin.engine.progress.time.monotonic", lambda: next(seconds))
+    runner = tiny(epochs=25)
+    runner.register_hook(ProgressHook(lambda _: [], lambda _: []))
+    runner.train()
+    lines = [line for line in capsys.readouterr().out.splitlines() if "photos/s" in line]
+    assert runner.max_iters == 100 and 16 <= len(lines) <= 21, lines  # the first step, then every 5 %
+    assert lines[0].startswith("  1%  epoch 1 of 25  16 min left  0.4 photos/s  loss "), lines[0]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_tables_keep_their_column():
+    assert table([("next", "one\ntwo"), ("log", "x")]) == "next        one\n            two\nlog         x"
+
+
+def test_the_verdict_is_given_when_there_is_something_to_judge():
+    alarms = Alarms()
+    alarms.judge({"epoch": 1, "data_time_share": 0.1, "effective_rank": 1.0})
+    assert alarms.verdict == ""
+    alarms.judge({"epoch": 2, "effective_rank": 40.0})
+    assert alarms.verdict == "healthy"
+    for _ in range(6):
+        alarms.judge({"epoch": 2, "effective_rank": 1.0})
+    assert alarms.verdict == "features collapsed"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cuda", "hidden", "there", "device", "warned"),
+    [
+        (2, "12.8", None, True, "cuda", False),
+        (0, "12.8", "", True, "cpu", False),  # hidden on purpose
+        (0, "12.8", None, True, "cpu", True),
+        (0, None, None, True, "cpu", True),
+        (0, None, None, False, "cpu", False),
+    ],
+)
+def test_a_gpu_that_is_not_used_is_spoken_of(gpus, cuda, hidden, there, device, warned, monkeypatch, tmp_path):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H100")
+    monkeypatch.setattr("torch.version.cuda", cuda)
+    monkeypatch.setattr(devices, "_DEVICES", tmp_path)
+    if there:
+        (tmp_path / "nvidia0").touch()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if hidden is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert devices.choose_device()[0] == device
+    assert bool(devices.unused_gpu()) == warned
