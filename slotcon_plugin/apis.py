@@ -17,6 +17,7 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from slotcon_plugin.config import load_config, resolve, settle
 from slotcon_plugin.config.check import check_arguments
+from slotcon_plugin.convert.runs import config_of, find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
@@ -149,18 +150,19 @@ def _name_of(init: str | Mapping | None, again: bool) -> str | None:
     return Path(file).name if file else None if again else RANDOM
 
 
-def load_pretrainer(config: str | Path | Config, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:
+def load_pretrainer(config: str | Path | Config | None, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:
     """A trained pretrainer in evaluation mode.
 
     Args:
-        config: the config that trained it (the copy in its work dir will do).
-        checkpoint: a checkpoint of that run.
+        config: the config that trained it; None = the copy beside the checkpoint.
+        checkpoint: a checkpoint of that run, or its work dir: the newest whole one.
         device: where to put it.
 
     Raises:
         UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
-    cfg = config if isinstance(config, Config) else load_config(config)
+    cfg = config if isinstance(config, Config) else load_config(config or config_of(checkpoint))
+    checkpoint = find_checkpoint(checkpoint)
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
     try:

@@ -4,23 +4,61 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import DictAction
 
+from slotcon_plugin.devices import choose_device
+
+
+class _ToolParser(argparse.ArgumentParser):
+    """Settles ``--device auto`` when all the rest is understood."""
+
+    def parse_args(self, *args: Any, **kwargs: Any) -> argparse.Namespace:
+        parsed = super().parse_args(*args, **kwargs)
+        if getattr(parsed, "device", None) == "auto":
+            parsed.device, why = choose_device()
+            if parsed.device == "cpu":
+                print(f"on the CPU: {why}", file=sys.stderr)
+        return parsed
+
 
 def tool_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser that prints a tool's docstring as it is written."""
-    return argparse.ArgumentParser(
+    return _ToolParser(
         description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 
-def add_trained_model(parser: argparse.ArgumentParser) -> None:
-    """CONFIG and CHECKPOINT of a pretraining."""
-    parser.add_argument("config", help="config of the pretraining")
-    parser.add_argument("checkpoint", help="checkpoint of that pretraining")
+def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, least: int = 1, most: int = 0) -> None:
+    """``WORK_DIR`` or ``CONFIG CHECKPOINT`` of a pretraining, and what follows: ``config``, ``checkpoint``, ``dest``.
+
+    Args:
+        text: what follows, for the help; at least ``least`` of it, and not more than ``most`` (0 = any number).
+    """
+
+    class Words(argparse.Action):
+        def __call__(self, parser, namespace, values, option_string=None) -> None:
+            first, *rest = values
+            if not first.endswith(".py"):
+                namespace.config = namespace.checkpoint = first
+            elif rest:
+                namespace.config, namespace.checkpoint = first, rest.pop(0)
+            else:
+                parser.error(f"expected a checkpoint after the config {first}")
+            if len(rest) < least or 0 < most < len(rest):
+                parser.error(f"expected {text} after {namespace.checkpoint}, got {' '.join(rest) or 'nothing'}")
+            setattr(namespace, self.dest, rest)
+
+    parser.add_argument(
+        dest,
+        nargs="+",
+        action=Words,
+        metavar=("WORK_DIR", dest.upper()),
+        help=f"a run's work dir (its config, its newest whole checkpoint) or CONFIG CHECKPOINT; then {text}",
+    )
 
 
 def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:
@@ -36,7 +74,11 @@ def add_branch(parser: argparse.ArgumentParser) -> None:
 def add_device(parser: argparse.ArgumentParser, what: str = "") -> None:
     """``--device``, refused when it is not there."""
     parser.add_argument(
-        "--device", type=_device, default="cpu", metavar="DEVICE", help=f"{what}cpu, cuda, cuda:1, ... (%(default)s)"
+        "--device",
+        type=_device,
+        default="auto",
+        metavar="DEVICE",
+        help=f"{what}cpu, cuda, cuda:1, ..., or auto: a GPU if there is one (%(default)s)",
     )
 
 
@@ -74,12 +116,14 @@ def _local_rank(text: str) -> int:
 
 
 def _device(name: str) -> str:
+    if name == "auto":
+        return name
     import torch
 
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise argparse.ArgumentTypeError(f"expected cpu, cuda or cuda:NUMBER, got {name!r}") from None
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:NUMBER, got {name!r}") from None
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         count = torch.cuda.device_count()
         there = f"the GPUs here are cuda:0 to cuda:{count - 1}" if count else "PyTorch finds no GPU or no driver for it"

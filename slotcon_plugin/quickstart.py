@@ -14,9 +14,9 @@ from slotcon_plugin.apis import pretrain, use_photos
 from slotcon_plugin.command import run_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.data import ListFile, TwoViewDataset
 from slotcon_plugin.engine import set_aside
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval

@@ -41,7 +41,7 @@ def test_nothing_given_leaves_the_default_alone():
     [
         ("cuda", 0, "there is no cuda: PyTorch finds no GPU or no driver for it"),
         ("cuda:2", 2, "there is no cuda:2: the GPUs here are cuda:0 to cuda:1"),
-        ("gpu", 2, "expected cpu, cuda or cuda:NUMBER, got 'gpu'"),
+        ("gpu", 2, "expected auto, cpu, cuda or cuda:NUMBER, got 'gpu'"),
         ("cuda:1", 2, None),
         ("cpu", 0, None),
     ],
@@ -56,3 +56,13 @@ def test_devices_that_are_not_there(name, gpus, message, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         parser.parse_args(["--device", name])
     assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("gpus", "device"), [(2, "cuda"), (0, "cpu")])
+def test_the_gpu_is_taken_when_there_is_one_and_a_word_said_when_there_is_none(gpus, device, monkeypatch, capsys):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: gpus)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "H100")
+    parser = tool_parser("")
+    add_device(parser)
+    assert parser.parse_args([]).device == device
+    assert capsys.readouterr().err.startswith("on the CPU: " if device == "cpu" else "")

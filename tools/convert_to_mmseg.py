@@ -1,6 +1,6 @@
 """Convert a pretrained backbone to a .pth for mmsegmentation, proved by comparing features before it is written.
 
-    python tools/convert_to_mmseg.py work_dirs/slotcon_coco/epoch_800.pth slotcon_r50.pth
+    python tools/convert_to_mmseg.py work_dirs/slotcon_coco slotcon_r50.pth
     python tools/convert_to_mmseg.py CKPT r50.pth --config CONFIG.py
 
 Then, in a config whose data preprocessor has bgr_to_rgb=True and ImageNet's mean and std on the 0..255 scale:

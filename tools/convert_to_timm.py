@@ -1,6 +1,6 @@
 """Convert a checkpoint's backbone for timm: its own names, as .pth, .safetensors or a folder.
 
-    python tools/convert_to_timm.py work_dirs/slotcon_continue/epoch_20.pth my_backbone/
+    python tools/convert_to_timm.py work_dirs/slotcon_continue my_backbone/
     python -c "import timm; timm.create_model('local-dir:my_backbone', pretrained=True)"
 
     python tools/convert_to_timm.py CKPT backbone.safetensors

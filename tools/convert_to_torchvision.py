@@ -1,6 +1,6 @@
 """Convert a pretrained backbone to torchvision's names; timm reads the same file.
 
-    python tools/convert_to_torchvision.py work_dirs/slotcon_coco/epoch_800.pth slotcon_r50.pth
+    python tools/convert_to_torchvision.py work_dirs/slotcon_coco slotcon_r50.pth
     python tools/convert_to_torchvision.py slotcon_coco_r50_800ep.pth slotcon_r50.safetensors
 
 Then, with images in RGB normalised by ImageNet's mean and std:

@@ -1,9 +1,9 @@
 """How often a pixel finds the pixel of another view that shows the same place, on photos not trained on.
 
-    python tools/eval_pixel_retrieval.py configs/pretrain/vader_demo.py data/demo_scenes/images/val \\
-        work_dirs/vader_demo/iter_*.pth
+    python tools/eval_pixel_retrieval.py work_dirs/vader_demo data/demo_scenes/images/val
+    python tools/eval_pixel_retrieval.py CONFIG data/demo_scenes/images/val work_dirs/vader_demo/iter_*.pth
 
-Two augmented views are made of each photo, as CONFIG's training does. In percent:
+Two augmented views are made of each photo, as the run's training does. In percent:
   pixel   the nearest of all photos' matching pixels is the right one
   photo   it is at least of the right photo
   place   the best pixel of the other view of the same photo is within 5 % of the view's side of the right place
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
@@ -21,9 +22,11 @@ from slotcon_plugin.command import run_command
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("config", help="config of the pretraining")
+    parser.add_argument("config", help="work dir of a pretraining, or its config")
     parser.add_argument("photos", help="folder of photos")
-    parser.add_argument("checkpoints", nargs="*", help="checkpoints of that pretraining; the teacher is judged")
+    parser.add_argument(
+        "checkpoints", nargs="*", help="of which the teacher is judged (default: the newest of the work dir)"
+    )
     parser.add_argument("--num-pairs", type=int, default=8, help="pixels looked up a photo (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")
     add_device(parser)
@@ -35,9 +38,8 @@ def main() -> None:
     args = parse_args()
     from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval, retrieval_table
 
-    figures = compare_pixel_retrieval(
-        args.config, args.photos, args.checkpoints, args.num_pairs, args.device, args.seed
-    )
+    checkpoints = args.checkpoints or ([args.config] if Path(args.config).is_dir() else [])
+    figures = compare_pixel_retrieval(args.config, args.photos, checkpoints, args.num_pairs, args.device, args.seed)
     print(json.dumps(figures, indent=1) if args.json else retrieval_table(figures))
 
 

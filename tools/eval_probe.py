@@ -15,9 +15,9 @@ Figures are mean intersection over union and pixel accuracy in percent, at the s
 same settings and the same data compare; the random arms are run with them each time.
 
 examples:
-  python tools/eval_probe.py work_dirs/run/epoch_20.pth --data data/demo --test val
+  python tools/eval_probe.py work_dirs/run --data data/demo --test val
   python tools/eval_probe.py moco_v2_200ep_pretrain.pth.tar --data data/camvid --test test --bn-calibrate data/photos
-  python tools/eval_probe.py CKPT --config configs/pretrain/vader_demo.py --decoder --stages -1 --data data/camvid
+  python tools/eval_probe.py work_dirs/vader_demo --decoder --stages -1 --data data/camvid
   python tools/eval_probe.py CKPT --config work_dirs/run/my_timm_config.py --data data/camvid --out work_dirs/probe
 """
 
@@ -25,14 +25,14 @@ examples:
 def main() -> None:
     """Parse the command line, probe all arms, print and write."""
     parser = tool_parser(__doc__, EPILOG)
-    parser.add_argument("checkpoint", help="any checkpoint that this project reads")
-    parser.add_argument("--config", help="config that trained it; needed only for backbones other than plain ResNets")
+    parser.add_argument("checkpoint", help="any checkpoint that this project reads, or a run's work dir")
+    parser.add_argument("--config", help="config that trained it; a work dir has it, and plain ResNets need none")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     parser.add_argument("--which", choices=["teacher", "student"], help="default: the branch that the method transfers")
     parser.add_argument(
         "--decoder",
         action="store_true",
-        help="append the decoder's map to the stage maps: probe it with --stages -1 (VADeR; needs --config)",
+        help="append the decoder's map to the stage maps: probe it with --stages -1 (VADeR; work dir or --config)",
     )
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="labelled set; see eval_unsupervised_seg.py --help"

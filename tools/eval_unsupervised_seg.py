@@ -24,7 +24,7 @@ DIR is recognised by its folders:
   voc, cityscapes, ade20k   as the frameworks expect them
 
 examples:
-  python tools/eval_unsupervised_seg.py work_dirs/run/slotcon_demo.py work_dirs/run/epoch_20.pth --data data/demo
+  python tools/eval_unsupervised_seg.py work_dirs/run --data data/demo
   python tools/eval_unsupervised_seg.py CONFIG --random-init --data data/demo      (what an untrained model gets)
   python tools/eval_unsupervised_seg.py CONFIG CKPT --data data/coco --protocol picie --out result.json
 """
@@ -34,8 +34,8 @@ examples:
 def main() -> None:
     """Parse the command line, evaluate, print and write."""
     parser = tool_parser(__doc__, EPILOG)
-    parser.add_argument("config", help="config of the pretraining")
-    parser.add_argument("checkpoint", nargs="?", help="its checkpoint")
+    parser.add_argument("config", help="work dir of a pretraining, or its config")
+    parser.add_argument("checkpoint", nargs="?", help="its checkpoint (default: the newest whole one of the work dir)")
     parser.add_argument("--random-init", action="store_true", help="no checkpoint: the untrained model of the config")
     parser.add_argument("--data", required=True, metavar="DIR", help="root folder of the labelled set")
     parser.add_argument("--split", default="val")
@@ -50,13 +50,14 @@ def main() -> None:
     add_device(parser)
     parser.add_argument("--out", type=Path, metavar="JSON", help="write a result file")
     args = parser.parse_args()
-    if (args.checkpoint is None) != args.random_init:
+    checkpoint = args.checkpoint or (args.config if Path(args.config).is_dir() and not args.random_init else None)
+    if (checkpoint is None) != args.random_init:
         parser.error("expected either a checkpoint or --random-init")
     data = open_labelled_set(args.data, args.split, args.layout, args.protocol).subset(args.limit)
     print(f"{data.name}: {len(data)} photos")
     result = evaluate_unsupervised(
         args.config,
-        args.checkpoint,
+        checkpoint,
         data,
         short_side=args.short_side,
         batch_size=args.batch_size,

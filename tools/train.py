@@ -10,7 +10,7 @@
 Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
 tools/convert_to_mmdet.py reads is converted and proved on the way, without one training starts from random weights:
 
-    python tools/train.py configs/transfer/mmseg/fcn_r50_cityscapes.py --backbone runs/mine/epoch_800.pth \\
+    python tools/train.py configs/transfer/mmseg/fcn_r50_cityscapes.py --backbone runs/mine \\
         --data-root /data/cityscapes
 
 Several GPUs: tools/dist_train.sh; Slurm: tools/slurm_train.sh.
@@ -62,7 +62,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     add_batch_mode(parser)
     add_launcher(parser)
     transfer = parser.add_argument_group("transfer configs only")
-    transfer.add_argument("--backbone", metavar="CKPT", help="pretraining checkpoint to start from")
+    transfer.add_argument("--backbone", metavar="CKPT", help="checkpoint to start from, or a run's work dir")
     transfer.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
     return parser.parse_args(argv)
 

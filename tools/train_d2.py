@@ -1,7 +1,7 @@
 """Fine-tune a detector of detectron2 from a pretraining checkpoint.
 
     python tools/train_d2.py --config-file configs/transfer/detectron2/mask_rcnn_r50_fpn_1x_coco.yaml \\
-        --backbone work_dirs/slotcon_coco/epoch_800.pth --num-gpus 8
+        --backbone work_dirs/slotcon_coco --num-gpus 8
     python tools/train_d2.py --config-file ... --backbone CKPT --num-gpus 1 --images-per-gpu 4 \\
         --data-root /data/coco OUTPUT_DIR runs/mine SEED 1
     python tools/train_d2.py --config-file ... --num-gpus 8 --eval-only MODEL.WEIGHTS runs/mine/model_final.pth

@@ -1,10 +1,10 @@
 """Show how a pretrained model divides photos: each photo beside its segments, coloured and numbered by prototype.
 
-    python tools/visualize_groups.py runs/mine/slotcon_coco_1gpu.py runs/mine/epoch_100.pth a.jpg b.jpg --out groups.png
+    python tools/visualize_groups.py runs/mine a.jpg b.jpg --out groups.png
     python tools/visualize_groups.py CONFIG CKPT my_photos/ --limit 24 --out groups.html
 
-CONFIG is the config of the pretraining (its copy in the work dir will do), CKPT a checkpoint of it. A prototype has the
-same colour and number in every picture. --out *.png writes one contact sheet, --out *.html one self-contained page.
+runs/mine is the work dir of a pretraining: its newest checkpoint is taken. A prototype has the same colour and number
+in every picture. --out *.png writes one contact sheet, --out *.html one self-contained page.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from slotcon_plugin.command import run_command
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    add_trained_model(parser)
-    parser.add_argument("photos", nargs="+", help="photos, or folders of them")
+    add_trained_model(parser, "photos", "photos, or folders of them")
     add_picture_out(parser, "groups.png")
     parser.add_argument("--limit", type=int, default=16, help="photos to take at most, evenly spaced (%(default)s)")
     parser.add_argument(

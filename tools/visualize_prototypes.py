@@ -1,10 +1,11 @@
 """Show what prototypes have learned: for each, the segments of a set of photos that are nearest to it.
 
-    python tools/visualize_prototypes.py CONFIG CKPT my_photos/ --out prototypes.png
+    python tools/visualize_prototypes.py runs/mine my_photos/ --out prototypes.png
     python tools/visualize_prototypes.py CONFIG CKPT my_photos/ --prototypes 3 17 42 --nearest 8 --out prototypes.html
 
-Without --prototypes the most used ones are shown. Each row is a prototype: in how many of the photos it owns a segment,
-and its nearest segments with the cosine similarity of slot and prototype. A good prototype shows one kind of thing.
+runs/mine is the work dir of a pretraining: its newest checkpoint is taken. Without --prototypes the most used ones are
+shown. Each row is a prototype: in how many of the photos it owns a segment, and its nearest segments with the cosine
+similarity of slot and prototype. A good prototype shows one kind of thing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,7 @@ from slotcon_plugin.command import run_command
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    add_trained_model(parser)
-    parser.add_argument("photos", nargs="+", help="photos, or folders of them, to search")
+    add_trained_model(parser, "photos", "photos to search, or folders of them")
     add_picture_out(parser, "prototypes.png")
     parser.add_argument("--limit", type=int, default=1000, help="photos to search at most, evenly spaced (%(default)s)")
     parser.add_argument("--prototypes", type=int, nargs="+", metavar="K", help="numbers of the prototypes to show")

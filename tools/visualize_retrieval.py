@@ -1,10 +1,10 @@
 """Draw points of one photo and the pixels of another that a pretrained model finds most alike.
 
-    python tools/visualize_retrieval.py runs/vader/vader_demo.py runs/vader/iter_620.pth a.jpg b.jpg --out match.png
+    python tools/visualize_retrieval.py runs/vader a.jpg b.jpg --out match.png
     python tools/visualize_retrieval.py CONFIG CKPT a.jpg b.jpg --points 0.5,0.5 0.2,0.8 --out match.html
 
-CONFIG is the config of the pretraining (its copy in the work dir will do), CKPT a checkpoint of it. The number beside a
-match is its cosine similarity.
+runs/vader is the work dir of a pretraining: its newest checkpoint is taken. The points are in the first photo, the
+second is searched; the first one again shows repeated parts. The number beside a match is its cosine similarity.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ def parse_point(text: str) -> tuple[float, float]:
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    add_trained_model(parser)
-    parser.add_argument("first", help="photo that the points are in")
-    parser.add_argument("second", help="photo that is searched; the first one again shows repeated parts")
+    add_trained_model(parser, "photos", "two photos: with the points, and to be searched", least=2, most=2)
     add_picture_out(parser, "retrieval.png")
     parser.add_argument(
         "--points",

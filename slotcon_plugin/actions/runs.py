@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
+from slotcon_plugin.convert import runs
+from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import zip_damage
 
 
 @dataclass(frozen=True)
@@ -45,23 +45,18 @@ def checkpoint_of(run: Run) -> Path:
     """
     if isinstance(run, Pretrained):
         return run.checkpoint
-    path = Path(run)
-    if not path.is_dir():
-        if not path.is_file():
-            raise UserError(f"there is no checkpoint or work dir {run}")
-        return path
-    found = [file for file in numbered_checkpoints(path) if zip_damage(file) is None]
-    if not found:
-        raise UserError(f"the folder {run} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
-    return found[0]
+    path = find_checkpoint(run)
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint or work dir {run}")
+    return path
 
 
 def config_of(run: Run) -> Path | None:
     """The config that a run has left beside its checkpoint, the newest if there are several; None without one."""
-    if isinstance(run, Pretrained):
-        return run.config
-    folder = Path(run) if Path(run).is_dir() else Path(run).parent
-    return max(folder.glob("*.py"), key=lambda file: file.stat().st_mtime, default=None)
+    try:
+        return required_config(run)
+    except UserError:
+        return None
 
 
 def required_config(run: Run) -> Path:
@@ -70,8 +65,4 @@ def required_config(run: Run) -> Path:
     Raises:
         UserError: there is none.
     """
-    if config := config_of(run):
-        return config
-    raise UserError(
-        f"{run}: no config (.py) beside the checkpoint; expected the work dir of a pretraining, which has one"
-    )
+    return run.config if isinstance(run, Pretrained) else runs.config_of(run)

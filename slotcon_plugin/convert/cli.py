@@ -14,7 +14,7 @@ from slotcon_plugin.convert.sources import SOURCES, known_kinds
 def run(target: str, description: str, argv: Sequence[str] | None = None) -> None:
     """Parse, convert, say what was done."""
     parser = tool_parser(description, known_kinds())
-    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint to read")
+    parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint to read, or a run's work dir")
     parser.add_argument("out", metavar="OUT", help="file to write; nothing is written when the proof fails")
     parser.add_argument(
         "--which",

@@ -33,6 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
@@ -76,7 +77,7 @@ def started_from(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def told_by(path: str | Path) -> dict[str, Any]:
     """:func:`started_from` of a checkpoint of this project, or of a file that was converted from one."""
-    content = load_file(path)
+    content = load_file(find_checkpoint(path))
     told = content.get(PRETRAINING_KEY) or {}
     return started_from({**told, "title": whole_title(told)} if told.get("init") else content.get(META_KEY) or {})
 

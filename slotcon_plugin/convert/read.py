@@ -30,6 +30,7 @@ from slotcon_plugin.convert.names import (
     TORCHVISION_FPN,
 )
 from slotcon_plugin.convert.network import Network, network_of_backbone
+from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
 from slotcon_plugin.convert.tensors import tensors_of
@@ -53,8 +54,9 @@ def read_checkpoint(
     """Read one branch's backbone (and this project's feature pyramid, if there is one) of a checkpoint.
 
     Args:
-        path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also
-            ``torchvision://resnet50`` and ``detectron2://...``, if the file lies in that library's cache.
+        path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also a
+            run's work dir, for its newest whole checkpoint; ``torchvision://resnet50`` and ``detectron2://...``, if
+            the file lies in that library's cache.
         which: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon, the
             student for MoCo, DenseCL and PixPro), or the only one.
         kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
@@ -127,14 +129,14 @@ def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Net
 
 
 def locate(path: str | Path) -> Path:
-    """The file behind a path or behind a model zoo's name, which is looked up in that library's cache alone.
+    """The file behind a path, a run's work dir, or a model zoo's name (looked up in that library's cache alone).
 
     Raises:
-        ConversionError: the zoo's file has not been downloaded.
+        ConversionError: the zoo's file has not been downloaded; a folder holds no whole checkpoint.
     """
     scheme, _, name = str(path).partition("://")
     if not name:
-        return Path(path)
+        return find_checkpoint(path)
     if scheme == "torchvision":
         folder = Path(torch.hub.get_dir()) / "checkpoints"
         found = sorted(folder.glob(f"{name}-*.pth"))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-import sys
 from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import nn
 
+from slotcon_plugin.convert.runs import NUMBERED, numbered_checkpoints
 from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
@@ -26,7 +25,6 @@ from slotcon_plugin.registry import HOOKS
 
 RUN = "run"
 """Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
-_NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
 
 
 def allow_checkpoint_classes() -> None:
@@ -82,7 +80,7 @@ class SafeCheckpointHook(CheckpointHook):
         done = runner.epoch if self.by_epoch else runner.iter
         older = []
         for path in numbered_checkpoints(self.out_dir):
-            kind, number = _NUMBERED.fullmatch(path.name).groups()
+            kind, number = NUMBERED.fullmatch(path.name).groups()
             if self.filename_tmpl.startswith(kind) and number.isdigit() and int(number) < done:
                 older.append((int(number), path))
         self._left_behind = tuple(
@@ -104,32 +102,11 @@ class SafeCheckpointHook(CheckpointHook):
                 Path(self.out_dir, self.filename_tmpl.format(number)).unlink(missing_ok=True)
 
 
-def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
-    """The checkpoints that a run of mmengine or detectron2 has left in its work dir, newest first.
-
-    Where some are numbered by iterations and others by epochs, as when a run that saves by the epoch was asked to
-    stop, what is in them decides; those that cannot be read come first.
-    """
-    found = [(path, m) for path in Path(work_dir).glob("*.pth") if (m := _NUMBERED.fullmatch(path.name))]
-    if len({m[1] for _, m in found}) > 1:
-        numbers = {path: _iteration(path) for path, _ in found}
-    else:
-        numbers = {path: sys.maxsize if m[2] == "final" else int(m[2]) for path, m in found}
-    return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
-
-
 def _run_of(path: Path) -> Any:
     try:
         return read_checkpoint(path)["meta"][RUN]
     except (ValueError, LookupError, TypeError, OSError, EOFError):  # damaged, or another program's: not ours to delete
         return None
-
-
-def _iteration(path: Path) -> int:
-    try:
-        return int(read_checkpoint(path)["meta"]["iter"])
-    except (ValueError, LookupError, TypeError, OSError, EOFError):  # damaged, or another program's
-        return sys.maxsize
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class ConsoleHandler(logging.Handler):
     """
 
     def __init__(self) -> None:
-        super().__init__(logging.INFO if is_main_process() else logging.ERROR)
+        super().__init__(logging.INFO)
         self.addFilter(FilterDuplicateWarning())
         self._unwritten: list[logging.LogRecord] | None = []  # for the log file that is to come
         self._waiting: list[logging.LogRecord] | None = []
@@ -90,6 +90,8 @@ class ConsoleHandler(logging.Handler):
             self._show(record)
 
     def _show(self, record: logging.LogRecord) -> None:
+        if record.levelno < logging.ERROR and not is_main_process():
+            return
         mark = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
         text = mark + record.getMessage()
         if os.getpid() != self._process:  # a data loader's worker would draw the progress line a second time

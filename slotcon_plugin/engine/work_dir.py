@@ -27,7 +27,8 @@ from typing import IO, Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.engine.checkpoint import RUN, numbered_checkpoints, read_checkpoint
+from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.engine.checkpoint import RUN, read_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config, settle
+from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models import BasePretrainer
@@ -102,9 +103,10 @@ def compare_pixel_retrieval(
     The random network is given BatchNorm statistics of the same views, without which it would look worse than it is.
 
     Args:
-        config: of the pretraining; its dataset says how views are made, but that they share ``num_pairs`` pixels.
+        config: of the pretraining, or its work dir; its dataset says how views are made, but that they share
+            ``num_pairs`` pixels.
         photos: folder of held-out photos.
-        checkpoints: of that pretraining; of each the branch that it transfers is judged.
+        checkpoints: of that pretraining, or work dirs; of each the branch that it transfers is judged.
         num_pairs: pixels looked up a photo.
         device: where the networks run.
         seed: of the random weights, the views and the pixels.
@@ -115,6 +117,7 @@ def compare_pixel_retrieval(
     Raises:
         UserError: the pretrainer has no dense embedding.
     """
+    config = config_of(config)
     cfg = load_config(config)
     settle(cfg)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}

@@ -20,6 +20,7 @@ from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
 from slotcon_plugin.convert.metadata import UNKNOWN, told_by
 from slotcon_plugin.convert.network import network_by_name, weights_of
+from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import OwnPixels, calibrate_batch_norm, pixels_of
@@ -46,10 +47,13 @@ def evaluate_unsupervised(
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
+    A work dir stands for the config and the newest checkpoint in it.
+
     `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
     weights ("ImageNet, then SlotCon on 2,915 photos").
     """
     start = time.perf_counter()
+    config = config_of(config)
     if checkpoint is None:
         model = build_untrained(config, seed).to(device)
     else:
@@ -127,8 +131,8 @@ def load_backbone(
     """The backbone of a checkpoint.
 
     Args:
-        checkpoint: any file that `convert.read_checkpoint` knows; with `config`, a checkpoint of this project whose
-            backbone may be any (timm, mmdet, ...).
+        checkpoint: any file that `convert.read_checkpoint` knows; a run's work dir, which brings its config; with
+            `config`, a checkpoint of this project whose backbone may be any (timm, mmdet, ...).
         config: the config that trained it; the backbone then has its strides.
         which: "teacher" or "student"; None takes what the run transfers.
         decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
@@ -141,8 +145,10 @@ def load_backbone(
     """
     if config is not None and output_stride is not None:
         raise UserError("--output-stride: with --config the stride is the config's; leave one of them out")
+    if config is None and output_stride is None and Path(checkpoint).is_dir():
+        config = config_of(checkpoint)
     if decoder and config is None:
-        raise UserError("--decoder needs --config: only this project's own checkpoints carry a decoder")
+        raise UserError("--decoder needs a work dir or --config: only this project's own checkpoints carry a decoder")
     if config is None:
         canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
         pixels = _pixels(canonical, checkpoint)

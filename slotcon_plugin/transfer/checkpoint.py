@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
+from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import UserError
@@ -55,12 +56,12 @@ class TransferCheckpoint(NamedTuple):
 
 
 def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
-    """Read a checkpoint of mmdet, mmseg or detectron2 without running what is in it.
+    """Read a checkpoint of mmdet, mmseg or detectron2, or the newest whole one of a run's work dir; runs nothing in it.
 
     Raises:
         UserError: there is no such file, or none with weights.
     """
-    path = Path(path)
+    path = find_checkpoint(path)
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist")
     content = load_file(path)

@@ -18,10 +18,10 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from slotcon_plugin.convert import check_compatible, read_checkpoint
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.d2_timm import add_timm_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
@@ -214,7 +214,7 @@ def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: s
 def _identity(cfg: CfgNode, config_file: str, backbone: str | None, resume: bool) -> dict[str, Any]:
     """What makes a run this one; None where a resumed run's own is to be taken."""
     first_weights = None if resume else RANDOM.pretraining
-    if backbone and not (resume and not Path(backbone).is_file()):
+    if backbone and not (resume and not Path(backbone).exists()):
         first_weights = read_checkpoint(backbone, network=network_of_config(cfg)).meta["backbone_sha256"]
     seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)
     return {"task": task_name(config_file), "seed": seed, "backbone": first_weights}

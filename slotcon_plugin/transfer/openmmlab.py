@@ -112,6 +112,7 @@ def _train(
             cfg.resume, cfg.load_from = True, str(claim.checkpoint)
         elif cfg.get("load_from"):
             former = read_transfer_checkpoint(cfg.load_from)
+            cfg.load_from = str(former.path)
             origin = former.origin(pretraining)._replace(sha256=_sha256(former, cfg), file=former.path)
         else:
             if resume:
@@ -164,7 +165,7 @@ def evaluate(
     given = read_transfer_checkpoint(checkpoint)
     path, tested = test_result_path(cfg.work_dir, given)
     cfg.work_dir = str(path.parent / "test")  # what the runner writes does not replace the training's
-    cfg.load_from = checkpoint
+    cfg.load_from = str(given.path)
     _take_named_backbone(cfg.model)
     runner = _build_runner(cfg, start_processes(cfg))
     check_whole(unwrapped(runner.model), given)
@@ -200,7 +201,7 @@ def _take_named_backbone(model: dict[str, Any]) -> str | None:
 def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]:
     """Seed and first weights of a run; None where a resumed run's own are to be taken."""
     seed = (cfg.get("randomness") or {}).get("seed", None if resume else 0)
-    if backbone and not (resume and not Path(backbone).is_file()):
+    if backbone and not (resume and not Path(backbone).exists()):
         network = timm_network(cfg.model.backbone)
         return {"seed": seed, "backbone": read_checkpoint(backbone, network=network).meta["backbone_sha256"]}
     if cfg.get("load_from"):

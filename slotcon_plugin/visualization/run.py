@@ -63,8 +63,7 @@ def visualize_prototypes(
 def visualize_retrieval(
     config: str,
     checkpoint: str,
-    first: str,
-    second: str,
+    photos: Sequence[str],
     out: str,
     points: Sequence[tuple[float, float]] | None = None,
     size: int = 320,
@@ -83,11 +82,11 @@ def visualize_retrieval(
         raise UserError(f"--points are x,y in [0, 1] of the first photo, got {outside}")
     model = load_pretrainer(config, checkpoint, device)
     model.require("embeds_pixels", "retrieval")
-    photos = read_photo(first), read_photo(second)
-    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in photos]
+    pixels = [read_photo(photo) for photo in photos]
+    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in pixels]
     chosen = torch.tensor(points)
-    sheet = draw_matches(photos, chosen, *nearest_pixels(*maps, chosen))
-    names = [printable(Path(path).name) for path in (first, second)]
+    sheet = draw_matches(pixels, chosen, *nearest_pixels(*maps, chosen))
+    names = [printable(Path(path).name) for path in photos]
     return write_pictures(out, f"Nearest pixels of {names[0]} in {names[1]}", sheet)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints, read_checkpoint
+from slotcon_plugin.engine.checkpoint import read_checkpoint
 
 KILLS = 20
 SMALL_HEAD = dict(type="MLPHead", hidden_channels=8, out_channels=8, num_layers=2)

@@ -11,8 +11,8 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.engine import NanGuardHook, NonFiniteLossError
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.errors import UserError
 
 

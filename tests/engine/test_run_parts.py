@@ -11,6 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer
 from torch import nn
 
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.engine import (
     AtomicLocalBackend,
     ExactResumeHook,
@@ -20,7 +21,6 @@ from slotcon_plugin.engine import (
     TeacherUpdateHook,
     allow_checkpoint_classes,
 )
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 
 
 def wrapper_of(model, **kwargs):

@@ -10,9 +10,9 @@ import sys
 import pytest
 import torch
 
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.engine import RUN, claim_work_dir
 from slotcon_plugin.engine import work_dir as module
-from slotcon_plugin.engine.checkpoint import numbered_checkpoints
 from slotcon_plugin.errors import UserError
 
 HOLD = """

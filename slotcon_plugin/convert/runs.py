@@ -1,0 +1,68 @@
+"""What a run has left in its work dir, and what is meant when the folder is named in the place of a file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.files import zip_damage
+
+NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
+_NOT_THE_RECIPE = "transfer_config.py"  # as a transfer run was given it, for the proof of its backbone
+
+
+def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
+    """The checkpoints that a run of mmengine or detectron2 has left in its work dir, newest first.
+
+    Where some are numbered by iterations and others by epochs, as when a run that saves by the epoch was asked to
+    stop, what is in them decides; those that cannot be read come first.
+    """
+    found = [(path, m) for path in Path(work_dir).glob("*.pth") if (m := NUMBERED.fullmatch(path.name))]
+    if len({m[1] for _, m in found}) > 1:
+        numbers = {path: _iteration(path) for path, _ in found}
+    else:
+        numbers = {path: sys.maxsize if m[2] == "final" else int(m[2]) for path, m in found}
+    return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """A checkpoint's own path, or the newest whole one of a work dir.
+
+    Raises:
+        ConversionError: a folder without a whole checkpoint.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    for checkpoint in numbered_checkpoints(path):
+        if not zip_damage(checkpoint):
+            return checkpoint
+    raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
+
+
+def config_of(path: str | Path) -> Path:
+    """The config that a run has left in its work dir; a checkpoint stands for its folder, a config for itself.
+
+    Raises:
+        ConversionError: there is none there.
+    """
+    path = Path(path)
+    if not path.exists() or path.suffix == ".py":
+        return path
+    folder = path if path.is_dir() else path.parent
+    found = [config for config in folder.glob("*.py") if config.name != _NOT_THE_RECIPE]
+    if not found:
+        raise ConversionError(
+            f"{path}: no config (.py) beside the checkpoint; expected the work dir of a run, which has one"
+        )
+    return max(found, key=lambda config: config.stat().st_mtime_ns)
+
+
+def _iteration(path: Path) -> int:
+    try:
+        return int(load_file(path)["meta"]["iter"])
+    except (ValueError, LookupError, TypeError, OSError):  # damaged, or another program's
+        return sys.maxsize

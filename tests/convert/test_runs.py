@@ -1,0 +1,67 @@
+"""A work dir in the place of a config and a checkpoint."""
+
+import argparse
+import os
+
+import pytest
+import torch
+
+from slotcon_plugin.arguments import add_trained_model
+from slotcon_plugin.convert.read import locate
+from slotcon_plugin.convert.runs import config_of, find_checkpoint
+from slotcon_plugin.errors import ConversionError
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Three checkpoints, the newest cut short; the config of this run and an older one."""
+    for number in (5, 10, 20):
+        torch.save({"state_dict": {}, "meta": {"iter": number}}, tmp_path / f"iter_{number}.pth")
+    newest = tmp_path / "iter_20.pth"
+    newest.write_bytes(newest.read_bytes()[:200])
+    for age, name in enumerate(("slotcon_small.py", "vader_small.py", "transfer_config.py")):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    return tmp_path
+
+
+def test_a_work_dir_is_its_newest_whole_checkpoint_and_its_latest_config(run):
+    assert find_checkpoint(run) == locate(run) == run / "iter_10.pth"
+    assert config_of(run) == config_of(run / "iter_5.pth") == run / "vader_small.py"
+    assert find_checkpoint(run / "iter_5.pth") == run / "iter_5.pth"
+    assert config_of("somewhere/else.py").name == "else.py"
+
+
+def test_folders_that_are_no_runs(run, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(ConversionError, match=r"holds no whole checkpoint"):
+        find_checkpoint(empty)
+    with pytest.raises(ConversionError, match=r"no config \(.py\) beside"):
+        config_of(empty)
+    for name in ("iter_5.pth", "iter_10.pth"):
+        (run / name).unlink()
+    with pytest.raises(ConversionError, match="holds no whole checkpoint"):
+        find_checkpoint(run)
+
+
+@pytest.mark.parametrize(
+    ("words", "understood"),
+    [
+        (["run", "a.jpg", "b.jpg"], ("run", "run", ["a.jpg", "b.jpg"])),
+        (["c.py", "k.pth", "a.jpg"], ("c.py", "k.pth", ["a.jpg"])),
+        (["run"], "expected photos after run, got nothing"),
+        (["c.py", "k.pth"], "expected photos after k.pth, got nothing"),
+        (["c.py"], "expected a checkpoint after the config c.py"),
+        (["run", "a", "b", "c"], "expected photos after run, got a b c"),
+    ],
+)
+def test_tools_take_a_work_dir_or_config_and_checkpoint(words, understood, capsys):
+    parser = argparse.ArgumentParser()
+    add_trained_model(parser, "photos", "photos", most=2)
+    if isinstance(understood, tuple):
+        args = parser.parse_args(words)
+        assert (args.config, args.checkpoint, args.photos) == understood
+    else:
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        assert understood in capsys.readouterr().err
