@@ -228,6 +228,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID"], "labelled"),
         **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
         "CONFIG": "configs/pretrain/slotcon_small.py",
+        "WORK_DIR": str(checkpoint.parent),
         "PLAN": "configs/benchmark/coco_main.py",
     }
     commands = quick()

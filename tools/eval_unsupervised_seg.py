@@ -25,8 +25,8 @@ DIR is recognised by its folders:
 
 examples:
   python tools/eval_unsupervised_seg.py work_dirs/run --data data/demo
-  python tools/eval_unsupervised_seg.py CONFIG --random-init --data data/demo      (what an untrained model gets)
-  python tools/eval_unsupervised_seg.py CONFIG CKPT --data data/coco --protocol picie --out result.json
+  python tools/eval_unsupervised_seg.py WORK_DIR --random-init --data data/demo      (what an untrained model gets)
+  python tools/eval_unsupervised_seg.py WORK_DIR --data data/coco --protocol picie --out result.json
 """
 )
 

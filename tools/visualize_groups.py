@@ -1,7 +1,7 @@
 """Show how a pretrained model divides photos: each photo beside its segments, coloured and numbered by prototype.
 
     python tools/visualize_groups.py runs/mine a.jpg b.jpg --out groups.png
-    python tools/visualize_groups.py CONFIG CKPT my_photos/ --limit 24 --out groups.html
+    python tools/visualize_groups.py WORK_DIR my_photos/ --limit 24 --out groups.html
 
 runs/mine is the work dir of a pretraining: its newest checkpoint is taken. A prototype has the same colour and number
 in every picture. --out *.png writes one contact sheet, --out *.html one self-contained page.

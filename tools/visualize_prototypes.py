@@ -1,7 +1,7 @@
 """Show what prototypes have learned: for each, the segments of a set of photos that are nearest to it.
 
     python tools/visualize_prototypes.py runs/mine my_photos/ --out prototypes.png
-    python tools/visualize_prototypes.py CONFIG CKPT my_photos/ --prototypes 3 17 42 --nearest 8 --out prototypes.html
+    python tools/visualize_prototypes.py WORK_DIR my_photos/ --prototypes 3 17 42 --nearest 8 --out prototypes.html
 
 runs/mine is the work dir of a pretraining: its newest checkpoint is taken. Without --prototypes the most used ones are
 shown. Each row is a prototype: in how many of the photos it owns a segment, and its nearest segments with the cosine

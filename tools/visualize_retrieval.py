@@ -1,7 +1,7 @@
 """Draw points of one photo and the pixels of another that a pretrained model finds most alike.
 
     python tools/visualize_retrieval.py runs/vader a.jpg b.jpg --out match.png
-    python tools/visualize_retrieval.py CONFIG CKPT a.jpg b.jpg --points 0.5,0.5 0.2,0.8 --out match.html
+    python tools/visualize_retrieval.py WORK_DIR a.jpg b.jpg --points 0.5,0.5 0.2,0.8 --out match.html
 
 runs/vader is the work dir of a pretraining: its newest checkpoint is taken. The points are in the first photo, the
 second is searched; the first one again shows repeated parts. The number beside a match is its cosine similarity.
