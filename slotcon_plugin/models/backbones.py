@@ -27,12 +27,16 @@ class TorchvisionResNet(resnet.ResNet):
         stride: stride of the last stage, 32, 16 or 8; below 32 the last stages are dilated instead of strided, which
             leaves the shapes of all weights as they are.
         zero_init_residual: start every residual block as the identity (last BatchNorm weight 0), as SlotCon does.
+        norm_eval: BatchNorm layers normalise by their running statistics and leave them as they are, in training too:
+            for runs that start from weights whose statistics are good.
 
     Raises:
         UserError: unknown depth or stride.
     """
 
-    def __init__(self, depth: int = 50, stride: int = 32, zero_init_residual: bool = True) -> None:
+    def __init__(
+        self, depth: int = 50, stride: int = 32, zero_init_residual: bool = True, norm_eval: bool = False
+    ) -> None:
         if depth not in BLOCKS:
             raise UserError(f"TorchvisionResNet: depth must be one of {sorted(BLOCKS)}, got {depth}")
         if stride not in (32, 16, 8):
@@ -46,10 +50,25 @@ class TorchvisionResNet(resnet.ResNet):
         del self.fc, self.avgpool
         self.out_channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
         self.strides = (4, 8, min(16, stride), stride)
+        self.norm_eval = norm_eval
+
+    def train(self, mode: bool = True) -> TorchvisionResNet:
+        """torch's, with ``norm_eval``."""
+        super().train(mode)
+        if self.norm_eval:
+            keep_statistics(self)
+        return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> four stage maps, strides 4, 8, 16, 32 unless dilated."""
         return stage_maps(self, images)
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Put the BatchNorm layers into evaluation mode."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def _dilate(stage: nn.Sequential, dilation: int) -> None:

@@ -13,6 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.backbones import keep_statistics
 from slotcon_plugin.models.depthwise import use_quick_gradients
 from slotcon_plugin.registry import MODELS
 
@@ -83,9 +84,7 @@ class TimmBackbone(BaseModule):
         """torch's, with ``norm_eval``."""
         super().train(mode)
         if self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            keep_statistics(self)
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

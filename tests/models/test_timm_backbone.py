@@ -1,11 +1,13 @@
 """timm's networks under timm's names: the same maps, a complete model when it leaves, gradients where they come."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.models import TimmBackbone
+from slotcon_plugin.models import TimmBackbone, TorchvisionResNet
 
 HIERARCHICAL = ("tf_efficientnet_lite0", "convnext_atto", "resnet18", "regnetx_002")
 
@@ -51,11 +53,12 @@ def test_gradients_are_asked_for_exactly_where_they_come(name):
         assert parameter.requires_grad == (parameter.grad is not None), key
 
 
-def test_norm_eval_keeps_the_statistics_in_training():
+@pytest.mark.parametrize("build", [partial(TimmBackbone, "resnet18"), partial(TorchvisionResNet, 18)])
+def test_norm_eval_keeps_the_statistics_in_training(build):
     torch.manual_seed(0)
     batch = torch.randn(4, 3, 64, 64) * 3 + 1
     for norm_eval in (False, True):
-        backbone = TimmBackbone("resnet18", norm_eval=norm_eval).train()
+        backbone = build(norm_eval=norm_eval).train()
         backbone(batch)
         moved = [name for name, value in backbone.named_buffers() if name.endswith("running_mean") and value.any()]
         assert bool(moved) != norm_eval
