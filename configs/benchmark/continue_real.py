@@ -8,40 +8,54 @@ train and test; `domain` photos of the masks' own kind, without their labels (a 
 the eleven classes of CamVid; for other classes give it a config of your own.
 """
 
-_base_ = ["_base_/frozen_tasks.py"]
-
 data = dict(
     weights=dict(path="weights/tf_efficientnet_lite0.pth"),
+    photos=dict(path="data/photos"),  # any folder of photos, nested or flat
     domain=dict(path="data/domain.txt"),
+    masks=dict(path="data/camvid", expects=["images/train", "annotations/train", "images/test", "annotations/test"]),
 )
 # From random weights BatchNorm's statistics have to be learned, and the backbone as quickly as the head.
 from_scratch = {
     "model.backbone.norm_eval": False,
     "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 1.0,
 }
-start = dict(checkpoint="{weights}", init_title="ImageNet", reads=["weights"])
-continued = dict(start, options={"train_cfg.max_epochs": 4}, per_seed=True, hours=0.1)
+epochs = {"train_cfg.max_epochs": 4}  # 180 steps of 2,915 photos
+domain_epochs = {"train_cfg.max_epochs": 26}  # as many of CamVid's 468 without labels for training and validation
+continued = dict(checkpoint="{weights}", init_title="ImageNet", reads=["weights"], per_seed=True, hours=0.15)
+slotcon = dict(continued, config="configs/pretrain/slotcon_continue.py")
+vader = dict(continued, config="configs/pretrain/vader_continue.py")
 pretraining = dict(
     random=dict(title="random init", task_options=from_scratch),
     imagenet=dict(checkpoint="{weights}", network="tf_efficientnet_lite0", reads=["weights"], title="ImageNet"),
-    slotcon=dict(
-        continued,
-        config="configs/pretrain/slotcon_continue.py",
-        photos="photos",
-        title="ImageNet, then SlotCon",
+    slotcon=dict(slotcon, options=epochs, photos="photos", title="ImageNet, then SlotCon"),
+    vader=dict(vader, options=epochs, photos="photos", title="ImageNet, then VADeR"),
+    slotcon_domain=dict(slotcon, options=domain_epochs, photos="domain", title="ImageNet, then SlotCon, own photos"),
+    vader_domain=dict(vader, options=domain_epochs, photos="domain", title="ImageNet, then VADeR, own photos"),
+)
+segmentation = dict(tool="mm", data="masks", metrics=["mIoU"], hours=0.1)
+tasks = dict(
+    probe=dict(
+        tool="probe",
+        data="masks",
+        args=["--test", "test", "--neighbours", "0", "--seeds", "0", "--output-stride", "16"],
+        result="linear_probe_*",
+        metrics=["mIoU", "pixel_accuracy"],
+        title="linear, frozen",
+        hours=0.05,
     ),
-    vader=dict(
-        continued,
-        config="configs/pretrain/vader_continue.py",
-        photos="photos",
-        title="ImageNet, then VADeR",
+    segmentation=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fcn_lite0_camvid.py",
+        result="mmseg_fcn_lite0_camvid",
+        title="FCN, fine-tuned",
     ),
-    vader_domain=dict(
-        continued,
-        config="configs/pretrain/vader_continue.py",
-        # as many images as of the other photos
-        options={"train_cfg.max_epochs": 26},
-        photos="domain",
-        title="ImageNet, then VADeR on the task's own photos",
+    tenth=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fcn_lite0_camvid_tenth.py",
+        result="mmseg_fcn_lite0_camvid_tenth",
+        title="FCN, a tenth of the labels",
     ),
 )
+seeds = [0, 1, 2]
+estimate = "hours of one core of an AMD EPYC (Zen 5)"
+del continued, domain_epochs, epochs, from_scratch, segmentation, slotcon, vader

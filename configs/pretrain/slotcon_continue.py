@@ -9,8 +9,10 @@ _base_ = ["_base_/slotcon_small.py"]
 
 init = dict(_delete_=True, file=None)  # to be given: --init FILE
 model = dict(
-    # torchvision's ResNets, which detectors build as their own: dict(_delete_=True, type="TorchvisionResNet", stride=16)
-    backbone=dict(_delete_=True, type="TimmBackbone", name="tf_efficientnet_lite0", output_stride=16),
+    # torchvision's ResNets, which detectors build as their own:
+    #     dict(_delete_=True, type="TorchvisionResNet", stride=16, norm_eval=True)
+    # norm_eval: good weights go with their BatchNorm statistics, which small views in strong colours spoil
+    backbone=dict(_delete_=True, type="TimmBackbone", name="tf_efficientnet_lite0", output_stride=16, norm_eval=True),
     teacher_momentum=0.99,  # the initial weights are good, so the average may keep some of them
 )
 optim_wrapper = dict(
