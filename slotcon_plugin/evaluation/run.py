@@ -48,7 +48,7 @@ def evaluate_unsupervised(
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
-    A work dir stands for the config and the newest checkpoint in it. `head` is whose grouping, of a method with several.
+    A work dir stands for the config and the newest checkpoint in it. `head`: whose grouping, of a method with several.
 
     `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
     weights ("ImageNet, then SlotCon on 2,915 photos").
