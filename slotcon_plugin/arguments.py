@@ -71,6 +71,13 @@ def add_branch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
 
 
+def add_head(parser: argparse.ArgumentParser) -> None:
+    """``--head``."""
+    parser.add_argument(
+        "--head", help="whose grouping, of a method with several heads (encoder, p2, ...); default: its finest"
+    )
+
+
 def add_device(parser: argparse.ArgumentParser, what: str = "") -> None:
     """``--device``, refused when it is not there."""
     parser.add_argument(

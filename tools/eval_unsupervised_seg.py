@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_branch, add_device, tool_parser
+from slotcon_plugin.arguments import add_branch, add_device, add_head, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--layout", default="auto", choices=["auto", *READERS])
     parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: 320 short side, centre crop")
     add_branch(parser)
+    add_head(parser)
     parser.add_argument("--short-side", type=int, default=320, help="of the photos in pixels (default 320)")
     parser.add_argument("--limit", type=int, help="use only so many photos, spread evenly over the split")
     parser.add_argument("--batch-size", type=int, default=8)
@@ -62,6 +63,7 @@ def main() -> None:
         short_side=args.short_side,
         batch_size=args.batch_size,
         branch=args.branch,
+        head=args.head,
         seed=args.seed,
         device=args.device,
         result_file=args.out,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_branch, add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.arguments import add_branch, add_device, add_head, add_picture_out, add_trained_model, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -27,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="shorter side of what the model sees, in pixels; larger gives finer segments (%(default)s)",
     )
     add_branch(parser)
+    add_head(parser)
     add_device(parser)
     return parser.parse_args(argv)
 

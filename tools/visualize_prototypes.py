@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.arguments import add_device, add_head, add_picture_out, add_trained_model, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -27,6 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--nearest", type=int, default=7, metavar="N", help="segments a prototype (%(default)s)")
     parser.add_argument("--size", type=int, default=224, help="shorter side of what the model sees (%(default)s)")
+    add_head(parser)
     add_device(parser)
     return parser.parse_args(argv)
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,8 @@ class SlotHealthHook(Hook):
       the last report, ``live_prototypes_epoch`` and the list ``dead_prototypes`` at the end of an epoch;
     * ``center`` (K,): ``center_norm``;
     * ``slots`` (B, K, D) with ``present`` (B, K), or ``features`` (N, D): ``effective_rank``;
-    * any tensor of one element, under its own name (``teacher_entropy``, ``num_queries``, ...).
+    * any tensor of one element, under its own name (``teacher_entropy``, ``num_queries``, ...);
+    * a dict of these for a further head: its figures have ``_HEAD`` behind their names, and warnings of its own.
 
     To these come ``grad_norm`` (before clipping, as mmengine reports it, when there is clipping) and
     ``data_time_share``. Counts are those of all ranks together, other figures the mean over ranks, times those of the
@@ -61,10 +64,10 @@ class SlotHealthHook(Hook):
             raise UserError(f"SlotHealthHook: interval must be at least 1 iteration, got {interval}")
         self.interval = interval
         self.stop_on_collapse = stop_on_collapse
-        self._alarms = Alarms()
+        self._alarms: dict[str, Alarms] = defaultdict(Alarms)  # of each head by its suffix; '' has no name
         self._counted = 0  # iterations since the last report
-        self._usage: Tensor | None = None  # (K,) since the last report, of all ranks
-        self._epoch_usage: Tensor | None = None  # (K,) since the start of the epoch, up to the last report
+        self._usage: dict[str, Tensor] = {}  # (K,) since the last report, of all ranks
+        self._epoch_usage: dict[str, Tensor] = {}  # (K,) since the start of the epoch, up to the last report
         self._grad_norm: Tensor | None = None
         self._loaded: dict[str, Any] | None = None
         self._former_iter: int | None = None
@@ -85,7 +88,7 @@ class SlotHealthHook(Hook):
             "counted": self._counted,
             "usage": self._usage,
             "epoch_usage": self._epoch_usage,
-            "alarms": self._alarms.state_dict(),
+            "alarms": {head: alarms.state_dict() for head, alarms in self._alarms.items()},
         }
 
     def before_train(self, runner: Runner) -> None:
@@ -94,8 +97,9 @@ class SlotHealthHook(Hook):
         if runner.iter > 0:
             if self._loaded is not None:
                 self._counted = self._loaded["counted"]
-                self._usage, self._epoch_usage = self._loaded["usage"], self._loaded["epoch_usage"]
-                self._alarms.load_state_dict(self._loaded["alarms"])
+                self._usage, self._epoch_usage = (_by_head(self._loaded[key]) for key in ("usage", "epoch_usage"))
+                for head, state in _by_head(self._loaded["alarms"]).items():
+                    self._alarms[head].load_state_dict(state)
             if is_main_process():
                 end = self._former_iter or runner.iter
 
@@ -123,10 +127,14 @@ class SlotHealthHook(Hook):
         """Count; report when it is time."""
         monitor = unwrapped(runner.model).monitor
         self._counted += 1
-        usage = monitor.get("prototype_usage")
-        if usage is not None:
-            usage = all_reduce_sum(usage)[0]
-            self._usage = usage.clone() if self._usage is None else self._usage.to(usage.device) + usage
+        batch_usage = {
+            suffix: all_reduce_sum(head["prototype_usage"])[0]
+            for suffix, head in heads_of(monitor).items()
+            if "prototype_usage" in head
+        }
+        for suffix, usage in batch_usage.items():
+            earlier = self._usage.get(suffix)
+            self._usage[suffix] = usage.clone() if earlier is None else earlier.to(usage.device) + usage
         if self._iterations_to_report(runner):
             return
         end_of_epoch = (runner.iter + 1) % len(runner.train_dataloader) == 0
@@ -135,13 +143,16 @@ class SlotHealthHook(Hook):
             "epoch": runner.epoch + 1,
             **self._logged(runner),
             **monitored_figures(monitor),
-            **self._usage_figures(usage, end_of_epoch),
         }
+        for suffix, usage in batch_usage.items():
+            figures |= {
+                f"{name}{suffix}": value for name, value in self._usage_figures(suffix, usage, end_of_epoch).items()
+            }
         if self._grad_norm is not None:
             figures["grad_norm"] = self._grad_norm.item()
         self._publish(runner, figures, outputs or {})
-        self._counted, self._usage = 0, None
-        self._warn(figures)
+        self._counted, self._usage = 0, {}
+        self._warn(figures, ["", *batch_usage])
 
     @staticmethod
     def path(runner: Runner) -> Path:
@@ -165,48 +176,70 @@ class SlotHealthHook(Hook):
             figures.update(time=total, data_time_share=waited / total if total > 0 else 0.0)
         return figures
 
-    def _usage_figures(self, batch_usage: Tensor | None, end_of_epoch: bool) -> dict[str, Any]:
-        if self._usage is None:
-            return {}
+    def _usage_figures(self, suffix: str, batch_usage: Tensor, end_of_epoch: bool) -> dict[str, Any]:
+        usage = self._usage[suffix]
         figures = {
-            "num_prototypes": len(self._usage),
+            "num_prototypes": len(usage),
             "live_prototypes": int((batch_usage > 0).sum()),
-            **usage_figures(self._usage),
+            **usage_figures(usage),
         }
-        earlier = 0 if self._epoch_usage is None else self._epoch_usage.to(self._usage.device)
-        self._epoch_usage = self._usage + earlier
+        earlier = self._epoch_usage.pop(suffix, None)
+        of_epoch = usage if earlier is None else usage + earlier.to(usage.device)
         if end_of_epoch:
-            figures["live_prototypes_epoch"] = int((self._epoch_usage > 0).sum())
-            figures["dead_prototypes"] = (self._epoch_usage == 0).nonzero().flatten().tolist()
-            self._epoch_usage = None
+            figures["live_prototypes_epoch"] = int((of_epoch > 0).sum())
+            figures["dead_prototypes"] = (of_epoch == 0).nonzero().flatten().tolist()
+        else:
+            self._epoch_usage[suffix] = of_epoch
         return figures
 
     def _publish(self, runner: Runner, figures: dict[str, Any], logged_by_model: dict) -> None:
-        known = {"iter", "epoch", "num_prototypes", "lr", "time", "grad_norm" if self._grad_norm is None else ""}
+        known = {"iter", "epoch", "lr", "time", "grad_norm" if self._grad_norm is None else ""}
         for name, value in figures.items():
-            if isinstance(value, (int, float)) and name not in known | logged_by_model.keys():
+            constant = name in known or name.startswith("num_prototypes")
+            if isinstance(value, (int, float)) and not constant and name not in logged_by_model:
                 runner.message_hub.update_scalar(f"train/{name}", value)
         if is_main_process():
             append_json_line(self.path(runner), figures)
 
-    def _warn(self, figures: dict[str, Any]) -> None:
-        for situation, text in self._alarms.judge(figures):
-            print_log(text, "current", logging.WARNING)
-            if situation.collapse and self.stop_on_collapse:
-                raise CollapseError(f"stopped at iteration {figures['iter']} (stop_on_collapse): {text}")
+    def _warn(self, figures: dict[str, Any], suffixes: Iterable[str]) -> None:
+        for suffix in dict.fromkeys(suffixes):
+            own, whose = figures, ""
+            if suffix:
+                own = {k.removesuffix(suffix): v for k, v in figures.items() if k.endswith(suffix)}
+                own, whose = {"epoch": figures["epoch"], **own}, f"Head {suffix[1:]}: "
+            for situation, text in self._alarms[suffix].judge(own):
+                print_log(whose + text, "current", logging.WARNING)
+                if situation.collapse and self.stop_on_collapse:
+                    raise CollapseError(f"stopped at iteration {figures['iter']} (stop_on_collapse): {whose}{text}")
 
 
-def monitored_figures(monitor: dict[str, Tensor]) -> dict[str, float]:
+def heads_of(monitor: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
+    """What stands behind the names of a head's figures -> its part of a ``monitor``; '' for what is in no dict."""
+    own = {name: value for name, value in monitor.items() if not isinstance(value, Mapping)}
+    heads = {f"_{name}": dict(value) for name, value in monitor.items() if isinstance(value, Mapping)}
+    return {"": own, **heads} if own else heads
+
+
+def _by_head(saved: Any) -> dict[str, Any]:
+    """What a checkpoint holds for each head; files from before there were several hold one thing without a name."""
+    if saved is None:
+        return {}
+    return saved if isinstance(saved, dict) and "streaks" not in saved else {"": saved}
+
+
+def monitored_figures(monitor: Mapping[str, Any]) -> dict[str, float]:
     """The figures of a pretrainer's ``monitor`` that need no history; see :class:`SlotHealthHook`.
 
     They are means over ranks, except ``num_queries``, which is summed.
     """
-    figures = {name: value.detach().float() for name, value in monitor.items() if value.ndim == 0}
-    if "center" in monitor:
-        figures["center_norm"] = monitor["center"].norm()
-    vectors = monitor["slots"][monitor["present"]] if "slots" in monitor else monitor.get("features")
-    if vectors is not None:
-        figures["effective_rank"] = torch.tensor(effective_rank(vectors))
+    figures: dict[str, Tensor] = {}
+    for suffix, head in heads_of(monitor).items():
+        figures |= {f"{name}{suffix}": value.detach().float() for name, value in head.items() if value.ndim == 0}
+        if "center" in head:
+            figures[f"center_norm{suffix}"] = head["center"].norm()
+        vectors = head["slots"][head["present"]] if "slots" in head else head.get("features")
+        if vectors is not None:
+            figures[f"effective_rank{suffix}"] = torch.tensor(effective_rank(vectors))
     if not figures:
         return {}
     device = max((value.device for value in figures.values()), key=lambda device: device.type != "cpu")
@@ -214,4 +247,4 @@ def monitored_figures(monitor: dict[str, Tensor]) -> dict[str, float]:
         torch.stack([value.to(device) for value in figures.values()]), torch.ones((), device=device)
     )
     summed = dict(zip(figures, total.tolist()))
-    return {name: value if name == "num_queries" else value / ranks.item() for name, value in summed.items()}
+    return {name: value if name.startswith("num_queries") else value / ranks.item() for name, value in summed.items()}

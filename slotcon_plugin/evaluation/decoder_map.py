@@ -8,7 +8,7 @@ from slotcon_plugin.errors import UserError
 
 
 class WithDecoderMap(nn.Module):
-    """Backbone and decoder of one branch: the backbone's stage maps, and the decoder's map as the last one.
+    """Backbone and decoder of one branch: the backbone's stage maps, then the decoder's, its finest as the last one.
 
     Args:
         branch: ``model.branch('teacher')`` or ``'student'``.
@@ -20,10 +20,13 @@ class WithDecoderMap(nn.Module):
     def __init__(self, branch: nn.ModuleDict) -> None:
         super().__init__()
         if "decoder" not in branch:
-            raise UserError(f"this pretrainer has no decoder (VADeR has one); its parts are {sorted(branch)}")
+            raise UserError(
+                f"this pretrainer has no decoder (VADeR and SlotConDecoder have one); its parts are {sorted(branch)}"
+            )
         self.backbone, self.decoder = branch["backbone"], branch["decoder"]
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` normalised images -> stage maps, then ``(B, D, h, w)``."""
+        """``(B, 3, H, W)`` normalised images -> stage maps, then the decoder's ``(B, D, h, w)``, coarsest first."""
         maps = tuple(self.backbone(images))
-        return *maps, self.decoder(maps)
+        decoded = self.decoder(maps)
+        return *maps, *((decoded,) if isinstance(decoded, Tensor) else reversed(decoded))

@@ -40,6 +40,7 @@ def evaluate_unsupervised(
     short_side: int = 320,
     batch_size: int = 8,
     branch: str = "teacher",
+    head: str | None = None,
     seed: int = 0,
     device: str = "cpu",
     result_file: str | Path | None = None,
@@ -47,7 +48,7 @@ def evaluate_unsupervised(
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
-    A work dir stands for the config and the newest checkpoint in it.
+    A work dir stands for the config and the newest checkpoint in it. `head`: whose grouping, of a method with several.
 
     `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
     weights ("ImageNet, then SlotCon on 2,915 photos").
@@ -58,6 +59,7 @@ def evaluate_unsupervised(
         model = build_untrained(config, seed).to(device)
     else:
         model = load_pretrainer(config, checkpoint, device)
+    model.show_head(head)
     settings = {"branch": branch, "short_side": short_side, "batch_size": batch_size, "seed": seed}
     result = segment_unsupervised(model, data, **settings)
     if result_file is not None:
@@ -73,7 +75,7 @@ def evaluate_unsupervised(
             wall_time_s=time.perf_counter() - start,
             data=data.name,
             num_images=len(data),
-            settings=settings,
+            settings=settings | ({"head": head} if head else {}),
             **told,
             iou={p: dict(zip(data.classes, _finite(score.iou))) for p, score in result.scores.items()},
         )

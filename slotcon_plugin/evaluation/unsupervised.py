@@ -142,4 +142,4 @@ def segment_unsupervised(
 def prototypes_of(model: nn.Module, branch: str) -> torch.Tensor:
     """Prototypes (K, D) of a branch; UserError for a method that has none."""
     model.require("groups", "unsupervised segmentation")
-    return model.branch(branch)["grouping"].prototypes.detach()
+    return model.prototypes(branch)

@@ -6,7 +6,7 @@ import resource
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -139,7 +139,7 @@ class PartClock:
 
     def watch(self, branch: nn.ModuleDict) -> None:
         """Book the forward and backward time of each part of a branch on its name."""
-        for name, part in branch.items():
+        for name, part in _leaves(branch):
             self.seconds.setdefault(name, 0.0)
             part.register_forward_pre_hook(partial(self._enter, name))
             part.register_forward_hook(partial(self._leave, name))
@@ -173,6 +173,15 @@ class PartClock:
         for value in values:
             if isinstance(value, Tensor) and value.requires_grad:
                 value.register_hook(call)
+
+
+def _leaves(parts: nn.ModuleDict, path: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The parts that compute, by their paths: a branch may hold dicts of parts."""
+    for name, part in parts.items():
+        if isinstance(part, nn.ModuleDict):
+            yield from _leaves(part, f"{path}{name}.")
+        else:
+            yield f"{path}{name}", part
 
 
 def _random_samples(count: int, side: int) -> dict[str, Tensor]:

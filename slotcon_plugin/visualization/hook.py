@@ -22,7 +22,7 @@ class GroupingPicturesHook(Hook):
     """Sends a contact sheet of groupings to the visualizer (TensorBoard, ``vis_data/vis_image`` in the work dir).
 
     The photos stay the same, and a prototype keeps its colour, so that one can watch segments form. One is drawn
-    before the first step as well.
+    before the first step as well; of a method with several heads, a sheet a head.
 
     Args:
         photos: paths; some of the training set, evenly spaced, when None.
@@ -63,13 +63,16 @@ class GroupingPicturesHook(Hook):
         if not is_main_process():
             return
         model = unwrapped(runner.model)
-        was_training = model.training
+        was_training, shown = model.training, getattr(model, "shown_head", None)
         model.eval()
         try:
-            photos = group_photos(model, self.photos, self.short_side, max_side=480)
+            for head in getattr(model, "heads", (None,)):
+                model.show_head(head)
+                photos = group_photos(model, self.photos, self.short_side, max_side=480)
+                name = f"groupings_{head}" if head else "groupings"
+                runner.visualizer.add_image(name, np.asarray(contact_sheet(photos, height=200)), step=step)
         except UserError as error:  # pictures are not worth a run
             runner.logger.warning(f"GroupingPicturesHook draws nothing: {error}")
-            return
         finally:
+            model.show_head(shown)
             model.train(was_training)
-        runner.visualizer.add_image("groupings", np.asarray(contact_sheet(photos, height=200)), step=step)

@@ -59,7 +59,7 @@ def find_nearest_segments(
     Raises:
         UserError: there is no photo, or not one can be read.
     """
-    prototypes = F.normalize(model.branch("teacher")["grouping"].prototypes.detach().float(), dim=1).cpu()
+    prototypes = F.normalize(model.prototypes().float(), dim=1).cpu()
     similarity = torch.full((len(prototypes), count), -torch.inf)
     photo = torch.full((len(prototypes), count), -1)
     usage = torch.zeros(len(prototypes), dtype=torch.int64)

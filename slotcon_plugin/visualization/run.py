@@ -19,13 +19,22 @@ from slotcon_plugin.visualization.write import require_picture_path, write_pictu
 
 
 def visualize_groups(
-    config: str, checkpoint: str, photos: Sequence[str], out: str, limit: int, size: int, branch: str, device: str
+    config: str,
+    checkpoint: str,
+    photos: Sequence[str],
+    out: str,
+    limit: int,
+    size: int,
+    branch: str,
+    device: str,
+    head: str | None = None,
 ) -> Path:
     """See ``tools/visualize_groups.py``; returns the file written."""
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
     model.require("groups", "tools/visualize_groups.py")
+    model.show_head(head)
     grouped = group_photos(model, paths, size, branch=branch)
     figures = [(photo.name, photo_beside_overlay(photo, height=420)) for photo in grouped]
     return write_pictures(out, f"Groupings of {Path(checkpoint).name}", contact_sheet(grouped), figures)
@@ -42,12 +51,14 @@ def visualize_prototypes(
     nearest: int,
     size: int,
     device: str,
+    head: str | None = None,
 ) -> Path:
     """See ``tools/visualize_prototypes.py``; returns the file written."""
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
     model.require("groups", "tools/visualize_prototypes.py")
+    model.show_head(head)
     found = find_nearest_segments(model, paths, nearest, size)
     count = len(found.usage)
     chosen = list(prototypes) if prototypes else found.most_used(most_used)

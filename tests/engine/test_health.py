@@ -321,3 +321,29 @@ def test_a_pretrainer_without_prototypes_is_watched_for_what_it_has(tiny, tmp_pa
 def test_the_interval_must_be_positive(tiny):
     with pytest.raises(ValueError, match="interval must be at least 1 iteration, got 0"):
         tiny(hooks=[dict(type="SlotHealthHook", interval=0)])
+
+
+def test_every_head_has_its_figures_and_its_warnings(tiny, tmp_path):
+    decoder = dict(channels=8, levels=["p2"])
+    hook = dict(type="SlotHealthHook", interval=2)
+    runner = tiny(hooks=[hook], epochs=3, model=dict(type="SlotConDecoder", decoder=decoder))
+    loss = runner.model.loss
+
+    def collapsed(batch):
+        losses = loss(batch)
+        runner.model.monitor["p2"]["prototype_usage"] = torch.tensor([8, 0, 0, 0, 0, 0])
+        return losses
+
+    runner.model.loss = collapsed
+    runner.train()
+    line = read_json_lines(tmp_path / "health.jsonl")[-1]
+    monitor, centers = runner.model.monitor, runner.model.centers
+    for suffix, head, center in (("", monitor, centers["encoder"]), ("_p2", monitor["p2"], centers["p2"])):
+        assert line[f"num_queries{suffix}"] == head["num_queries"].item()
+        assert line[f"center_norm{suffix}"] == pytest.approx(center.value.norm().item())
+        assert line[f"effective_rank{suffix}"] == pytest.approx(effective_rank(head["slots"][head["present"]]))
+    assert (line["used_prototypes_p2"], line["dead_prototypes_p2"]) == (1, [1, 2, 3, 4, 5])
+    assert line["used_prototypes"] > 1
+    log = next(tmp_path.rglob("*.log")).read_text()
+    assert "WARNING - Head p2: Only 1 of 6 prototypes" in log
+    assert "WARNING - Only 1 of 6 prototypes" not in log

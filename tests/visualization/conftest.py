@@ -15,7 +15,7 @@ class ColourModel(torch.nn.Module):
     """Prototypes 0, 1, 2 are red, green and blue, prototype 3 is never chosen; a map of stride 8."""
 
     method = Method("colour", "Colour", groups=True)
-    require = BasePretrainer.require
+    require, show_head = BasePretrainer.require, BasePretrainer.show_head
 
     def __init__(self):
         super().__init__()
@@ -28,6 +28,9 @@ class ColourModel(torch.nn.Module):
 
     def branch(self, name):
         return self.teacher
+
+    def prototypes(self, branch="teacher"):
+        return self.teacher["grouping"].prototypes.detach()
 
     def group(self, images, branch="teacher"):
         z = torch.nn.functional.avg_pool2d(images * 0.25 + 0.5, 8)

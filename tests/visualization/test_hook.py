@@ -71,3 +71,14 @@ def test_options_are_checked(runner):
     runner.model.method = Method("mine", "Mine")
     with pytest.raises(ValueError, match="GroupingPicturesHook needs a method with prototypes"):
         HOOKS.build(dict(type="GroupingPicturesHook")).before_train(runner)
+
+
+def test_of_several_heads_each_is_drawn_and_the_shown_one_stays(runner):
+    runner.model.heads, runner.model.shown_head = ("encoder", "p2"), "p2"
+    asked, group = [], runner.model.group
+    runner.model.group = lambda *args: asked.append(runner.model.shown_head) or group(*args)
+    hook = HOOKS.build(dict(type="GroupingPicturesHook", num_photos=2, short_side=96))
+    hook.before_train(runner)
+    assert [name for name, _, _ in runner.drawn] == ["groupings_encoder", "groupings_p2"]
+    assert asked == ["encoder"] * 2 + ["p2"] * 2
+    assert runner.model.shown_head == "p2"

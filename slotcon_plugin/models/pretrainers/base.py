@@ -36,7 +36,8 @@ class Method:
         name: in metadata and result files, ``'slotcon'``.
         title: for people, ``'SlotCon'``.
         transfers: the branch that its authors transfer; a run may choose the other, see :class:`BasePretrainer`.
-        groups: it has ``group(images, branch)``, a :class:`~slotcon_plugin.models.Grouping` by prototypes.
+        groups: it has ``group(images, branch)``, a :class:`~slotcon_plugin.models.Grouping` by prototypes, and
+            ``prototypes(branch)``, ``(K, D)``.
         embeds_pixels: it has ``embed(images, branch)``, an embedding ``(B, D, h, w)`` of each position.
     """
 
@@ -152,6 +153,18 @@ class BasePretrainer(BaseModel):
         schedule = _MOMENTUM_SCHEDULES[self.teacher_momentum_schedule]
         momentum = schedule(self.teacher_momentum, self.teacher_steps.item(), self.total_steps)
         ema_update(self.teacher, self.student, momentum)
+
+    def show_head(self, name: str | None) -> None:
+        """Choose whose grouping ``group`` gives, where a method has several heads; None = the one that it is.
+
+        Raises:
+            UserError: there is no such head.
+        """
+        heads = getattr(self, "heads", ())
+        if name is not None and name not in heads:
+            known = f"the heads {', '.join(heads)}" if heads else "one head, which has no name"
+            raise UserError(f"head: {self.method.title} has {known}; got {name!r}")
+        self.shown_head = name or getattr(self, "shown_head", None)
 
     def require(self, ability: str, what_for: str) -> None:
         """Refuse what this method cannot do.

@@ -61,6 +61,10 @@ class SlotCon(BasePretrainer):
         """Grouping of normalised images ``(B, 3, H, W)`` at the stride of the backbone's last stage."""
         return group_map(self.branch(branch), self.extract_features(images, branch)[-1])
 
+    def prototypes(self, branch: str = "teacher") -> Tensor:
+        """Of a branch, ``(K, D)``."""
+        return self.branch(branch)["grouping"].prototypes.detach()
+
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`."""
         student = [self.group(view, "student") for view in batch.views]

@@ -115,6 +115,10 @@ class SlotConDecoder(BasePretrainer):
             maps |= zip(parts["decoder"].level_names, parts["decoder"](stage_maps), strict=True)
         return {name: group_map(parts["heads"][name], maps[name]) for name in self.heads}
 
+    def prototypes(self, branch: str = "teacher") -> Tensor:
+        """Of :attr:`shown_head`, ``(K, D)``."""
+        return self.branch(branch)["heads"][self.shown_head]["grouping"].prototypes.detach()
+
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`; the decoder's losses have the name of their map behind them."""
         student = [self.group_all(view, "student") for view in batch.views]
