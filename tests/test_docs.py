@@ -178,7 +178,7 @@ def test_a_wrong_block_is_found(tmp_path):
 
 def test_links_lead_somewhere():
     """Files and headings that the documents link to; what lies in the net is not asked for."""
-    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             path, _, anchor = link.partition("#")

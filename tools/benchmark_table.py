@@ -2,11 +2,12 @@
 
     python tools/benchmark_table.py configs/benchmark/demo.py --results work_dirs/benchmark/demo --out work_dirs/tables
     python tools/benchmark_table.py configs/benchmark/demo.py --keep docs/results/demo   # copies of its result files
-    python tools/benchmark_table.py --readme README.md             # the tables between its markers, from docs/results
-    python tools/benchmark_table.py --readme README.md --check     # status 1 when they are not what the files give
+    python tools/benchmark_table.py --fill README.md docs/results.md            # the tables between their markers
+    python tools/benchmark_table.py --fill README.md docs/results.md --check    # status 1 where they are not up to date
 
-Between <!-- table:NAME begin --> and <!-- table:NAME end --> stands the table of configs/benchmark/NAME.py, from
-docs/results/NAME/**/*.json and docs/published.json.
+Between <!-- table:NAME begin --> and <!-- table:NAME end --> stand the tables of configs/benchmark/NAME.py, one a task,
+from docs/results/NAME/**/*.json and docs/published.json; with NAME/TASK,TASK one small table of these tasks' first
+metrics. Figures link to docs/results/NAME.md, a page of all runs, which is written with them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ from pathlib import Path
 from slotcon_plugin.arguments import add_cfg_options, tool_parser
 from slotcon_plugin.benchmark import Plan, load_plan
 from slotcon_plugin.benchmark.collect import collect
-from slotcon_plugin.benchmark.render import markdown, write_tables
+from slotcon_plugin.benchmark.render import brief, markdown, runs_page, write_tables
 from slotcon_plugin.benchmark.tables import build_table
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import write_json, write_text
 
-_MARKED = re.compile(r"(<!-- table:(?P<name>[\w-]+) begin -->\n)(?P<body>.*?)(<!-- table:(?P=name) end -->)", re.DOTALL)
+_NAME = r"[\w/,-]+"
+_MARKED = re.compile(
+    rf"(<!-- table:(?P<name>{_NAME}) begin -->\n)(?P<body>.*?)(<!-- table:(?P=name) end -->)", re.DOTALL
+)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -38,24 +42,27 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, metavar="DIR", help="gets table.md, .csv and .html (default: first DIR)")
     add_cfg_options(parser, "--set", "as of benchmark.py")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="copy the result files there instead, to be kept")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="fill the tables of this Markdown file instead")
-    parser.add_argument("--check", action="store_true", help="with --readme: write nothing, only compare")
+    parser.add_argument(
+        "--fill", nargs="+", type=Path, metavar="FILE", help="fill the tables of these Markdown files instead"
+    )
+    parser.add_argument("--check", action="store_true", help="with --fill: write nothing, only compare")
     args = parser.parse_args(argv)
-    if (args.plan is None) == (args.readme is None):
-        parser.error("expected either a plan or --readme FILE")
-    if args.check and not args.readme:
-        parser.error("--check goes with --readme")
+    if (args.plan is None) == (args.fill is None):
+        parser.error("expected either a plan or --fill FILE")
+    if args.check and not args.fill:
+        parser.error("--check goes with --fill")
     return args
 
 
 def main() -> None:
     args = parse_args()
-    if args.readme:
-        same, problems = fill_readme(args.readme, write=not args.check)
+    for document in args.fill or ():
+        same, problems = fill_document(document, write=not args.check)
         print("\n".join(problems), file=sys.stderr)
         if args.check and not same:
-            raise RunFailedError(f"{args.readme} is not what the result files give; leave out --check to write it")
-        print(f"{args.readme}: {'unchanged' if same else 'written'}")
+            raise RunFailedError(f"{document} is not what the result files give; leave out --check to write it")
+        print(f"{document}: {'unchanged' if same else 'written'}")
+    if args.fill:
         return
     plan = load_plan(args.plan, args.set)
     folders = args.results or [f"work_dirs/benchmark/{plan.name}"]
@@ -100,8 +107,8 @@ def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[
     return written, problems
 
 
-def fill_readme(document: Path, root: Path = Path(), write: bool = True) -> tuple[bool, list[str]]:
-    """Fill the tables between a document's markers.
+def fill_document(document: Path, root: Path = Path(), write: bool = True) -> tuple[bool, list[str]]:
+    """Fill the tables between a document's markers, and write the pages of runs that they link to.
 
     Args:
         document: Markdown file; links are relative to its folder.
@@ -109,25 +116,32 @@ def fill_readme(document: Path, root: Path = Path(), write: bool = True) -> tupl
         write: False only compares.
 
     Returns:
-        Whether the document was what the files give, and a line for every file that was ignored.
+        Whether document and pages were what the files give, and a line for every file that was ignored.
 
     Raises:
-        UserError: no such plan, half a marker, or results that cannot share a cell.
+        UserError: no such plan or task, half a marker, or results that cannot share a cell.
     """
     problems: list[str] = []
+    texts: dict[Path, str] = {}
 
     def table_of(name: str) -> str:
+        name, _, tasks = name.partition("/")
         plan = load_plan(root / "configs/benchmark" / f"{name}.py")
         runs, ignored = collect([root / "docs/results" / name])
         table = build_table(plan, runs, root / "docs/published.json")
         problems.extend((*ignored, *table.problems))
-        return markdown(table, document.parent)
+        page = root / "docs/results" / f"{name}.md"
+        if runs:
+            texts[page] = runs_page(table, page.parent)
+        if tasks:
+            return brief(table, document.parent, page, tasks.split(","))
+        return markdown(table, document.parent, page)
 
-    before = document.read_text(encoding="utf-8")
-    after = fill_markers(before, table_of)
-    if write and after != before:
-        write_text(document, after)
-    return after == before, problems
+    texts[document] = fill_markers(document.read_text(encoding="utf-8"), table_of)
+    stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
+    for path in stale if write else ():
+        write_text(path, texts[path])
+    return not stale, problems
 
 
 def fill_markers(document: str, make: Callable[[str], str]) -> str:
@@ -137,7 +151,7 @@ def fill_markers(document: str, make: Callable[[str], str]) -> str:
         UserError: a marker without its other half.
     """
     filled = _MARKED.sub(lambda match: f"{match[1]}\n{make(match['name'])}\n{match[4]}", document)
-    left = re.findall(r"<!-- table:[\w-]+ (?:begin|end) -->", _MARKED.sub("", document))
+    left = re.findall(rf"<!-- table:{_NAME} (?:begin|end) -->", _MARKED.sub("", document))
     if left:
         raise UserError(f"a table's marker without its other half: {', '.join(left)}")
     return filled

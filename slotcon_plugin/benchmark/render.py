@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -14,9 +15,11 @@ from PIL import Image
 
 from slotcon_plugin.benchmark.collect import collect
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.tables import PUBLISHED, UNKNOWN, Cell, Table, build_table
+from slotcon_plugin.benchmark.tables import PUBLISHED, Cell, Table, build_table
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.page import draw, figure, fill, html_page
+from slotcon_plugin.results import read_result
 
 _COLOURS = {"measured": "#2a6fb0", "published": "#b9b9b9"}
 _FIGURES = """\
@@ -56,29 +59,102 @@ def write_tables(plan: Plan, folders: Iterable[str | Path], out: Path) -> list[P
     return [out / name for name in texts]
 
 
-def markdown(table: Table, base: str | Path) -> str:
-    """Markdown whose measured figures link to their result files, relative to the folder ``base``.
+def markdown(table: Table, base: str | Path, page: str | Path | None = None) -> str:
+    """A Markdown table a task, with few columns and no empty cells, so that it can be read at any width.
 
-    Sources of published figures and what missing ones need are footnotes, so that rows stay short.
+    Rows without a figure of the task are named below it, with what they need.
+
+    Args:
+        table: of a plan.
+        base: folder that links are relative to.
+        page: what :func:`runs_page` has been written to: a figure links to the runs behind it. None = to result files.
     """
-    sources, needs = Footnotes("S"), Footnotes("N")
-    head = ["pretraining", *map(str, table.columns)]
-    lines = [_line(head), _line(["---"] * len(head))]
-    for title, cells in table.rows:
-        lines.append(_line([title, *(_cell(cell, Path(base), sources, needs) for cell in cells)]))
-    every = [cell for _, cells in table.rows for cell in cells]
-    legend = []
-    if any(len(cell.values) > 1 for cell in every):
-        legend.append("**Measured**: mean ± standard deviation over the runs; each number links to a run's file.")
-    elif any(cell.kind == "measured" for cell in every):
-        legend.append("**Measured**: each figure links to its result file.")
+    sources, parts = Footnotes("S"), []
+    for title, columns in _tasks(table).items():
+        rows = [(name, [cells[i] for i in columns]) for name, cells in table.rows]
+        known = [(name, cells) for name, cells in rows if any(cell.values for cell in cells)]
+        parts.append(f"### {title}\n")
+        if known:
+            head = ["pretraining", *(table.columns[i].metric for i in columns)]
+            lines = [_line(head), _line(["---", *["---:"] * len(columns)])]
+            lines += [
+                _line([name, *(_cell(cell, Path(base), page, f"{name}: {title}", sources) for cell in cells)])
+                for name, cells in known
+            ]
+            parts.append("\n".join(lines) + "\n")
+        if wanting := _wanting([(name, cells) for name, cells in rows if (name, cells) not in known]):
+            parts.append(f"{'Not yet run' if known else 'Nothing of it has been run yet'}: {wanting}.\n")
+    if any(len(cell.values) > 1 for _, cells in table.rows for cell in cells):
+        parts.append("Mean ± standard deviation over runs with different seeds; a figure links to its runs.\n")
     if sources.texts:
-        legend.append(f"Published: {sources.listed()}.")
-    if needs.texts:
-        legend.append(f"{needs.listed()}.")
-    if any(cell.text.startswith(UNKNOWN) for cell in every):
-        legend.append(f"{UNKNOWN}: no figure that may be cited.")
-    return "\n".join(lines) + "\n" + "".join(f"\n{text}\n" for text in legend)
+        parts.append(f"Published: {sources.listed()}.\n")
+    return "\n".join(parts)
+
+
+def brief(table: Table, base: str | Path, page: str | Path, keys: Sequence[str]) -> str:
+    """One small table: the first metric of each of the tasks named, for the pretrainings measured on all of them.
+
+    Raises:
+        UserError: the plan has no such task.
+    """
+    columns = []
+    for key in keys:
+        found = [i for i, column in enumerate(table.columns) if column.key == key]
+        if not found:
+            raise UserError(f"table {table.name}/{key}: the plan has no task {key}")
+        columns.append(found[0])
+    head = ["pretraining", *(str(table.columns[i]) for i in columns)]
+    lines = [_line(head), _line(["---", *["---:"] * len(columns)])]
+    for name, cells in table.rows:
+        if all(cells[i].kind == "measured" for i in columns):
+            texts = (
+                _cell(cells[i], Path(base), page, f"{name}: {table.columns[i].title}", Footnotes("S")) for i in columns
+            )
+            lines.append(_line([name, *texts]))
+    return "\n".join(lines) + "\n"
+
+
+def runs_page(table: Table, base: str | Path) -> str:
+    """A page of all runs behind a table, a section for each row and task: seeds, figures, time, command, files."""
+    parts = [f"# Runs of {table.name}\n", "Written by `tools/benchmark_table.py`, from the result files.\n"]
+    for name, cells in table.rows:
+        for title, columns in _tasks(table).items():
+            measured = [(table.columns[i], cells[i]) for i in columns if cells[i].kind == "measured"]
+            if not measured:
+                continue
+            lines = [
+                _line(["seed", *(column.metric for column, _ in measured), "minutes", "file"]),
+                _line(["---:"] * (len(measured) + 2) + ["---"]),
+            ]
+            sources = measured[0][1].sources
+            for number, (seed, path) in enumerate(sources):
+                figures = [f"{cell.values[number]:.1f}" if number < len(cell.values) else "" for _, cell in measured]
+                minutes = f"{read_result(path)['wall_time_s'] / 60:.0f}"
+                file = f"[{path.parent.name}/{path.name}]({relative(path, Path(base))})"
+                lines.append(_line([str(seed), *figures, minutes, file]))
+            parts.append(f"## {name}: {title}\n")
+            parts.append("\n".join(lines) + "\n")
+            parts.append(f"The first one's command:\n\n    {read_result(sources[0][1])['command']}\n")
+    return "\n".join(parts)
+
+
+def anchor(heading: str) -> str:
+    """The fragment that GitHub and mkdocs give a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def _tasks(table: Table) -> dict[str, list[int]]:
+    """Title of a task -> its columns."""
+    tasks: dict[str, list[int]] = {}
+    for index, column in enumerate(table.columns):
+        tasks.setdefault(column.title, []).append(index)
+    return tasks
+
+
+def _wanting(rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
+    """``SlotCon (about 3 h; data: coco), VADeR (...)``: rows of the plan, of which it is known what they need."""
+    needs = ((name, cells[0].text.partition("to run: ")[2].partition("; ")[2]) for name, cells in rows)
+    return ", ".join(f"{name} ({need})" for name, need in needs if need)
 
 
 class Footnotes:
@@ -103,16 +179,17 @@ def _line(parts: list[str]) -> str:
     return "| " + " | ".join(part.replace("|", "\\|") for part in parts) + " |"
 
 
-def _cell(cell: Cell, base: Path, sources: Footnotes, needs: Footnotes) -> str:
+def _cell(cell: Cell, base: Path, page: str | Path | None, heading: str, sources: Footnotes) -> str:
     if cell.kind == "missing":
-        state, _, detail = cell.text.partition(": ")
-        return f"*{state}*" + (f" {needs.mark(detail)}" if detail else "")
+        return "–"
     if cell.kind == "published":
         return f"{cell.figure} {sources.mark(cell.text)}"
+    if page:
+        return f"[{cell.figure}]({relative(Path(page), base)}#{anchor(heading)})"
+    if len(cell.sources) == 1:
+        return f"[{cell.figure}]({relative(cell.sources[0][1], base)})"
     links = [f"[{number}]({relative(path, base)})" for number, (_, path) in enumerate(cell.sources, 1)]
-    if len(links) == 1:
-        return f"[**{cell.figure}**]({relative(cell.sources[0][1], base)})"
-    return f"**{cell.figure}** ({' '.join(links)})"
+    return f"{cell.figure} ({' '.join(links)})"
 
 
 def relative(path: Path, base: Path) -> str:

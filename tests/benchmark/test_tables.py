@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import runpy
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import pytest
 
 from slotcon_plugin.benchmark import load_plan
 from slotcon_plugin.benchmark.collect import collect
-from slotcon_plugin.benchmark.render import bar_chart, csv_text, markdown, table_page
+from slotcon_plugin.benchmark.render import anchor, bar_chart, brief, csv_text, markdown, runs_page, table_page
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
 from slotcon_plugin.files import sha256_of, write_json
 
 COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
 SOURCE = "somebody's README"
 TOOL = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools/benchmark_table.py"))
-fill_markers, fill_readme, keep_results = TOOL["fill_markers"], TOOL["fill_readme"], TOOL["keep_results"]
+fill_markers, fill_document, keep_results = TOOL["fill_markers"], TOOL["fill_document"], TOOL["keep_results"]
 
 
 @pytest.fixture
@@ -67,15 +68,43 @@ def test_every_cell_says_where_it_is_from(table):
     assert [problem.split(": ")[-1] for problem in table.problems] == ["task some_other_task is none of the plan's"]
 
 
-def test_markdown_links_each_figure_to_its_file(table, tmp_path):
-    lines = markdown(table, tmp_path).splitlines()
-    assert lines[0] == "| pretraining | probe: mIoU | COCO: AP_box | COCO: AP_mask | camvid: mIoU |"
-    assert "| **23.0 ± 3.6** ([1](results/s0.json) [2](results/s1.json) [3](results/s2.json)) |" in lines[3]
-    assert "| [**30.0**](results/coco.json) |" in lines[3]
-    assert "| 41.0 [S1] | *n/a* |" in lines[6]
-    assert f"Published: [S1] {SOURCE}." in lines
-    assert "| *to run* [N1] | *to run* [N1] |" in lines[2], "what both columns need is said once"
-    assert any(line.startswith("[N1] coco/random-seed0; about ") for line in lines)
+def test_markdown_has_a_table_a_task_and_no_empty_cells(table, tmp_path):
+    text = markdown(table, tmp_path)
+    probe, coco, camvid = (part.splitlines() for part in text.split("### ")[1:])
+    assert probe[:5] == [
+        "probe",
+        "",
+        "| pretraining | mIoU |",
+        "| --- | ---: |",
+        "| random init | [12.5](results/moco/random.json) |",
+    ]
+    assert probe[5] == "| slotcon | 23.0 ± 3.6 ([1](results/s0.json) [2](results/s1.json) [3](results/s2.json)) |"
+    assert "| slotcon | [30.0](results/coco.json) | [28.0](results/coco.json) |" in coco
+    assert "| theirs | 41.0 [S1] | – |" in coco, "a published row with one of two figures"
+    assert camvid[2].startswith("Nothing of it has been run yet: random init (about ")
+    assert f"Published: [S1] {SOURCE}." in text
+    assert "theirs" not in "\n".join(probe + camvid), "a published row says nothing of other tasks"
+
+
+def test_figures_link_to_the_section_of_their_runs(table, tmp_path):
+    page = tmp_path / "docs/results/small.md"
+    text, runs = markdown(table, tmp_path, page), runs_page(table, page.parent)
+    for link in set(re.findall(r"\(docs/results/small\.md#([\w-]+)\)", text)):
+        assert link in {anchor(heading) for heading in re.findall("^## (.*)$", runs, re.MULTILINE)}
+    assert "| slotcon | [23.0 ± 3.6](docs/results/small.md#slotcon-probe) |" in text
+    section = runs.split("## slotcon: probe\n")[1].split("\n## ")[0]
+    assert "| 1 | 22.0 | 0 | [results/s1.json](../../results/s1.json) |" in section
+    assert "\n    python " in section
+
+
+def test_a_brief_table_has_the_rows_that_are_measured_throughout(table, tmp_path):
+    assert brief(table, tmp_path, tmp_path / "runs.md", ["probe", "coco"]).splitlines() == [
+        "| pretraining | probe: mIoU | COCO: AP_box |",
+        "| --- | ---: | ---: |",
+        "| slotcon | [23.0 ± 3.6](runs.md#slotcon-probe) | [30.0](runs.md#slotcon-coco) |",
+    ]
+    with pytest.raises(ValueError, match="the plan has no task nothing"):
+        brief(table, tmp_path, tmp_path / "runs.md", ["nothing"])
 
 
 def test_csv_keeps_full_figures(table, tmp_path):
@@ -180,15 +209,16 @@ def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, resu
     file = result("../checkout/docs/results/small/coco.json", "slotcon", COCO, AP_box=30.0, AP_mask=28.0)
     readme = root / "README.md"
     readme.write_text("# x\n<!-- table:small begin -->\n<!-- table:small end -->\n")
-    assert fill_readme(readme, root, write=False) == (False, [])
-    assert fill_readme(readme, root)[0] is False
-    assert "[**30.0**](docs/results/small/coco.json)" in readme.read_text()
-    assert fill_readme(readme, root, write=False)[0] is True
-    readme.write_text(readme.read_text().replace("**30.0**", "**33.0**"))  # by hand
-    assert fill_readme(readme, root, write=False)[0] is False
-    fill_readme(readme, root)
+    assert fill_document(readme, root, write=False) == (False, [])
+    assert fill_document(readme, root)[0] is False
+    assert "[30.0](docs/results/small.md#slotcon-coco)" in readme.read_text()
+    assert "[small/coco.json](small/coco.json)" in (root / "docs/results/small.md").read_text()
+    assert fill_document(readme, root, write=False)[0] is True
+    readme.write_text(readme.read_text().replace("[30.0]", "[33.0]"))  # by hand
+    assert fill_document(readme, root, write=False)[0] is False
+    fill_document(readme, root)
     file.unlink()
-    assert fill_readme(readme, root, write=False)[0] is False
+    assert fill_document(readme, root, write=False)[0] is False
 
 
 def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, result):
@@ -209,8 +239,8 @@ def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, 
 def test_tables_of_the_documents_are_what_the_result_files_give(in_repo):
     for document in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]:
         if "<!-- table:" in document.read_text().replace("`<!-- table:", ""):
-            same, problems = fill_readme(document, write=False)
-            assert same, f"{document}: tools/benchmark_table.py --readme writes it; {problems}"
+            same, problems = fill_document(document, write=False)
+            assert same, f"{document}: tools/benchmark_table.py --fill writes it; {problems}"
 
 
 def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(repo, tmp_path):
