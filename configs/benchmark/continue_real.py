@@ -14,10 +14,10 @@ data = dict(
     domain=dict(path="data/domain.txt"),
     masks=dict(path="data/camvid", expects=["images/train", "annotations/train", "images/test", "annotations/test"]),
 )
-# From random weights BatchNorm's statistics have to be learned, and the backbone as quickly as the head.
+# From random weights BatchNorm's statistics have to be learned, and the backbone ten times as quickly.
 from_scratch = {
     "model.backbone.norm_eval": False,
-    "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 1.0,
+    "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 0.2,
 }
 epochs = {"train_cfg.max_epochs": 4}  # 180 steps of 2,915 photos
 domain_epochs = {"train_cfg.max_epochs": 26}  # as many of CamVid's 468 without labels for training and validation

@@ -8,7 +8,6 @@ from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.models.pretrainers import BasePretrainer, DenseCL, Method, SlotCon, SlotConDecoder, VADeR
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.models.simple_pyramid import SimpleFeaturePyramid
-from slotcon_plugin.models.standardised_maps import StandardisedMaps
 from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -26,7 +25,6 @@ __all__ = [
     "SimpleFeaturePyramid",
     "SlotCon",
     "SlotConDecoder",
-    "StandardisedMaps",
     "TimmBackbone",
     "TorchvisionResNet",
     "VADeR",
