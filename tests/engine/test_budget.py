@@ -111,6 +111,7 @@ def test_a_run_of_a_part_of_an_epoch(tiny, tmp_path):
     assert longer.iter == 8
 
 
+@pytest.mark.slow
 def test_a_run_keeps_to_its_time(tiny_config, tmp_path, monkeypatch):
     """Measured for real, on a machine that may be busy."""
     monkeypatch.setattr(module, "_MEASURED", 6)
@@ -119,9 +120,9 @@ def test_a_run_keeps_to_its_time(tiny_config, tmp_path, monkeypatch):
     cfg.default_hooks.checkpoint.interval = 10_000
     cfg.log_level = "WARNING"
     began = time.monotonic()
-    runner = pretrain(cfg, budget=4.0)
-    assert time.monotonic() - began < 4.0 + 3
+    runner = pretrain(cfg, budget=12.0)
+    assert time.monotonic() - began < 12.0 + 3
     assert runner.iter >= 10
     meta = torch.load(runner.message_hub.get_info("last_ckpt"), weights_only=False)["meta"]
     assert (meta["iter"], meta["budget"]["epochs"]) == (runner.iter, cfg.train_cfg.max_epochs)
-    assert 1 < meta["budget"]["used"] < 4.0 + 3
+    assert 1 < meta["budget"]["used"] < 12.0 + 3
