@@ -20,7 +20,7 @@ COMMANDS = {
     "benchmark": "a whole plan: pretrain, convert, transfer, table",
     "configs": "what configs there are",
     "quickstart": "pretrain and judge a small backbone in minutes",
-    "completion": "a script that completes this command in bash, zsh or tcsh",
+    "completion": "a script that completes this command in bash or zsh",
 }
 
 _DESCRIPTION = """
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     def run() -> int | None:
         args = build_parser(words[:1]).parse_args(words)
+        args.words = words
         return args.run(args)
 
     run_command(run)

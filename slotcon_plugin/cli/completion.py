@@ -1,19 +1,19 @@
 """Print a script that completes the slotcon command.
 
-slotcon completion bash > ~/.local/share/bash-completion/completions/slotcon
-slotcon completion zsh > ~/.zfunc/_slotcon            # with ~/.zfunc in $fpath
+    slotcon completion bash > ~/.local/share/bash-completion/completions/slotcon
+    slotcon completion zsh > ~/.zfunc/_slotcon            # with ~/.zfunc in $fpath
+
+A new shell knows it.
 """
 
 from __future__ import annotations
 
 import argparse
 
-SHELLS = ("bash", "zsh", "tcsh")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The shell."""
-    parser.add_argument("shell", choices=SHELLS)
+    parser.add_argument("shell", choices=["bash", "zsh"], help="whose script")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
-"""List the configs that come with the package; every command takes them by their names.
+"""List the configs that come with the package, or say where one is.
 
-slotcon configs
-slotcon configs pretrain
-slotcon configs slotcon_small          # where it is
+    slotcon configs
+    slotcon configs pretrain
+    slotcon configs slotcon_small
+
+Every command takes them by their names.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--short-side", type=int, default=224, help="of what the network sees, in pixels (%(default)s)")
     parser.add_argument("--stages", nargs="+", type=int, default=[-1], help="stage maps put side by side (-1)")
     parser.add_argument("--batch-size", type=int, default=16, help="photos of one shape at once (%(default)s)")
-    parser.add_argument("--config", help="of the run, where it does not lie beside the checkpoint")
+    parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     parser.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")
     parser.add_argument("--decoder", action="store_true", help="append VADeR's decoder map; take it with --stages -1")

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="labelled set; for --measure retrieval a folder of photos")
     parser.add_argument("--measure", choices=list(MEASURES), default="probe", help="(%(default)s)")
     parser.add_argument("--out", metavar="DIR", help="gets result files")
-    parser.add_argument("--config", help="of the run, where it does not lie beside the checkpoint")
+    parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--train", default="train", help="split on which heads are trained (%(default)s)")
     parser.add_argument("--test", default="val", help="split on which all is measured (%(default)s)")
     parser.add_argument("--layout", default="auto", choices=["auto", *READERS], help="(%(default)s)")

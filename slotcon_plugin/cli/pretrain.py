@@ -14,7 +14,6 @@ lists the others. Several machines or Slurm: tools/dist_train.sh, tools/slurm_tr
 from __future__ import annotations
 
 import argparse
-import sys
 
 from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher
 
@@ -61,7 +60,7 @@ def run(args: argparse.Namespace) -> int | None:
         from slotcon_plugin import launch
 
         own = ["--standalone", "--nproc_per_node", str(args.gpus), "-m", "slotcon_plugin"]
-        return launch.main([*own, *sys.argv[1:], "--launcher", "pytorch"])
+        return launch.main([*own, *args.words, "--launcher", "pytorch"])
     from slotcon_plugin import pretrain
 
     pretrain(

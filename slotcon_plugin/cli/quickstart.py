@@ -1,7 +1,9 @@
 """The main job from end to end in minutes: photos, pretraining, backbone, proof that it learned, pictures.
 
-slotcon quickstart                                    # on demo scenes, made on the spot
-slotcon quickstart photos/ --work-dir runs/first
+    slotcon quickstart                                    # on demo scenes, made on the spot
+    slotcon quickstart photos/ --work-dir runs/first
+
+With photos of your own it needs some dozens of them, and takes 2,000 at most.
 """
 
 from __future__ import annotations
