@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
+import slotcon_plugin
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.command import run_command
 
@@ -37,11 +38,9 @@ again, 130 interrupted.
 
 def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentParser:
     """The parser, with the arguments of the commands that are wanted: those of others need not be imported."""
-    from slotcon_plugin import __version__
-
     parser = tool_parser(_DESCRIPTION)
     parser.prog = "slotcon"
-    parser.add_argument("--version", action="version", version=f"slotcon_plugin {__version__}")
+    parser.add_argument("--version", action="version", version=f"slotcon_plugin {slotcon_plugin.__version__}")
     words = parser.add_subparsers(metavar="COMMAND", required=True, title="commands")
     for name, line in COMMANDS.items():
         if name not in wanted:

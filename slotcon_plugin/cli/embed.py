@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Embed."""
-    from slotcon_plugin import embed
+    from slotcon_plugin.actions.embedding import embed
 
     names = ("limit", "short_side", "stages", "batch_size", "config", "network", "which", "decoder", "device")
     photos = args.photos[0] if len(args.photos) == 1 else args.photos

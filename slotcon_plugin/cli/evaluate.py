@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Evaluate."""
-    from slotcon_plugin import evaluate
+    from slotcon_plugin.actions.evaluating import evaluate
     from slotcon_plugin.errors import UserError
 
     settings = {name: getattr(args, name) for name in _OF_PROBES if getattr(args, name) is not None}

@@ -27,6 +27,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Export."""
-    from slotcon_plugin import export
+    from slotcon_plugin.actions.exporting import export
 
     print(export(args.run_dir, args.out, args.target, overwrite=args.force, **options_of(args)))

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Draw."""
-    from slotcon_plugin import look
+    from slotcon_plugin.actions.looking import look
 
     curves = args.kind == "curves" or not (args.kind or args.photos)
     settings = {} if curves else {"device": args.device}

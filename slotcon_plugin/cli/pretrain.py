@@ -57,11 +57,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Pretrain; with ``--gpus`` start the processes that do."""
     if args.gpus > 1 and args.launcher == "none":
-        from slotcon_plugin import launch
+        from slotcon_plugin.launch import main
 
         own = ["--standalone", "--nproc_per_node", str(args.gpus), "-m", "slotcon_plugin"]
-        return launch.main([*own, *args.words, "--launcher", "pytorch"])
-    from slotcon_plugin import pretrain
+        return main([*own, *args.words, "--launcher", "pytorch"])
+    from slotcon_plugin.actions.pretraining import pretrain
 
     pretrain(
         args.photos,

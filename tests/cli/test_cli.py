@@ -1,7 +1,9 @@
 """The `slotcon` command: what it understands reaches the functions, and it ends as every command does."""
 
 import argparse
+import functools
 import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -18,14 +20,16 @@ def call(words: str, monkeypatch, function: str | None = None, outcome=None) -> 
     got = {}
     if function:
         room = import_module(f"slotcon_plugin.actions.{slotcon_plugin._ACTIONS[function]}")
-        signature = inspect.signature(getattr(room, function))
+        original = getattr(room, function)
+        signature = inspect.signature(original)
 
+        @functools.wraps(original)  # a second call in a test finds the signature through it
         def stand_in(*args, **kwargs):
             if outcome:
                 raise outcome
             got.update(signature.bind(*args, **kwargs).arguments)
 
-        monkeypatch.setitem(vars(slotcon_plugin), function, stand_in)
+        monkeypatch.setattr(room, function, stand_in)
     with pytest.raises(SystemExit) as end:
         cli.main(words.split())
     return end.value.code, got
@@ -91,7 +95,7 @@ def test_it_ends_as_every_command_does(outcome, status, monkeypatch):
 
 def test_configs(monkeypatch, capsys, repo):
     assert call("configs pretrain", monkeypatch)[0] == 0
-    assert "slotcon_imagenet_200e  SlotCon on ImageNet-1K for 200 epochs" in capsys.readouterr().out
+    assert re.search(r"  slotcon_imagenet_200e +SlotCon on ImageNet-1K for 200 epochs", capsys.readouterr().out)
     assert call("configs vader_small", monkeypatch)[0] == 0
     assert capsys.readouterr().out.strip() == str(repo / "configs/pretrain/vader_small.py")
     assert call("configs vader_smal", monkeypatch)[0] == 2
