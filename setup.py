@@ -27,6 +27,7 @@ INSTALL_REQUIRES = [
     "tensorboard>=2.12",
     "jinja2>=3.1",
     "tabulate>=0.9",
+    "shtab>=1.7",
 ]
 # mmcv is a source package that compiles its ops: it needs torch and setuptools<80 in the environment and
 # --no-build-isolation (docs/install.md). mmdet 3.3.0 and mmsegmentation 1.2.2 refuse mmcv 2.2.
@@ -73,6 +74,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["slotcon_plugin", "slotcon_plugin.*"]),
+    entry_points={"console_scripts": ["slotcon = slotcon_plugin.cli:main"]},
     cmdclass={"build_py": BuildWithConfigs},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS,

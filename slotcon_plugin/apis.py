@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +22,7 @@ from slotcon_plugin.convert.runs import config_of, find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
+from slotcon_plugin.engine.budget import BudgetHook, plan_budget
 from slotcon_plugin.engine.checkpoint import read_checkpoint
 from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
@@ -88,7 +90,13 @@ def use_photos(cfg: Config, path: str) -> None:
     cfg.train_dataloader.dataset.source = source
 
 
-def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = None, overwrite: bool = False) -> Runner:
+def pretrain(
+    cfg: Config,
+    resume: bool | str = False,
+    batch_mode: str | None = None,
+    overwrite: bool = False,
+    budget: float | None = None,
+) -> Runner:
     """Run the pretraining that a config describes.
 
     Args:
@@ -97,6 +105,8 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
             none); a path continues from that checkpoint.
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
         overwrite: set a used work dir aside and start anew.
+        budget: seconds that the run may take, over all its resumptions; its length follows in place of
+            ``train_cfg.max_epochs``. None = as the checkpoint has it that is gone on with, ``math.inf`` = none.
 
     Raises:
         UserError: the config is refused, or the work dir is another run's
@@ -106,12 +116,18 @@ def pretrain(cfg: Config, resume: bool | str = False, batch_mode: str | None = N
     progress = ProgressHook(pretraining_head, pretraining_made)
     with run_console() as at_the_end:
         at_the_end.callback(progress.close)
-        return _pretrain(cfg, resume, batch_mode, overwrite, progress)
+        return _pretrain(cfg, resume, batch_mode, overwrite, budget, progress)
 
 
 def _pretrain(
-    cfg: Config, resume: bool | str, batch_mode: str | None, overwrite: bool, progress: ProgressHook
+    cfg: Config,
+    resume: bool | str,
+    batch_mode: str | None,
+    overwrite: bool,
+    budget: float | None,
+    progress: ProgressHook,
 ) -> Runner:
+    began = time.monotonic()
     resolve(cfg)
     check_arguments(cfg)
     init = cfg.get("init")
@@ -128,6 +144,7 @@ def _pretrain(
     with failures_told(cfg.work_dir):
         claim = shared(claim)
         meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
+        plan = plan_budget(cfg, budget, began, meta)
         from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
         settings = settle_for_run(cfg, processes, from_weights, meta.get(SETTINGS))
         if claim.checkpoint:
@@ -140,6 +157,8 @@ def _pretrain(
             initial.put_into(unwrapped(runner.model))
         runner.register_hook(RunStampHook(claim.run, settings))
         runner.register_hook(progress)
+        if plan:
+            runner.register_hook(BudgetHook(plan, began))
         runner.train()
     return runner
 

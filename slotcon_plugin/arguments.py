@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -99,6 +100,26 @@ def add_cfg_options(parser: argparse.ArgumentParser, flag: str = "--cfg-options"
         metavar="KEY=VALUE",
         help=text or "override the config; +KEY=VALUE adds a key that neither it nor its classes know",
     )
+
+
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """``--budget``."""
+    parser.add_argument(
+        "--budget",
+        type=duration,
+        metavar="TIME",
+        help="time that the run may take, such as 30m, 90s or 1h30m: some steps are measured, the number of epochs "
+        "follows (in place of train_cfg.max_epochs), and the run ends in time with its checkpoint written",
+    )
+
+
+def duration(text: str) -> float:
+    """``1h30m`` -> 5400.0 seconds."""
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+    seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1))) if parts else 0
+    if not seconds:
+        raise argparse.ArgumentTypeError(f"expected a time such as 30m, 90s or 1h30m, got {text!r}")
+    return float(seconds)
 
 
 def add_batch_mode(parser: argparse.ArgumentParser) -> None:

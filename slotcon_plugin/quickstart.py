@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import torch
 from torch import nn
 
 from slotcon_plugin.apis import pretrain, use_photos
-from slotcon_plugin.command import run_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.runs import numbered_checkpoints
@@ -77,27 +75,31 @@ def _last_map(backbone: nn.Module):
     return lambda images: backbone(images)[-1]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """See ``tools/quickstart.sh --help``."""
-    parser = argparse.ArgumentParser(prog="bash tools/quickstart.sh", description=__doc__)
-    parser.add_argument("photos", nargs="?", help="folder of your photos (default: demo scenes, made on the spot)")
-    parser.add_argument("--work-dir", default="work_dirs/quickstart", help="(%(default)s)")
-    args = parser.parse_args(argv)
-    work_dir = Path(args.work_dir)
+def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> None:
+    """Pretrain, export, judge, draw; says where all of it is.
+
+    Args:
+        photos: folder of photos; None = demo scenes, made on the spot.
+        out: work dir; one of an earlier try is set aside.
+
+    Raises:
+        UserError: there are too few photos.
+    """
+    work_dir = Path(out)
     if numbered_checkpoints(work_dir):
         set_aside(work_dir)  # of an earlier try
     work_dir.mkdir(parents=True, exist_ok=True)
 
-    if args.photos:
+    if photos:
         name = "slotcon_small"
-        train, held_out = take_photos(Path(args.photos), work_dir)
+        train, held_out = take_photos(Path(photos), work_dir)
         num_photos = len(ListFile(train))
     else:
         name, num_photos = "slotcon_demo", 1200
     cfg = load_config(name)
-    if args.photos:
+    if photos:
         use_photos(cfg, str(train))
-    data_root = None if args.photos else cfg.train_dataloader.dataset.source.root
+    data_root = None if photos else cfg.train_dataloader.dataset.source.root
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
     print(f"== 1/4 pretraining for {cfg.train_cfg.max_epochs} epochs (`eta` in the log is the time that is left)")
@@ -113,12 +115,10 @@ def main(argv: list[str] | None = None) -> None:
     print("== 3/4 comparing frozen features with those of a random backbone")
     torch.manual_seed(0)
     rows = (
-        _judge_without_masks(config, checkpoint, held_out)
-        if args.photos
-        else _judge_on_masks(config, checkpoint, data_root)
+        _judge_without_masks(config, checkpoint, held_out) if photos else _judge_on_masks(config, checkpoint, data_root)
     )
     print("== 4/4 drawing what the prototypes have found")
-    shown = list(ListFile(held_out).names) if args.photos else [f"{data_root}/images/val"]
+    shown = list(ListFile(held_out).names) if photos else [f"{data_root}/images/val"]
     picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, "teacher", "cpu")
 
     print(f"\n{rows[0][1]}:")
@@ -126,7 +126,3 @@ def main(argv: list[str] | None = None) -> None:
         print(f"  {'pretrained' if arm == 'checkpoint' else arm:<12}{figure:>6}")
     print(f"\nbackbone   {backbone}\ngroupings  {picture}\ncheckpoint {checkpoint}")
     print(f"TensorBoard: tensorboard --logdir {work_dir}")
-
-
-if __name__ == "__main__":
-    run_command(main)

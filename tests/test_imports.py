@@ -61,8 +61,13 @@ MAY_IMPORT = {
         *{"apis", "config", "convert", "declaration", "embedding", "engine"},
         *{"evaluation", "initialization", "models", "photos", "visualization"},
     },
+    "cli": {
+        *{"actions", "arguments", "benchmark", "command", "config", "convert"},
+        *{"evaluation", "launch", "quickstart"},
+    },
+    "__main__": {"cli"},
     "quickstart": {
-        *{"apis", "command", "config", "convert", "data"},
+        *{"apis", "config", "convert", "data"},
         *{"engine", "evaluation", "photos", "visualization"},
     },
 }

@@ -44,7 +44,7 @@ def test_a_folder_of_photos_becomes_a_backbone(tmp_path, repo, monkeypatch, caps
     scenes = make_demo_scenes(tmp_path / "scenes", {"train": 90, "val": 1}, size=(128, 96))
     monkeypatch.chdir(repo)
     monkeypatch.setattr(quickstart, "_IMAGES_SEEN", 128)
-    quickstart.main([str(scenes / "images/train"), "--work-dir", str(tmp_path / "run")])
+    quickstart.quickstart(str(scenes / "images/train"), str(tmp_path / "run"))
     said = capsys.readouterr().out
     assert "places found again" in said and "pretrained" in said and "random" in said
     for name in ("backbone_torchvision.pth", "groups.png", "health.jsonl"):

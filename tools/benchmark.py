@@ -13,75 +13,17 @@ Run it from the checkout's root. Leaves table.md, table.csv and table.html in th
 from __future__ import annotations
 
 import argparse
-import shlex
-from pathlib import Path
 
-from slotcon_plugin.arguments import add_cfg_options, tool_parser
+from slotcon_plugin.arguments import tool_parser
+from slotcon_plugin.cli.benchmark import add_arguments, run
 from slotcon_plugin.command import run_command
-from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import write_text
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("plan", help="config file below configs/benchmark")
-    parser.add_argument("--work-dir", type=Path, help="where everything goes (default: work_dirs/benchmark/PLAN)")
-    add_cfg_options(
-        parser,
-        "--set",
-        "where a data set of the plan lies (coco=/data/coco), or any other override of the plan (seeds=[0,1])",
-    )
-    parser.add_argument("--gpus", type=int, help="GPUs of this machine a step (default: all; 0: the CPU)")
-    parser.add_argument("--step", metavar="NAME", help="run this one step and no other")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--dry-run", action="store_true", help="say what would run, for how long, and what is missing; start nothing"
-    )
-    what.add_argument("--print-commands", action="store_true", help="print a command line a step, for a scheduler")
-    what.add_argument("--slurm", type=Path, metavar="FILE", help="write a script that submits the steps to Slurm")
+    add_arguments(parser)
     return parser.parse_args(argv)
 
 
-def main() -> None:
-    args = parse_args()
-    from slotcon_plugin.benchmark import load_plan, plan_steps
-    from slotcon_plugin.benchmark.render import write_tables
-    from slotcon_plugin.benchmark.run import describe, run_plan, run_step
-    from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-
-    if not Path("tools/train.py").is_file():
-        raise UserError("run this from the checkout's root: steps are commands of tools/")
-    plan = load_plan(args.plan, args.set)
-    work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
-    steps = plan_steps(plan, work_dir)
-    gpus = _gpus() if args.gpus is None else args.gpus
-    base = ["python", "tools/benchmark.py", args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
-    if args.set:
-        base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
-    if args.dry_run:
-        print(describe(plan, steps, work_dir, gpus))
-    elif args.print_commands:
-        print("\n".join(step_commands(steps, base)))
-    elif args.slurm:
-        write_text(args.slurm, slurm_script(plan, steps, base, gpus))
-        print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
-    elif args.step:
-        chosen = {step.name: step for step in steps}.get(args.step)
-        if chosen is None:
-            raise UserError(f"no step {args.step!r}; the plan has: {', '.join(step.name for step in steps)}")
-        done = run_step(chosen, work_dir, gpus)
-        print(f"{chosen.name}: {'done' if done else 'was done already'}")
-    else:
-        run_plan(plan, steps, work_dir, gpus, say=lambda text: print(text, flush=True))
-        for path in write_tables(plan, [work_dir], work_dir):
-            print(path)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
-
-
 if __name__ == "__main__":
-    run_command(main)
+    run_command(lambda: run(parse_args()))

@@ -28,4 +28,4 @@ fi
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup_env.sh pretrain
-exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m slotcon_plugin.quickstart "${arguments[@]}"
+exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m slotcon_plugin quickstart "${arguments[@]}"

@@ -5,6 +5,7 @@
     python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine \\
         --cfg-options train_cfg.max_epochs=100
     python tools/train.py configs/pretrain/slotcon_coco_1gpu.py --photos /data/photos --work-dir runs/mine --resume
+    python tools/train.py configs/pretrain/slotcon_small.py --photos /data/photos --budget 30m
     python tools/train.py configs/pretrain/slotcon_small.py --photos /data/photos --init resnet18.pth
 
 Transfer configs of mmdet and mmsegmentation (detectron2: tools/train_d2.py); any checkpoint that
@@ -19,9 +20,10 @@ Several GPUs: tools/dist_train.sh; Slurm: tools/slurm_train.sh.
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher, tool_parser
+from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_launcher, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -59,6 +61,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--init-title", metavar="TITLE", help="what to call these weights in tables, for example ImageNet"
     )
+    add_budget(parser)
     add_batch_mode(parser)
     add_launcher(parser)
     transfer = parser.add_argument_group("transfer configs only")
@@ -79,6 +82,8 @@ def main() -> None:
     if openmmlab.is_transfer_config(cfg):
         if args.photos:
             raise UserError(f"--photos is for pretraining; {args.config} takes its data set from --data-root")
+        if args.budget:
+            raise UserError(f"--budget is for pretraining; the length of {args.config} is its recipe's")
         if args.init or args.init_title:
             raise UserError(f"--init is for pretraining; {args.config} starts from --backbone")
         cfg.launcher = args.launcher
@@ -107,7 +112,12 @@ def main() -> None:
     )
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.work_dir
-    pretrain(cfg, resume=args.resume, batch_mode=args.batch_mode, overwrite=args.overwrite)
+    budget = args.budget
+    if "train_cfg.max_epochs" in args.cfg_options:
+        if budget:
+            raise UserError("--budget sets the number of epochs: leave train_cfg.max_epochs out")
+        budget = math.inf  # nor the budget of the checkpoint
+    pretrain(cfg, args.resume, args.batch_mode, args.overwrite, budget)
 
 
 if __name__ == "__main__":

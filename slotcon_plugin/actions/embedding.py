@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.actions.runs import Run, checkpoint_of, config_of
+from slotcon_plugin.actions.runs import Run, checkpoint_of, own_config
 from slotcon_plugin.embedding import Embeddings, check_out, embed_photos
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.run import load_backbone
@@ -42,7 +42,7 @@ def embed(
         boxes: crops: path of a photo -> boxes x0, y0, x1, y1 in its pixels; or a COCO annotation file, whose photos
             are then those that are embedded, looked for below ``photos``.
         limit: embed only so many photos, spread evenly.
-        config: of the run, where it does not lie beside the checkpoint.
+        config: of the run, to take a single checkpoint's network as it was trained; a work dir brings it.
         which: ``'teacher'`` or ``'student'``; None = what the method transfers.
         decoder: append the decoder's map to the stage maps; take it with ``stages=[-1]`` (VADeR).
         network: timm's name of the network in a file of somebody else's.
@@ -63,8 +63,7 @@ def embed(
         paths = collect_photos([photos] if isinstance(photos, (str, Path)) else photos)
         boxes = {str(path): value for path, value in boxes.items()} if boxes is not None else None
     paths = collect_photos(paths, limit)
-    config = config or (config_of(run) if network is None else None)
-    loaded = load_backbone(checkpoint_of(run), config, which=which, decoder=decoder, network=network)
+    loaded = load_backbone(checkpoint_of(run), config or own_config(run), which=which, decoder=decoder, network=network)
     embeddings = embed_photos(loaded.backbone, paths, level, grid=grid, boxes=boxes, **settings)
     if out:
         embeddings.save(out)

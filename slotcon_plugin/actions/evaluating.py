@@ -9,7 +9,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from slotcon_plugin.actions.runs import Run, checkpoint_of, required_config
+from slotcon_plugin.actions.runs import Run, checkpoint_of, config_of, own_config
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
@@ -67,7 +67,7 @@ def evaluate(
         data: a labelled set, see :mod:`slotcon_plugin.evaluation.readers`; for ``'retrieval'`` a folder of photos.
         measure: ``'probe'``, ``'prototypes'`` or ``'retrieval'``, see :data:`MEASURES`.
         out: folder that gets result files.
-        config: of the run, where it does not lie beside the checkpoint.
+        config: of the run, where it does not lie in its work dir.
         train, test: splits of a labelled set; heads are trained on one (``'probe'``) and all is measured on the other.
         layout: of the labelled set.
         limit: use only so many photos of a split, spread evenly.
@@ -75,7 +75,7 @@ def evaluate(
         device: where the networks run.
         settings: of the measure's own function: :func:`~slotcon_plugin.evaluation.run.probe_checkpoint` and
             :func:`~slotcon_plugin.evaluation.probe.probe_backbone` (``epochs``, ``stages``, ``input_size``, ``seeds``,
-            ``neighbours``, ...), :func:`~slotcon_plugin.evaluation.run.evaluate_unsupervised`,
+            ``neighbours``, ``output_stride``, ...), :func:`~slotcon_plugin.evaluation.run.evaluate_unsupervised`,
             :func:`~slotcon_plugin.evaluation.pixel_retrieval.compare_pixel_retrieval`.
 
     Raises:
@@ -86,14 +86,14 @@ def evaluate(
     checkpoint = checkpoint_of(run)
     out = Path(out) if out else None
     if measure == "retrieval":
-        return _retrieval(config or required_config(run), checkpoint, data, device, settings)
+        return _retrieval(config or config_of(run), checkpoint, data, device, settings)
 
     def split(which: str) -> LabelledSet:
         return open_labelled_set(str(data), which, layout).subset(limit)
 
     if measure == "prototypes":
         file = out / "prototypes.json" if out else None
-        config, held_out = config or required_config(run), split(test)
+        config, held_out = config or config_of(run), split(test)
         result = evaluate_unsupervised(
             config, checkpoint, held_out, device=device, result_file=file, pretraining=name, **settings
         )
@@ -104,8 +104,8 @@ def evaluate(
         }
         return Evaluation(measure, held_out.name, figures, (file,) if file else ())
     sets = split(train), split(test)
-    if settings.get("decoder"):
-        config = config or required_config(run)
+    if settings.get("output_stride") is None:
+        config = config or own_config(run)
     results = probe_checkpoint(checkpoint, *sets, config=config, name=name, out_dir=out, device=device, **settings)
     figures = {}
     for arm, probes in results.items():

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of, required_config
+from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of, config_of
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import collect_photos
@@ -54,7 +54,7 @@ def look(
         work_dir = run.work_dir if isinstance(run, Pretrained) else Path(run)
         defaults = dict(names=None, figures=None, x="iter", smooth=1)
         return plot_run([str(work_dir)], str(out or work_dir / "curves.html"), **{**defaults, **settings})
-    checkpoint, config = checkpoint_of(run), required_config(run)
+    checkpoint, config = checkpoint_of(run), config_of(run)
     if kind is None:
         kind = "groups" if load_pretrainer(config, checkpoint).method.groups else "retrieval"
     given = (str(config), str(checkpoint))

@@ -51,18 +51,15 @@ def checkpoint_of(run: Run) -> Path:
     return path
 
 
-def config_of(run: Run) -> Path | None:
-    """The config that a run has left beside its checkpoint, the newest if there are several; None without one."""
-    try:
-        return required_config(run)
-    except UserError:
-        return None
-
-
-def required_config(run: Run) -> Path:
-    """:func:`config_of`, for what cannot do without.
+def config_of(run: Run) -> Path:
+    """The config that a run has left in its work dir.
 
     Raises:
         UserError: there is none.
     """
     return run.config if isinstance(run, Pretrained) else runs.config_of(run)
+
+
+def own_config(run: Run) -> Path | None:
+    """:func:`config_of` a run; None of a single checkpoint: it may be anybody's."""
+    return config_of(run) if isinstance(run, Pretrained) or Path(run).is_dir() else None

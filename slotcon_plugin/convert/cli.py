@@ -1,8 +1,10 @@
-"""The command line that the four conversion tools share."""
+"""The command line that the conversion tools and ``slotcon export`` share."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
+from typing import Any
 
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.convert.convert import convert
@@ -16,6 +18,14 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
     parser = tool_parser(description, known_kinds())
     parser.add_argument("checkpoint", metavar="CKPT", help="checkpoint to read, or a run's work dir")
     parser.add_argument("out", metavar="OUT", help="file to write; nothing is written when the proof fails")
+    add_options(parser, with_config=target not in ("torchvision", "timm"))
+    args = parser.parse_args(argv)
+    meta = convert(args.checkpoint, args.out, target, overwrite=args.force, **options_of(args))
+    print(summary(args.out, meta))
+
+
+def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> None:
+    """What may have to be said of a checkpoint, and of what is written."""
     parser.add_argument(
         "--which",
         choices=("teacher", "student"),
@@ -35,35 +45,23 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
     )
     parser.add_argument("--colour-order", choices=("RGB", "BGR"), help="that the weights were trained on")
     for name in ("mean", "std"):
-        parser.add_argument(
-            f"--{name}",
-            nargs=3,
-            type=float,
-            metavar="X",
-            help="as above, for pixels in 0..255",
-        )
+        parser.add_argument(f"--{name}", nargs=3, type=float, metavar="X", help="as above, for pixels in 0..255")
     parser.add_argument("--no-fpn", action="store_true", help="leave out a feature pyramid (timm takes none)")
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
-    if target not in ("torchvision", "timm"):
+    if with_config:
         parser.add_argument(
             "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"
         )
-    args = parser.parse_args(argv)
-    config = getattr(args, "config", None)
-    meta = convert(
-        args.checkpoint,
-        args.out,
-        target,
-        which=args.which,
-        kind=args.kind,
-        config=config,
-        overwrite=args.force,
-        fpn=not args.no_fpn,
-        prefix=args.prefix,
-        network=args.network,
-        declared={"colour_order": args.colour_order, "mean": args.mean, "std": args.std},
-    )
-    print(summary(args.out, meta))
+
+
+def options_of(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`add_options` has collected, as arguments of :func:`~slotcon_plugin.convert.convert`."""
+    return {
+        **{name: getattr(args, name) for name in ("which", "kind", "prefix", "network")},
+        "config": getattr(args, "config", None),
+        "fpn": not args.no_fpn,
+        "declared": {"colour_order": args.colour_order, "mean": args.mean, "std": args.std},
+    }
 
 
 def summary(out: str, meta: dict) -> str:

@@ -74,8 +74,10 @@ class SlotHealthHook(Hook):
 
     @property
     def verdict(self) -> str:
-        """See :attr:`~slotcon_plugin.engine.health_alarms.Alarms.verdict`."""
-        return self._alarms.verdict
+        """See :attr:`~slotcon_plugin.engine.health_alarms.Alarms.verdict`; of several heads those with a fault."""
+        found = {head[1:]: alarms.verdict for head, alarms in self._alarms.items()}
+        wrong = [f"{head}: {said}" if head else said for head, said in found.items() if said not in ("", "healthy")]
+        return "; ".join(wrong) or ("healthy" if "healthy" in found.values() else "")
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the counts of the interrupted epoch."""

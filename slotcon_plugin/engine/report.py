@@ -19,15 +19,17 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
     model, loader = unwrapped(runner.model), runner.train_dataloader
     network = network_of_backbone(runner.cfg.model.backbone) or runner.cfg.model.backbone["type"]
     init = model.init["title"] if getattr(model, "init", None) else "random weights"
-    source = runner.cfg.train_dataloader.dataset.source
+    dataset = runner.cfg.train_dataloader.dataset  # perhaps one of the user's own
+    source = dataset.get("source", dataset)
+    views = f", in views of {dataset.view_size} pixels" if "view_size" in dataset else ""
     place = next((source[key] for key in ("root", "path", "ann_file") if key in source), source["type"])
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     batch = loader.batch_size * get_world_size() * accumulated
     steps = runner.max_iters // accumulated
     return [
         ("pretraining", f"{model.method.title}: {network} from {init}"),
-        ("photos", f"{len(loader.dataset):,} of {place}, in views of {loader.dataset.view_size} pixels"),
-        ("length", f"{runner.max_epochs} epochs, {steps:,} steps of {batch} photos"),
+        ("photos", f"{len(loader.dataset):,} of {place}{views}"),
+        ("length", f"{runner.cfg.train_cfg.max_epochs:g} epochs, {steps:,} steps of {batch} photos"),
         ("output", str(runner.work_dir)),
     ]
 

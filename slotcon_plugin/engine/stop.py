@@ -32,6 +32,22 @@ _COMMANDS = {
 _AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent already; a person takes longer
 
 
+class AnyRank:
+    """Whether any rank says yes. With several ranks the sum is read an iteration later, when it has long arrived: no
+    device is waited for, and all ranks learn it after the same iteration."""
+
+    def __init__(self) -> None:
+        self._pending: torch.Tensor | None = None
+
+    def __call__(self, yes: bool, device: torch.device) -> bool:
+        """Ask all ranks; call it after every iteration."""
+        if get_world_size() == 1:
+            return yes
+        said = self._pending is not None and self._pending.item() > 0
+        self._pending = all_reduce_sum(torch.tensor(float(yes), device=device))[0]
+        return said
+
+
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
     """Finishes the step, writes a checkpoint and ends the run when it is asked to stop.
@@ -39,9 +55,6 @@ class StopOnSignalHook(Hook):
     Listens to SIGTERM (preemption, time limit, a launcher that ends), SIGUSR1 (``srun --signal=USR1@90``), SIGINT
     (Ctrl-C) and SIGHUP (the terminal is gone). One process that is asked is enough: all ranks leave after the same
     iteration. A second Ctrl-C ends the process at once.
-
-    With several ranks the request travels with a sum that is read an iteration later, when it has long arrived: no
-    device is waited for.
     """
 
     priority = "LOWEST"  # after the checkpoint hook: perhaps it has written just now
@@ -49,7 +62,7 @@ class StopOnSignalHook(Hook):
     def __init__(self) -> None:
         self._asked: signal.Signals | None = None
         self._asked_at = 0.0
-        self._pending: torch.Tensor | None = None
+        self._any_rank = AnyRank()
         self._former: dict[signal.Signals, object] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -66,12 +79,7 @@ class StopOnSignalHook(Hook):
         Raises:
             RunStoppedError: the checkpoint is written.
         """
-        stop = self._asked is not None
-        if get_world_size() > 1:
-            stop = self._pending is not None and self._pending.item() > 0
-            device = next(unwrapped(runner.model).parameters()).device
-            self._pending = all_reduce_sum(torch.tensor(float(self._asked is not None), device=device))[0]
-        if not stop:
+        if not self._any_rank(self._asked is not None, next(unwrapped(runner.model).parameters()).device):
             return
         path = _save(runner)
         barrier()  # a rank that leaves early would have the launcher kill the one that writes

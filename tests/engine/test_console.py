@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 
 from slotcon_plugin import devices
 from slotcon_plugin.engine.console import TerseRunner, run_console
+from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.progress import ProgressHook, duration, table
 from slotcon_plugin.engine.work_dir import set_aside
@@ -101,6 +102,16 @@ def test_the_verdict_is_given_when_there_is_something_to_judge():
     for _ in range(6):
         alarms.judge({"epoch": 2, "effective_rank": 1.0})
     assert alarms.verdict == "features collapsed"
+
+
+def test_of_several_heads_those_with_a_fault_are_told():
+    hook = SlotHealthHook()
+    assert hook.verdict == ""
+    hook._alarms[""].judge({"epoch": 2, "effective_rank": 40.0})
+    assert hook.verdict == "healthy"
+    for _ in range(6):
+        hook._alarms["_p3"].judge({"epoch": 2, "effective_rank": 1.0})
+    assert hook.verdict == "p3: features collapsed"
 
 
 @pytest.mark.parametrize(

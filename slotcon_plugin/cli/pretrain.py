@@ -1,0 +1,82 @@
+"""Learn from unlabelled photos.
+
+    slotcon pretrain photos/ --out runs/a
+    slotcon pretrain photos/ --out runs/b --method vader --init resnet50.pth --epochs 20
+    slotcon pretrain photos/ --out runs/b --method vader --init resnet50.pth --epochs 20 --resume
+    slotcon pretrain photos/ --out runs/c --init timm --network convnext_tiny
+    slotcon pretrain --config slotcon_coco --data-root /data/coco --gpus 8
+    slotcon pretrain photos/ --out runs/d --cfg-options train_dataloader.batch_size=32
+
+Without --config the preset of the method is taken: METHOD_continue with --init, else METHOD_small. `slotcon configs`
+lists the others. Several machines or Slurm: tools/dist_train.sh, tools/slurm_train.sh.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of :func:`slotcon_plugin.pretrain`."""
+    parser.add_argument("photos", nargs="?", help="folder, nested or flat, or a text file with a path a line")
+    parser.add_argument("--out", metavar="DIR", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--method", help="slotcon, vader or densecl (default: slotcon)")
+    what.add_argument("--config", metavar="NAME", help="a config's name or file")
+    parser.add_argument(
+        "--init",
+        metavar="CKPT",
+        help="weights to start from: any file that `slotcon export` reads, or 'timm' or 'torchvision' for that "
+        "library's published ones, which its loader may download",
+    )
+    parser.add_argument("--init-title", metavar="TITLE", help="what to call them in tables, for example ImageNet")
+    parser.add_argument(
+        "--network", metavar="NAME", help="resnet50, or a name of timm's (default: what --init holds, or the preset's)"
+    )
+    parser.add_argument("--epochs", type=int, metavar="N", help="how often each photo is seen (default: the config's)")
+    parser.add_argument("--data-root", metavar="DIR", help="the config's data_root, in place of PHOTOS")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="CKPT",
+        help="go on from the newest whole checkpoint in the work dir, or from the one given",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
+    )
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine, a GPU each (1)")
+    add_batch_mode(parser)
+    add_cfg_options(parser)
+    add_launcher(parser)
+
+
+def run(args: argparse.Namespace) -> int | None:
+    """Pretrain; with ``--gpus`` start the processes that do."""
+    if args.gpus > 1 and args.launcher == "none":
+        from slotcon_plugin.launch import main
+
+        own = ["--standalone", "--nproc_per_node", str(args.gpus), "-m", "slotcon_plugin"]
+        return main([*own, *args.words, "--launcher", "pytorch"])
+    from slotcon_plugin.actions.pretraining import pretrain
+
+    pretrain(
+        args.photos,
+        args.out,
+        args.method,
+        args.init,
+        args.epochs,
+        config=args.config,
+        network=args.network,
+        init_title=args.init_title,
+        data_root=args.data_root,
+        options=args.cfg_options,
+        resume=args.resume,
+        overwrite=args.overwrite,
+        batch_mode=args.batch_mode,
+        launcher=args.launcher,
+    )
+    return None

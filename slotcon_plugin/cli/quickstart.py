@@ -1,0 +1,24 @@
+"""The main job from end to end in minutes: photos, pretraining, backbone, proof that it learned, pictures.
+
+    slotcon quickstart                                    # on demo scenes, made on the spot
+    slotcon quickstart photos/ --work-dir runs/first
+
+With photos of your own it needs some dozens of them, and takes 2,000 at most.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Those of :func:`slotcon_plugin.quickstart.quickstart`."""
+    parser.add_argument("photos", nargs="?", help="folder of your photos (default: demo scenes, made on the spot)")
+    parser.add_argument("--work-dir", default="work_dirs/quickstart", help="(%(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """All of it."""
+    from slotcon_plugin.quickstart import quickstart
+
+    quickstart(args.photos, args.work_dir)

@@ -1,0 +1,137 @@
+"""The `slotcon` command: what it understands reaches the functions, and it ends as every command does."""
+
+import argparse
+import functools
+import inspect
+import re
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+
+import slotcon_plugin
+from slotcon_plugin import cli
+from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
+
+
+def call(words: str, monkeypatch, function: str | None = None, outcome=None) -> tuple[int, dict]:
+    """Status of `slotcon WORDS`, and what the function got, by the names of its arguments."""
+    got = {}
+    if function:
+        room = import_module(f"slotcon_plugin.actions.{slotcon_plugin._ACTIONS[function]}")
+        original = getattr(room, function)
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)  # a second call in a test finds the signature through it
+        def stand_in(*args, **kwargs):
+            if outcome:
+                raise outcome
+            got.update(signature.bind(*args, **kwargs).arguments)
+
+        monkeypatch.setattr(room, function, stand_in)
+    with pytest.raises(SystemExit) as end:
+        cli.main(words.split())
+    return end.value.code, got
+
+
+def test_pretrain(monkeypatch):
+    words = "pretrain photos/ --out runs/a --method vader --init r50.pth --epochs 20 --cfg-options a.b=1"
+    status, got = call(words, monkeypatch, "pretrain")
+    assert status == 0
+    asked = dict(photos="photos/", out="runs/a", method="vader", init="r50.pth", epochs=20, options={"a.b": 1})
+    assert {name: got[name] for name in asked} == asked
+    assert got["resume"] is False and got["launcher"] == "none"
+    assert call("pretrain --out a --resume", monkeypatch, "pretrain")[1]["resume"] is True
+
+
+def test_pretrain_on_several_gpus_starts_itself_again(monkeypatch):
+    started = []
+    monkeypatch.setattr("slotcon_plugin.launch.main", lambda words: started.append(words) or 75)
+    words = "pretrain photos/ --gpus 2 --epochs 3"
+    assert call(words, monkeypatch, "pretrain") == (75, {})
+    own = ["--standalone", "--nproc_per_node", "2", "-m", "slotcon_plugin"]
+    assert started == [[*own, *words.split(), "--launcher", "pytorch"]]
+
+
+def test_export(monkeypatch):
+    words = "export runs/a b.pkl --target detectron2 --force --no-fpn --mean 1 2 3 --kind moco"
+    status, got = call(words, monkeypatch, "export")
+    options = got.pop("options")
+    assert (status, got) == (0, dict(run="runs/a", out="b.pkl", target="detectron2", overwrite=True))
+    assert options["fpn"] is False and options["kind"] == "moco" and options["declared"]["mean"] == [1, 2, 3]
+
+
+def test_evaluate(monkeypatch, capsys):
+    words = "evaluate runs/a labelled --test test --stages -1 --input-size 64 96 --device cpu"
+    status, got = call(words, monkeypatch, "evaluate")
+    assert (status, got["measure"], got["test"]) == (0, "probe", "test")
+    assert got["settings"] == dict(stages=(-1,), input_size=(64, 96))
+    words = "evaluate runs/a photos --measure retrieval --epochs 3"
+    assert call(words, monkeypatch, "evaluate")[0] == 2
+    assert "--epochs is for probes" in capsys.readouterr().err
+
+
+def test_embed(monkeypatch):
+    words = "embed runs/a photos --out e.npz --level crop --grid 2 4 --short-side 96 --device cpu"
+    status, got = call(words, monkeypatch, "embed")
+    assert (status, got["level"], got["grid"], got["photos"]) == (0, "crop", (2, 4), "photos")
+    assert got["settings"] == dict(short_side=96, stages=[-1], batch_size=16, device="cpu")
+
+
+def test_look(monkeypatch):
+    assert call("look runs/a", monkeypatch, "look")[1] == dict(run="runs/a", photos=[], out=None, kind=None)
+    got = call("look runs/a p q --kind retrieval --device cpu", monkeypatch, "look")[1]
+    assert (got["photos"], got["settings"]) == (["p", "q"], {"device": "cpu"})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [(UserError("x"), 2), (RunFailedError("x"), 1), (RunStoppedError("x"), 75), (KeyboardInterrupt(), 130)],
+)
+def test_it_ends_as_every_command_does(outcome, status, monkeypatch):
+    assert call("pretrain photos/", monkeypatch, "pretrain", outcome)[0] == status
+
+
+def test_configs(monkeypatch, capsys, repo):
+    assert call("configs pretrain", monkeypatch)[0] == 0
+    assert re.search(r"  slotcon_imagenet_200e +SlotCon on ImageNet-1K for 200 epochs", capsys.readouterr().out)
+    assert call("configs vader_small", monkeypatch)[0] == 0
+    assert capsys.readouterr().out.strip() == str(repo / "configs/pretrain/vader_small.py")
+    assert call("configs vader_smal", monkeypatch)[0] == 2
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_teaches(name, capsys, monkeypatch):
+    assert call(f"{name} --help", monkeypatch)[0] == 0
+    assert f"    slotcon {name}" in capsys.readouterr().out, "no example"
+
+
+def test_every_argument_is_explained():
+    words = next(a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    for name, parser in words.choices.items():
+        silent = [a.dest for a in parser._actions if not a.help and a.dest != "launcher"]
+        assert not silent, f"slotcon {name}: no word on {silent}"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(shell, capsys, monkeypatch):
+    pytest.importorskip("shtab")
+    assert call(f"completion {shell}", monkeypatch)[0] == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in (*cli.COMMANDS, "--short-side", "--method"))
+
+
+def test_bash_completes(capsys, monkeypatch):
+    pytest.importorskip("shtab")
+    call("completion bash", monkeypatch)
+    ask = 'COMP_WORDS=(slotcon embed --le); COMP_CWORD=2; _shtab_slotcon; echo "${COMPREPLY[@]}"'
+    done = subprocess.run(["bash", "-c", f"{capsys.readouterr().out}\n{ask}"], capture_output=True, text=True)
+    assert done.stdout.split() == ["--level"], done.stderr
+
+
+def test_help_is_quick_and_needs_no_torch():
+    code = "import sys\nfrom slotcon_plugin.cli import build_parser\nbuild_parser(['pretrain']).format_help()\n"
+    code += "print([m for m in ('torch', 'cv2', 'timm') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,128 @@
+"""Runs of a given time: planned by what the first steps take, ended by the clock, gone on with as planned."""
+
+import argparse
+import math
+import time
+
+import pytest
+import torch
+
+from slotcon_plugin.apis import pretrain
+from slotcon_plugin.arguments import duration
+from slotcon_plugin.engine import budget as module
+from slotcon_plugin.engine.budget import Budget, BudgetHook, plan_budget
+from slotcon_plugin.errors import UserError
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("90s", 90), ("1h30m", 5400), ("1d2h", 93600)])
+def test_times_are_read(text, seconds):
+    assert duration(text) == seconds
+    assert duration(module._text(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "1.5h", "-3m", "0s"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a time such as 30m"):
+        duration(text)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when the test says so."""
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def pace(monkeypatch, clock):
+    """Steps of a trial take half a second, building and saving two."""
+
+    class Trial:
+        iterations_per_epoch, build_s, save_s = 4, 2.0, 2.0
+
+        def __init__(self, cfg):
+            clock[0] += 2
+
+        def measure(self, limit_s):
+            clock[0] += 3
+            return 0.5
+
+    monkeypatch.setattr(module, "_Trial", Trial)
+
+
+def test_the_plan_fits_into_what_is_left(tiny_config, tmp_path, pace):
+    cfg = tiny_config(tmp_path)
+    # 100 s less 1 before, 5 for the trial, 2 to build, 2 to save; a step is .5 s and a third of a checkpoint of 2 s
+    steps = int(0.95 * 90 / (0.5 + 2 / 3))
+    plan = plan_budget(cfg, 100.0, 99.0)
+    assert plan == Budget(100.0, math.floor(100 * steps / 4) / 100, save_s=2.0)
+    assert cfg.train_cfg.max_epochs == plan.epochs == 18.25
+
+
+def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_config, tmp_path, pace):
+    meta = {"iter": 20, "budget": {"seconds": 100.0, "epochs": 18.25, "used": 40.0, "save_s": 1.0}}
+    meta["circumstances"] = {"iterations_per_epoch": 4}
+    cfg = tiny_config(tmp_path)
+    for same in (100.0, None):
+        assert plan_budget(cfg, same, 100.0, meta) == Budget(100.0, 18.25, 40.0, 1.0)
+        assert cfg.train_cfg.max_epochs == 18.25
+    longer = plan_budget(cfg, 149.0, 100.0, meta)  # 100 s are left
+    assert longer == Budget(149.0, math.floor(100 * (5 + int(0.95 * 100 / (0.5 + 2 / 3)) / 4)) / 100, 40.0, 2.0)
+    cfg = tiny_config(tmp_path)
+    assert plan_budget(cfg, math.inf, 100.0, meta) is None
+    assert cfg.train_cfg.max_epochs == 2
+
+
+def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
+    with pytest.raises(UserError, match=r"a budget of 12s leaves time for 2 steps of 0\.5 s"):
+        plan_budget(tiny_config(tmp_path), 12.0, 100.0)
+
+
+def test_the_clock_ends_a_run_with_its_checkpoint(tiny, tmp_path, clock):
+    runner = tiny(epochs=3)
+    hook = BudgetHook(Budget(60.0, 3, used=10.0, save_s=4.0), began=100.0)
+
+    class Slow(module.Hook):
+        priority = "VERY_HIGH"
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            clock[0] += 10
+
+    runner.register_hook(Slow())
+    runner.register_hook(hook)
+    runner.train()
+    # 50 s are left, steps take 10: after the third two more would leave none for the checkpoint
+    assert sorted(path.name for path in tmp_path.glob("*.pth")) == ["iter_3.pth"]
+    meta = torch.load(tmp_path / "iter_3.pth", weights_only=False)["meta"]
+    assert (meta["iter"], meta["budget"]) == (3, {"seconds": 60.0, "epochs": 3, "used": 40.0, "save_s": 4.0})
+    again = tiny(epochs=3, resume=True)
+    again.train()
+    assert (again.iter, again.model.teacher_steps.item()) == (12, 12)
+
+
+def test_a_run_of_a_part_of_an_epoch(tiny, tmp_path):
+    runner = tiny(epochs=1.6)
+    runner.train()
+    assert (runner.iter, runner.model.total_steps) == (6, 6)
+    assert (tmp_path / "iter_6.pth").is_file()
+    longer = tiny(epochs=2, resume=True)
+    longer.train()
+    assert longer.iter == 8
+
+
+@pytest.mark.slow
+def test_a_run_keeps_to_its_time(tiny_config, tmp_path, monkeypatch):
+    """Measured for real, on a machine that may be busy."""
+    monkeypatch.setattr(module, "_MEASURED", 6)
+    cfg = tiny_config(tmp_path)
+    cfg.work_dir = str(tmp_path / "run")
+    cfg.default_hooks.checkpoint.interval = 10_000
+    cfg.log_level = "WARNING"
+    began = time.monotonic()
+    runner = pretrain(cfg, budget=12.0)
+    assert time.monotonic() - began < 12.0 + 3
+    assert runner.iter >= 10
+    meta = torch.load(runner.message_hub.get_info("last_ckpt"), weights_only=False)["meta"]
+    assert (meta["iter"], meta["budget"]["epochs"]) == (runner.iter, cfg.train_cfg.max_epochs)
+    assert 1 < meta["budget"]["used"] < 12.0 + 3
