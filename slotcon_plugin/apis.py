@@ -139,6 +139,7 @@ def _pretrain(
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
+        cfg.train_dataloader.pin_memory = False  # torch would warn that there is nothing to pin it for
     processes = start_processes(cfg)
     fit_batch(cfg, processes, batch_mode)
     with failures_told(cfg.work_dir):

@@ -10,6 +10,7 @@ from slotcon_plugin.engine.heads_first import HeadsFirstHook
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
+from slotcon_plugin.engine.late import LateRuntimeInfoHook
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
@@ -26,6 +27,7 @@ __all__ = [
     "CollapseError",
     "ExactResumeHook",
     "HeadsFirstHook",
+    "LateRuntimeInfoHook",
     "MixedPrecisionOptimWrapper",
     "NanGuardHook",
     "NonFiniteLossError",

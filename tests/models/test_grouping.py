@@ -9,7 +9,7 @@ from torch import nn
 
 from slotcon_plugin.models import Center, MLPHead, SemanticGrouping
 from slotcon_plugin.models.grouping import present_prototypes
-from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher
+from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher, parameter_pairs
 
 
 def test_grouping_equals_a_loop_over_positions():
@@ -80,7 +80,7 @@ def branches():
 def test_ema_moves_parameters_and_leaves_buffers(momentum):
     student, teacher = branches()
     before = {name: p.clone() for name, p in teacher.named_parameters()}
-    ema_update(teacher, student, momentum)
+    ema_update(*parameter_pairs(teacher, student), momentum)
     after = dict(student.named_parameters())
     assert set(before) == {name for name in after if name.startswith("backbone")}
     for name, p in teacher.named_parameters():
