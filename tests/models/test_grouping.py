@@ -61,6 +61,7 @@ def test_center_is_a_running_mean_and_changes_in_update_only():
 @pytest.mark.parametrize(("step", "want"), [(0, 0.99), (50, 0.995), (100, 1.0), (150, 1.0)])
 def test_cosine_momentum(step, want):
     assert cosine_momentum(0.99, step, total=100) == pytest.approx(want)
+    assert cosine_momentum(0.99, torch.tensor(step), total=100).item() == pytest.approx(want)
     assert cosine_momentum(0.99, step, total=0) == 0.99
 
 
@@ -76,7 +77,7 @@ def branches():
     return student, teacher
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0, torch.tensor(0.3, dtype=torch.float64)])
 def test_ema_moves_parameters_and_leaves_buffers(momentum):
     student, teacher = branches()
     before = {name: p.clone() for name, p in teacher.named_parameters()}
