@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from mmengine.hooks import RuntimeInfoHook
 from mmengine.logging import HistoryBuffer, MessageHub
@@ -83,6 +84,12 @@ class LateHistory(HistoryBuffer):
             everything = HistoryBuffer([*self._values, *numbers], [*self._counts, *[1] * len(numbers)], self.max_length)
             self._values, self._counts = everything.data
 
+    def on_host(self) -> np.ndarray:
+        """The figures that have been read, and those that need no device for it."""
+        if not any(value.is_cuda for value in self._on_device):
+            self._read()
+        return self._values
+
     def __deepcopy__(self, memo: dict) -> HistoryBuffer:
         return HistoryBuffer(*self.data, self.max_length)
 
@@ -94,6 +101,13 @@ def log_late(hub: MessageHub, name: str, value: Tensor | float) -> None:
         hub._set_resumed_keys(name, True)
         history = hub.log_scalars[name] = LateHistory(history)
     history.update(value)
+
+
+def mean_on_host(hub: MessageHub, name: str, window: int) -> float | None:
+    """Mean of the last figures of those that need not be waited for; None if there is none."""
+    history = hub.log_scalars.get(name)
+    values = () if history is None else history.on_host() if isinstance(history, LateHistory) else history.data[0]
+    return float(values[-window:].mean()) if len(values) else None
 
 
 @HOOKS.register_module()

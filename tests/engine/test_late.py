@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
-from slotcon_plugin.engine.late import LateFlag, LateHistory, log_late
+from slotcon_plugin.engine.late import LateFlag, LateHistory, log_late, mean_on_host
 from slotcon_plugin.profiling.waits import HostWaits
 
 
@@ -44,6 +44,8 @@ def test_a_hub_that_was_resumed_goes_on():
     log_late(hub, "train/loss", torch.tensor(5.0))
     log_late(hub, "train/new", torch.tensor(1.0))
     log_late(hub, "train/loss", 7.0)
+    assert mean_on_host(hub, "train/loss", 2) == 6
+    assert mean_on_host(hub, "train/unknown", 2) is None
     assert hub.get_scalar("train/loss").mean(3) == 5
     assert set(hub.state_dict()["log_scalars"]) == {"train/loss", "train/new"}
 
