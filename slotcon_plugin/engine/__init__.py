@@ -6,6 +6,7 @@ from slotcon_plugin.engine.checkpoint import (
     allow_checkpoint_classes,
     require_fit,
 )
+from slotcon_plugin.engine.frozen_prototypes import FrozenPrototypesHook
 from slotcon_plugin.engine.heads_first import HeadsFirstHook
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
@@ -26,6 +27,7 @@ __all__ = [
     "Claim",
     "CollapseError",
     "ExactResumeHook",
+    "FrozenPrototypesHook",
     "HeadsFirstHook",
     "LateRuntimeInfoHook",
     "MixedPrecisionOptimWrapper",
