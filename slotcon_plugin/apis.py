@@ -139,6 +139,7 @@ def _pretrain(
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()
+        cfg.train_dataloader.pin_memory = False  # torch would warn that there is nothing to pin it for
     processes = start_processes(cfg)
     fit_batch(cfg, processes, batch_mode)
     with failures_told(cfg.work_dir):
@@ -169,18 +170,21 @@ def _name_of(init: str | Mapping | None, again: bool) -> str | None:
     return Path(file).name if file else None if again else RANDOM
 
 
-def load_pretrainer(config: str | Path | Config | None, checkpoint: str | Path, device: str = "cpu") -> BasePretrainer:
+def load_pretrainer(
+    config: str | Path | Config | None, checkpoint: str | Path, device: str = "cpu", trained: bool = True
+) -> BasePretrainer:
     """A trained pretrainer in evaluation mode.
 
     Args:
         config: the config that trained it; None = the copy beside the checkpoint.
         checkpoint: a checkpoint of that run, or its work dir: the newest whole one.
         device: where to put it.
+        trained: False leaves it as it is built: the same network before it has learned anything.
 
     Raises:
         UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
-    cfg = config if isinstance(config, Config) else load_config(config or config_of(checkpoint))
+    cfg = config if isinstance(config, Config) else load_config(config_of(config or checkpoint))
     checkpoint = find_checkpoint(checkpoint)
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")
@@ -192,6 +196,7 @@ def load_pretrainer(config: str | Path | Config | None, checkpoint: str | Path, 
     model = MODELS.build(cfg.model)
     weights = state.get("state_dict", state)
     require_fit(weights, model, str(checkpoint))
-    model.load_state_dict(weights)
+    if trained:
+        model.load_state_dict(weights)
     model.recall(state)
     return model.to(device).eval()

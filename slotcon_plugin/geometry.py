@@ -88,9 +88,9 @@ def align_to_overlap(
             f"got {tuple(overlap_box.shape)} and {tuple(flipped.shape)}"
         )
     # Half precision cannot place a box on a fine grid, so the boxes and the resampling are fp32.
-    scale = overlap_box.new_tensor([width, height, width, height], dtype=torch.float32)
-    sample = torch.arange(batch, device=maps.device, dtype=torch.float32)[:, None]
-    rois = torch.cat([sample, overlap_box.float() * scale], dim=1)
+    left, top, right, bottom = overlap_box.float().unbind(1)
+    sample = torch.arange(batch, device=maps.device, dtype=torch.float32)
+    rois = torch.stack([sample, left * width, top * height, right * width, bottom * height], dim=1)
     aligned = roi_align(maps.float(), rois, output_size or (height, width), sampling_ratio=-1, aligned=True)
     aligned = torch.where(flipped[:, None, None, None], aligned.flip(-1), aligned)
     return aligned.to(maps.dtype)

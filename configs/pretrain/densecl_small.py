@@ -15,7 +15,9 @@ model = dict(
     teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
-optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05))
+optim_wrapper = dict(
+    dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=0.05, fused=True)
+)
 warmup_epochs = "${warmup_epochs(1)}"
 min_lr = 1e-6
 
@@ -24,7 +26,6 @@ photos = dict(type="ImageFolder", root="${data_root}")
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    pin_memory=False,
     # the paper's blur of up to 2 pixels is for views of 224
     dataset=dict(view_size=96, photometric=[dict(saturation=0.4, blur_prob=0.5, blur_sigma=(0.1, 0.9))] * 2),
 )

@@ -22,7 +22,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
     Args:
         mean: of the RGB channels, for pixels in [0, 1].
         std: likewise.
-        channels_last: give the views that memory format.
+        channels_last: give the views that memory format; a pretrainer sets it as its own is.
         augment: apply the photometric augmentation; False shows the plain crops.
         non_blocking: copy to the device without waiting (needs ``pin_memory`` in the loader to have an effect).
 
@@ -42,7 +42,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         self.register_buffer("mean", torch.empty(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.empty(3, 1, 1), persistent=False)
         self.normalise_by(mean, std)
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         self.augment = augment
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -87,7 +87,8 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         views = self.cast_data(views).flatten(0, 1)  # (B*2, 3, S, S), the two views of a sample side by side
         parameters = parameters.cpu().flatten(0, 1)
         # All of the first views come before all of the second ones, so that each half is a batch for the model.
-        out = torch.empty(views.shape, device=views.device, memory_format=self.memory_format)
+        layout = torch.channels_last if self.channels_last else torch.contiguous_format
+        out = torch.empty(views.shape, device=views.device, memory_format=layout)
         for block in plan_blocks(parameters, views[0].numel(), views.device):
             chosen = block.to(views.device, non_blocking=True)
             pixels = views.index_select(0, chosen).float().div_(255)

@@ -6,10 +6,12 @@ from slotcon_plugin.engine.checkpoint import (
     allow_checkpoint_classes,
     require_fit,
 )
+from slotcon_plugin.engine.frozen_prototypes import FrozenPrototypesHook
 from slotcon_plugin.engine.heads_first import HeadsFirstHook
 from slotcon_plugin.engine.health import CollapseError, SlotHealthHook
 from slotcon_plugin.engine.hooks import PretrainSchedulerHook, RunStampHook, TeacherUpdateHook
 from slotcon_plugin.engine.lars import LARS
+from slotcon_plugin.engine.late import LateRuntimeInfoHook
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.mixed_precision import MixedPrecisionOptimWrapper
 from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
@@ -25,7 +27,9 @@ __all__ = [
     "Claim",
     "CollapseError",
     "ExactResumeHook",
+    "FrozenPrototypesHook",
     "HeadsFirstHook",
+    "LateRuntimeInfoHook",
     "MixedPrecisionOptimWrapper",
     "NanGuardHook",
     "NonFiniteLossError",

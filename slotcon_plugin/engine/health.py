@@ -125,6 +125,10 @@ class SlotHealthHook(Hook):
         if not wrapper.clip_grad_kwargs:
             wrapper.optimizer.register_step_pre_hook(measure)
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
+        """Tell the pretrainer whether the figures of this step will be looked at."""
+        unwrapped(runner.model).reporting = not self._iterations_to_report(runner)
+
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Count; report when it is time."""
         monitor = unwrapped(runner.model).monitor

@@ -15,8 +15,8 @@ from slotcon_plugin.registry import HOOKS
 class TeacherUpdateHook(Hook):
     """Moves the teacher after each step that the optimiser really took.
 
-    It hangs on the optimiser, not on the loop: batches that only accumulate gradients, and steps that the gradient
-    scaler left out, do not move the teacher and do not advance its momentum.
+    It hangs on the optimiser, not on the loop: batches that only accumulate gradients, and steps that were left out
+    (on the host or, ``optimizer.found_inf``, on the device), do not move the teacher and do not advance its momentum.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -24,7 +24,9 @@ class TeacherUpdateHook(Hook):
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
         accumulated = getattr(wrapper, "_accumulative_counts", 1)
         model.total_steps = -(-runner.max_iters // accumulated)
-        wrapper.optimizer.register_step_post_hook(lambda *_: model.update_teacher())
+        wrapper.optimizer.register_step_post_hook(
+            lambda optimizer, *_: model.update_teacher(getattr(optimizer, "found_inf", None))
+        )
 
 
 @HOOKS.register_module()

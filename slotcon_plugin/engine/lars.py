@@ -26,7 +26,14 @@ class LARS(Optimizer):
         momentum: of the velocity ``v <- momentum * v + scaled gradient``.
         weight_decay: L2 penalty, of tensors with two dimensions or more.
         trust_coefficient: eta of the paper.
+
+    Attributes:
+        found_inf: set by who asks for a step that the device must leave out where this is 1, ``()`` float32; torch's
+            fused optimisers know the same.
+        grad_scale: likewise, what gradients are divided by first.
     """
+
+    _step_supports_amp_scaling = True  # torch's name for an optimiser that heeds the two
 
     def __init__(
         self,
@@ -53,13 +60,14 @@ class LARS(Optimizer):
                 loss = closure()
         for group in self.param_groups:
             with_grad = [p for p in group["params"] if p.grad is not None]
+            if not with_grad:
+                continue
+            if getattr(self, "grad_scale", None) is not None:
+                torch._foreach_div_([p.grad for p in with_grad], self.grad_scale)
             adapted = [p for p in with_grad if p.ndim > 1]
-            plain = [p for p in with_grad if p.ndim <= 1]
             if adapted:
                 self._adapt_gradients(adapted, group)
-            for params in (adapted, plain):
-                if params:
-                    self._apply(params, group)
+            self._apply(with_grad, group)
         return loss
 
     @staticmethod
@@ -77,7 +85,16 @@ class LARS(Optimizer):
         for p in params:
             if "velocity" not in self.state[p]:
                 self.state[p]["velocity"] = torch.zeros_like(p)
-        velocities = [self.state[p]["velocity"] for p in params]
-        torch._foreach_mul_(velocities, group["momentum"])
-        torch._foreach_add_(velocities, [p.grad for p in params])
-        torch._foreach_add_(params, velocities, alpha=-group["lr"])
+        torch._fused_sgd_(
+            params,
+            [p.grad for p in params],
+            [self.state[p]["velocity"] for p in params],
+            weight_decay=0.0,  # is in the gradient
+            momentum=group["momentum"],
+            lr=group["lr"],
+            dampening=0.0,
+            nesterov=False,
+            maximize=False,
+            is_first_step=False,
+            found_inf=getattr(self, "found_inf", None),
+        )

@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from slotcon_plugin.devices import choose_device, unused_gpu
 from slotcon_plugin.engine.console import SCREEN, show_head
 from slotcon_plugin.engine.health import SlotHealthHook
+from slotcon_plugin.engine.late import mean_on_host
 from slotcon_plugin.models.distributed import unwrapped
 
 Rows = Iterable[tuple[str, str]]
@@ -116,8 +117,8 @@ class ProgressHook(Hook):
             where = f"epoch {runner.epoch + 1} of {runner.max_epochs}"
         parts = [f"{done / runner.max_iters:4.0%}", where, f"{duration(left)} left"]
         parts.append(f"{(last - first) * photos / max(now - then, 1e-9):.3g} photos/s")
-        if loss := runner.message_hub.log_scalars.get("train/loss"):
-            parts.append(f"loss {loss.mean(20):.4g}")
+        if (loss := mean_on_host(runner.message_hub, "train/loss", 20)) is not None:
+            parts.append(f"loss {loss:.4g}")
         return "  ".join([*parts, *filter(None, [health_of(runner)])])
 
 

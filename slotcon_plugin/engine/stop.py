@@ -18,6 +18,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.late import LateFlag
 from slotcon_plugin.errors import RunStoppedError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -33,19 +34,17 @@ _AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent alrea
 
 
 class AnyRank:
-    """Whether any rank says yes. With several ranks the sum is read an iteration later, when it has long arrived: no
-    device is waited for, and all ranks learn it after the same iteration."""
+    """Whether any rank says yes. With several ranks the sum is read an iteration later, when it has long arrived, and
+    all ranks learn it after the same iteration."""
 
     def __init__(self) -> None:
-        self._pending: torch.Tensor | None = None
+        self._heard = LateFlag()
 
     def __call__(self, yes: bool, device: torch.device) -> bool:
         """Ask all ranks; call it after every iteration."""
         if get_world_size() == 1:
             return yes
-        said = self._pending is not None and self._pending.item() > 0
-        self._pending = all_reduce_sum(torch.tensor(float(yes), device=device))[0]
-        return said
+        return self._heard(all_reduce_sum(torch.full((), float(yes), device=device))[0])
 
 
 @HOOKS.register_module()

@@ -19,7 +19,7 @@ from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.models import BasePretrainer
-from slotcon_plugin.models.losses import cosine_similarities
+from slotcon_plugin.models.losses import nearest_keys
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
 from slotcon_plugin.registry import DATASETS, MODELS
 
@@ -78,7 +78,7 @@ def evaluate_pixel_retrieval(
             chances.append(near.float().mean(dim=2).cpu())
 
     queries, matches = torch.cat(queries), torch.cat(matches)
-    found = cosine_similarities(queries, matches, matches.flatten(0, 1)).negative.argmax(dim=-1)  # (N, P)
+    found = nearest_keys(queries, matches.flatten(0, 1))  # (N, P)
     own = torch.arange(found.numel()).view_as(found)
     return {
         "pixel_accuracy": (found == own).float().mean().item(),

@@ -8,6 +8,7 @@ from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.models.pretrainers import BasePretrainer, DenseCL, Method, SlotCon, SlotConDecoder, VADeR
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.models.simple_pyramid import SimpleFeaturePyramid
+from slotcon_plugin.models.sinkhorn import Sinkhorn
 from slotcon_plugin.models.timm_backbone import TimmBackbone
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "PyramidDecoder",
     "SemanticGrouping",
     "SimpleFeaturePyramid",
+    "Sinkhorn",
     "SlotCon",
     "SlotConDecoder",
     "TimmBackbone",

@@ -19,7 +19,7 @@ from slotcon_plugin.geometry import align_to_overlap
 from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.distributed import all_reduce_sum, gather_ranks, rank_offset, zero_like_loss
 from slotcon_plugin.models.grouping import Grouping
-from slotcon_plugin.models.losses import grouping_loss, slot_contrast_loss
+from slotcon_plugin.models.losses import grouping_loss, mean_entropy_loss, slot_contrast_loss
 from slotcon_plugin.models.losses.slot_contrast import NOT_ASKED
 
 # Room for more slots a photo than this is mostly empty, and its arithmetic costs more than to wait for the count.
@@ -53,6 +53,7 @@ class GroupingObjective:
         teacher_temperature: tau_t of the grouping loss.
         contrast_temperature: tau_c.
         group_loss_weight: lambda_g in [0, 1].
+        mean_entropy_weight: w of ``w * (log K - H(mean of the student's assignments))``, which is added; 0 = without.
         fixed_capacity: compute the slot contrast in shapes that do not depend on what the photos show, so that nothing
             waits for the device. None: on an accelerator, unless a photo may have too many slots. The same results.
     """
@@ -61,11 +62,14 @@ class GroupingObjective:
     teacher_temperature: float = 0.07
     contrast_temperature: float = 0.2
     group_loss_weight: float = 0.5
+    mean_entropy_weight: float = 0.0
     fixed_capacity: bool | None = None
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature, self.contrast_temperature) <= 0:
             raise UserError("SlotCon: every temperature must be positive")
+        if self.mean_entropy_weight < 0:
+            raise UserError(f"SlotCon: mean_entropy_weight must be 0 or more, got {self.mean_entropy_weight}")
         if not 0 <= self.group_loss_weight <= 1:
             raise UserError(f"SlotCon: group_loss_weight must be in [0, 1], got {self.group_loss_weight}")
 
@@ -89,7 +93,8 @@ class GroupingObjective:
             flipped: ``(B, 2)`` bool.
 
         Returns:
-            ``loss_group`` and ``loss_slot``, weighted; and the head's part of ``BasePretrainer.monitor``.
+            ``loss_group`` and ``loss_slot``, weighted, ``loss_mean_entropy`` if it has a weight; and the head's part of
+            ``BasePretrainer.monitor``.
         """
         num_prototypes = student[0].assignment_logits.shape[1]
         aligned = [
@@ -109,6 +114,9 @@ class GroupingObjective:
             "loss_group": self.group_loss_weight * group,
             "loss_slot": (1 - self.group_loss_weight) * sum(loss for loss, _ in contrast),
         }
+        if self.mean_entropy_weight:
+            mean = _mean_assignment([grouping.assignment_logits for grouping in student], self.student_temperature)
+            losses["loss_mean_entropy"] = self.mean_entropy_weight * mean_entropy_loss(mean)
         return losses, _watch(teacher, targets, center) | {"num_queries": sum(queries for _, queries in contrast)}
 
     def contrast(self, student: Grouping, teacher: Grouping, predictor: nn.Module) -> tuple[Tensor, Tensor]:
@@ -148,6 +156,14 @@ class GroupingObjective:
             predicted = predictor(slots[query_rows[counted]])
             loss = slot_contrast_loss(predicted, keys[key_counts], targets, self.contrast_temperature)
         return loss * get_world_size() / total.clamp(min=1), num_queries
+
+
+def _mean_assignment(logits: Sequence[Tensor], temperature: float) -> Tensor:
+    """``(K,)``: over views, batch, positions and ranks. The gradient is this rank's: averaged over ranks, as DDP does,
+    it is that of the whole mean."""
+    own = torch.stack([(maps.float() / temperature).softmax(dim=1).mean(dim=(0, 2, 3)) for maps in logits]).mean(dim=0)
+    (total,) = all_reduce_sum(own.detach())
+    return total / get_world_size() + own - own.detach()
 
 
 def _packed(mask: Tensor, capacity: int) -> tuple[Tensor, Tensor]:

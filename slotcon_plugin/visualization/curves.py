@@ -44,16 +44,17 @@ TITLES = {
     "lr": "learning rate",
     "data_time_share": "share of time waiting for data",
 }
-_LIMITS = {
+LIMITS = {
     "teacher_entropy": math.log,
     "usage_entropy": math.log,
     "live_prototypes": float,
     "live_prototypes_epoch": float,
 }
-_FROM_ZERO = {*_LIMITS, "num_queries", "effective_rank", "center_norm", "data_time_share", "pixel_accuracy"}
+FROM_ZERO = {*LIMITS, "num_queries", "effective_rank", "center_norm", "data_time_share", "pixel_accuracy"}
+LOGARITHMIC = {"grad_norm"}
 _NOT_SHOWN = {"iter", "epoch", "step", "num_prototypes", "used_prototypes", "time", "data_time", "memory"}
 # Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash.
-_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -180,28 +181,28 @@ def plot_runs(
     grid = canvas.subplots(rows, columns, squeeze=False).ravel()
     for axes, name in zip(grid, figures):
         for number, run in enumerate(runs):
-            style = dict(color=_COLORS[number % len(_COLORS)], linestyle=_DASHES[number // len(_COLORS) % len(_DASHES)])
+            style = dict(color=COLORS[number % len(COLORS)], linestyle=_DASHES[number // len(COLORS) % len(_DASHES)])
             x, y = run.curve(name, by_epoch)
             if window > 1:
                 axes.plot(x, y, **style, linewidth=0.8, alpha=0.3)
             marker = "o" if len(x) < 12 else None
             axes.plot(x, smooth(y, window), **style, linewidth=1.8, marker=marker, markersize=3.5, label=run.name)
             sizes = run.figures.get("num_prototypes")
-            if name in _LIMITS and sizes:
+            if name in LIMITS and sizes:
                 axes.axhline(
-                    _LIMITS[name](max(sizes.values())), color=style["color"], linestyle=(0, (4, 3)), linewidth=0.8
+                    LIMITS[name](max(sizes.values())), color=style["color"], linestyle=(0, (4, 3)), linewidth=0.8
                 )
         axes.set_title(TITLES.get(name, name), fontsize=10, loc="left")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("epoch" if by_epoch else "iteration", fontsize=8)
-        if name == "grad_norm":
+        if name in LOGARITHMIC:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-        elif name in _FROM_ZERO:
+        elif name in FROM_ZERO:
             axes.set_ylim(bottom=0)  # so that a change looks as large as it is
     for axes in grid[len(figures) :]:
         axes.remove()

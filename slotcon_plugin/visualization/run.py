@@ -9,12 +9,15 @@ import torch
 
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_text
 from slotcon_plugin.photos import collect_photos, printable, read_photo
 from slotcon_plugin.visualization import curves
+from slotcon_plugin.visualization.curves_page import curves_page
 from slotcon_plugin.visualization.grouped import group_photos, model_input
+from slotcon_plugin.visualization.groups_page import groups_page
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
 from slotcon_plugin.visualization.retrieval import DEFAULT_POINTS, draw_matches, nearest_pixels
-from slotcon_plugin.visualization.sheet import below, contact_sheet, photo_beside_overlay
+from slotcon_plugin.visualization.sheet import below, contact_sheet
 from slotcon_plugin.visualization.write import require_picture_path, write_pictures
 
 
@@ -36,8 +39,15 @@ def visualize_groups(
     model.require("groups", "tools/visualize_groups.py")
     model.show_head(head)
     grouped = group_photos(model, paths, size, branch=branch)
-    figures = [(photo.name, photo_beside_overlay(photo, height=420)) for photo in grouped]
-    return write_pictures(out, f"Groupings of {Path(checkpoint).name}", contact_sheet(grouped), figures)
+    title = f"Groupings of {Path(checkpoint).name}"
+    if out.suffix.lower() == ".png":
+        return write_pictures(out, title, contact_sheet(grouped))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        untrained = load_pretrainer(config, checkpoint, device, False)
+    untrained.show_head(head)
+    write_text(out, groups_page(title, grouped, group_photos(untrained, paths, size, branch=branch)))
+    return out
 
 
 def visualize_prototypes(
@@ -116,5 +126,8 @@ def plot_run(
     if smooth < 1:
         raise UserError(f"--smooth must be at least 1 value, got {smooth}")
     read = [curves.read_run(run, name) for run, name in zip(runs, names or [None] * len(runs))]
-    picture = curves.plot_runs(read, curves.figures_of(read, figures), x == "epoch", smooth)
-    return write_pictures(out, "Curves of " + ", ".join(run.name for run in read), picture)
+    title, shown = "Curves of " + ", ".join(run.name for run in read), curves.figures_of(read, figures)
+    if out.suffix.lower() == ".html":
+        write_text(out, curves_page(title, read, shown, x == "epoch", smooth))
+        return out
+    return write_pictures(out, title, curves.plot_runs(read, shown, x == "epoch", smooth))

@@ -18,7 +18,7 @@ _FONT_SIZE = 15
 # Segments smaller than this share of the photo get no number on them.
 _NUMBERED_SHARE = 0.02
 # Prototypes below this share of the area are not in the legend.
-_LISTED_SHARE = 0.001
+LISTED_SHARE = 0.001
 
 
 def font(size: int = _FONT_SIZE) -> ImageFont.FreeTypeFont:
@@ -60,7 +60,7 @@ def legend(shares: np.ndarray, width: int, limit: int = 24) -> Image.Image:
         width: of the picture, in pixels.
         limit: how many to show at most.
     """
-    order = [k for k in np.argsort(-shares, kind="stable")[:limit].tolist() if shares[k] >= _LISTED_SHARE]
+    order = [k for k in np.argsort(-shares, kind="stable")[:limit].tolist() if shares[k] >= LISTED_SHARE]
     cell, height = 104, 28
     columns = max(1, width // cell)
     picture = Image.new("RGB", (width, height * -(-len(order) // columns)), PAPER)

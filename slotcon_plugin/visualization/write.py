@@ -32,6 +32,6 @@ def write_pictures(
         with replacing(path) as partial:
             partial.write_bytes(png_bytes(sheet))
     else:
-        parts = [figure(picture, caption, title) for caption, picture in figures or [("", sheet)]]
+        parts = [figure(picture, caption, title, photo=True) for caption, picture in figures or [("", sheet)]]
         write_text(path, html_page(title, parts))
     return path

@@ -47,6 +47,29 @@ def test_parameters_without_gradient_stay_and_take_no_state():
     torch.testing.assert_close(moved, torch.full((2, 2), 1 - 1e-3))
 
 
+def test_a_step_that_the_device_leaves_out_changes_nothing():
+    weight = nn.Parameter(torch.randn(4, 3, 2, 2).contiguous(memory_format=torch.channels_last))
+    optimizer = LARS([weight], lr=1.0)
+    weight.grad = torch.randn_like(weight)
+    optimizer.step()
+    before, velocity = weight.clone(), optimizer.state[weight]["velocity"].clone()
+    weight.grad = torch.full_like(weight, float("nan"))
+    optimizer.found_inf = torch.ones(())
+    optimizer.step()
+    assert weight.equal(before) and optimizer.state[weight]["velocity"].equal(velocity)
+
+
+def test_torchs_scaler_leaves_unscaling_to_it():
+    ours, plain = (nn.Parameter(torch.arange(6.0).view(2, 3)) for _ in range(2))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    optimizers = LARS([ours], lr=1.0, weight_decay=0.1), LARS([plain], lr=1.0, weight_decay=0.1)
+    for weight, scale in ((ours, scaler.scale), (plain, lambda loss: loss)):
+        scale(weight.square().sum()).backward()
+    scaler.step(optimizers[0])
+    optimizers[1].step()
+    torch.testing.assert_close(ours, plain)
+
+
 @pytest.mark.parametrize("option", ["lr", "momentum", "weight_decay"])
 def test_negative_options_are_refused(option):
     with pytest.raises(ValueError, match=option):

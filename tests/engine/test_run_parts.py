@@ -46,7 +46,7 @@ class CountingModel(nn.Linear):
         super().__init__(1, 1)
         self.updates = 0
 
-    def update_teacher(self):
+    def update_teacher(self, left_out):
         self.updates += 1
 
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from slotcon_plugin.models import Center, MLPHead, SemanticGrouping
 from slotcon_plugin.models.grouping import present_prototypes
-from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher
+from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher, parameter_pairs
 
 
 def test_grouping_equals_a_loop_over_positions():
@@ -61,6 +61,7 @@ def test_center_is_a_running_mean_and_changes_in_update_only():
 @pytest.mark.parametrize(("step", "want"), [(0, 0.99), (50, 0.995), (100, 1.0), (150, 1.0)])
 def test_cosine_momentum(step, want):
     assert cosine_momentum(0.99, step, total=100) == pytest.approx(want)
+    assert cosine_momentum(0.99, torch.tensor(step), total=100).item() == pytest.approx(want)
     assert cosine_momentum(0.99, step, total=0) == 0.99
 
 
@@ -76,11 +77,11 @@ def branches():
     return student, teacher
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0, torch.tensor(0.3, dtype=torch.float64)])
 def test_ema_moves_parameters_and_leaves_buffers(momentum):
     student, teacher = branches()
     before = {name: p.clone() for name, p in teacher.named_parameters()}
-    ema_update(teacher, student, momentum)
+    ema_update(*parameter_pairs(teacher, student), momentum)
     after = dict(student.named_parameters())
     assert set(before) == {name for name in after if name.startswith("backbone")}
     for name, p in teacher.named_parameters():

@@ -71,7 +71,7 @@ def test_a_page_holds_its_pictures(tmp_path):
     assert "A &lt;title&gt;" in text
     assert "one &amp; two" in text
     assert not re.search(r'(src|href)="(?!data:)', text)
-    (data,) = re.findall(r'src="data:image/png;base64,([^"]+)"', text)
+    (data,) = re.findall(r'src="data:image/webp;base64,([^"]+)"', text)
     assert np.asarray(Image.open(io.BytesIO(base64.b64decode(data)))).tolist() == [[list(GREEN)] * 5] * 4
     assert [p.name for p in written.parent.iterdir()] == ["a.html"]
 

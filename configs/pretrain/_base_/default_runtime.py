@@ -7,7 +7,7 @@ train_cfg = dict(type="PretrainLoop", max_epochs=800)
 init = None  # weights to start from, as --init says; None = random ones
 
 default_hooks = dict(
-    runtime_info=dict(type="RuntimeInfoHook"),
+    runtime_info=dict(type="LateRuntimeInfoHook"),
     timer=dict(type="IterTimerHook"),
     logger=dict(type="LoggerHook", interval=50),
     param_scheduler=dict(type="PretrainSchedulerHook"),

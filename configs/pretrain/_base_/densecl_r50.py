@@ -24,7 +24,7 @@ auto_scale_lr = dict(base_batch_size=256, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="float16",  # ours: the official run is in float32
-    optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4),
+    optimizer=dict(type="SGD", lr=0.3, momentum=0.9, weight_decay=1e-4, fused=True),
 )
 warmup_epochs = 0
 min_lr = 0.0

@@ -12,7 +12,7 @@ model = dict(
     projector=dict(type="MLPHead", hidden_channels=1024, out_channels=128, num_layers=3, norm_last=True),
     predictor=dict(type="MLPHead", hidden_channels=1024, num_layers=3),
     grouping=dict(type="SemanticGrouping", num_prototypes="${num_prototypes(256)}", temperature=0.07),
-    center=dict(type="Center", momentum=0.9),
+    center=dict(type="Center"),
     student_temperature=0.1,
     teacher_temperature=0.04,
     contrast_temperature=0.2,
@@ -24,14 +24,13 @@ auto_scale_lr = dict(base_batch_size=64, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="bfloat16",
-    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05),
+    optimizer=dict(type="AdamW", lr=1e-3, weight_decay=0.05, fused=True),
 )
 warmup_epochs = "${warmup_epochs(1)}"
 
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    pin_memory=False,
     dataset=dict(
         view_size=96,
         # the paper's blur of up to 2 pixels is for views of 224

@@ -24,8 +24,8 @@ auto_scale_lr = dict(base_batch_size=256, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     constructor="PartOptimWrapperConstructor",
-    dtype="float16",
-    optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4),
+    dtype="float16",  # unread; see slotcon_r50.py
+    optimizer=dict(type="SGD", lr=0.03, momentum=0.9, weight_decay=1e-4, fused=True),
     # Factors on the learning rate of each part. An encoder that starts from a checkpoint may want to move less.
     paramwise_cfg=dict(custom_keys={"student.backbone": dict(lr_mult=1.0), "student.decoder": dict(lr_mult=1.0)}),
 )

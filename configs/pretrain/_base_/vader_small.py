@@ -9,14 +9,15 @@ model = dict(
     teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
 auto_scale_lr = dict(base_batch_size=64)
-optim_wrapper = dict(dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4))
+optim_wrapper = dict(
+    dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4, fused=True)
+)
 warmup_epochs = "${warmup_epochs(1)}"
 min_lr = 1e-6
 
 train_dataloader = dict(
     batch_size=64,
     num_workers=2,
-    pin_memory=False,
     dataset=dict(
         view_size=96,
         overlap_grid=24,

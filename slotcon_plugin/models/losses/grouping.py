@@ -1,6 +1,8 @@
-"""Grouping consistency (SlotCon, eq. 2)."""
+"""Grouping consistency (SlotCon, eq. 2), and what keeps prototypes in use."""
 
 from __future__ import annotations
+
+import math
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -27,3 +29,10 @@ def grouping_loss(student_logits: Tensor, target: Tensor, student_temperature: f
         )
     log_prediction = F.log_softmax(student_logits.float() / student_temperature, dim=1)
     return -(target.detach() * log_prediction).sum(dim=1).mean()
+
+
+def mean_entropy_loss(mean_assignment: Tensor) -> Tensor:
+    """``log K - H(p)`` of the mean assignment ``(K,)``: 0 where all prototypes get the same share, log K where one has
+    everything (me-max; Assran et al., MSN, 2204.07141)."""
+    entropy = -(mean_assignment * mean_assignment.clamp(min=1e-12).log()).sum()
+    return math.log(len(mean_assignment)) - entropy

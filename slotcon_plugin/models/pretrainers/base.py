@@ -16,7 +16,13 @@ from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.backbones import describe_backbone
 from slotcon_plugin.models.build import plain
 from slotcon_plugin.models.distributed import synchronise_batchnorm
-from slotcon_plugin.models.teacher import cosine_momentum, ema_update, make_teacher, rise_and_fall_momentum
+from slotcon_plugin.models.teacher import (
+    cosine_momentum,
+    ema_update,
+    make_teacher,
+    parameter_pairs,
+    rise_and_fall_momentum,
+)
 from slotcon_plugin.registry import MODELS
 
 _MOMENTUM_SCHEDULES = {
@@ -73,6 +79,7 @@ class BasePretrainer(BaseModel):
         init: what the weights were before the first step, see :data:`PRETRAINING_KEY`; None = random.
         monitor: detached tensors of the last step for hooks to look at, those of further heads in a dict under the
             head's name; not part of the state.
+        reporting: whether the figures of this step will be looked at; what only they need may be left out otherwise.
         dense_parts: the parts of both branches that see dense maps of a fixed size.
     """
 
@@ -108,10 +115,13 @@ class BasePretrainer(BaseModel):
         self.transfer_branch = transfer_branch or self.method.transfers
         self._chose_branch = transfer_branch is not None
         self.channels_last = channels_last
+        self.data_preprocessor.channels_last = channels_last  # once where views are made, not in each forward pass
         self.compile_parts = compile
         self.sync_bn = sync_bn
         self.total_steps = 0
         self.monitor: dict[str, Any] = {}
+        self.reporting = True
+        self._averaged: tuple[list[Tensor], list[Tensor]] | None = None
         self.init: dict[str, Any] | None = None
         self._backbone_config: dict[str, Any] = {}
         self.register_buffer("teacher_steps", torch.zeros((), dtype=torch.int64))
@@ -147,12 +157,20 @@ class BasePretrainer(BaseModel):
             images = images.contiguous(memory_format=torch.channels_last)
         return tuple(self.branch(branch)["backbone"](images))
 
-    def update_teacher(self) -> None:
-        """One step of the moving average; called once after each step that the optimiser really took."""
-        self.teacher_steps += 1
-        schedule = _MOMENTUM_SCHEDULES[self.teacher_momentum_schedule]
-        momentum = schedule(self.teacher_momentum, self.teacher_steps.item(), self.total_steps)
-        ema_update(self.teacher, self.student, momentum)
+    def update_teacher(self, left_out: Tensor | None = None) -> None:
+        """One step of the moving average; called once after each step of the optimiser.
+
+        Args:
+            left_out: 1 where the device has left the step out, ``()`` float; the teacher then stays as well.
+        """
+        self.teacher_steps += 1 if left_out is None else (1 - left_out).long()
+        steps = self.teacher_steps if self.teacher_steps.is_cuda else self.teacher_steps.item()
+        momentum = _MOMENTUM_SCHEDULES[self.teacher_momentum_schedule](self.teacher_momentum, steps, self.total_steps)
+        if left_out is not None:
+            momentum = momentum + (1 - momentum) * left_out
+        if self._averaged is None:
+            self._averaged = parameter_pairs(self.teacher, self.student)
+        ema_update(*self._averaged, momentum)
 
     def show_head(self, name: str | None) -> None:
         """Choose whose grouping ``group`` gives, where a method has several heads; None = the one that it is.

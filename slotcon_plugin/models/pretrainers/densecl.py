@@ -12,7 +12,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.correspondence import most_similar_pixels
-from slotcon_plugin.models.losses import contrast_figures, cosine_similarities, info_nce_loss
+from slotcon_plugin.models.losses import contrast_figures, info_nce_loss
 from slotcon_plugin.models.pixel_pairs import take_pixels
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.models.queue import KeyQueue
@@ -99,26 +99,28 @@ class DenseCL(BasePretrainer):
         matches = most_similar_pixels(first.features, second.features)
         positions = first.dense.flatten(2).transpose(1, 2)  # (B, h * w, D)
         image, dense = (
-            cosine_similarities(queries, keys, queue.keys, queue.excluded_for(batch.sample_index))
+            (queries, keys, queue.keys, queue.excluded_for(batch.sample_index))
             for queries, keys, queue in (
                 (first.image[:, None], second.image[:, None], self.queue),
                 (positions, take_pixels(second.dense, matches), self.dense_queue),
             )
         )
+        losses = {
+            "loss_image": (1 - self.dense_loss_weight) * info_nce_loss(*image, self.temperature),
+            "loss_dense": self.dense_loss_weight * info_nce_loss(*dense, self.temperature),
+        }
+        figures = {}
+        if self.reporting:
+            figures = {
+                **contrast_figures(*image),
+                **{f"dense_{name}": value for name, value in contrast_figures(*dense).items()},
+                "matched_share": _distinct_share(matches, second.dense[0, 0].numel()),
+                "queue_fill": self.queue.fill,
+            }
+        self.monitor = {**figures, "features": second.dense.flatten(2).transpose(1, 2).flatten(0, 1)}
         self.queue.enqueue(F.normalize(second.image.float(), dim=1), batch.sample_index)
         self.dense_queue.enqueue(F.normalize(second.dense.float().mean(dim=(2, 3)), dim=1), batch.sample_index)
-        figures = {
-            **contrast_figures(image),
-            **{f"dense_{name}": value for name, value in contrast_figures(dense).items()},
-            "matched_share": _distinct_share(matches, second.dense[0, 0].numel()),
-            "queue_fill": self.queue.fill,
-        }
-        self.monitor = {**figures, "features": second.dense.flatten(2).transpose(1, 2).flatten(0, 1)}
-        return {
-            "loss_image": (1 - self.dense_loss_weight) * info_nce_loss(image, self.temperature),
-            "loss_dense": self.dense_loss_weight * info_nce_loss(dense, self.temperature),
-            **figures,
-        }
+        return losses | figures
 
     def _project(self, images: Tensor, branch: str) -> Projections:
         parts, features = self.branch(branch), self.extract_features(images, branch)[-1]

@@ -24,11 +24,12 @@ class SlotCon(BasePretrainer):
         projector: config of the dense head of both branches; ``in_channels`` is filled in from the backbone.
         predictor: config of the student's head on slots; ``in_channels`` and ``out_channels`` are filled in.
         grouping: config with ``num_prototypes`` (K) and the pooling ``temperature``.
-        center: config of the centring of the teacher's logits.
+        center: config of what makes targets of the teacher's logits: ``Center`` or ``Sinkhorn``.
         student_temperature: tau_s.
         teacher_temperature: tau_t of the grouping loss.
         contrast_temperature: tau_c.
         group_loss_weight: lambda_g in [0, 1].
+        mean_entropy_weight: see :class:`GroupingObjective`.
         kwargs: see :class:`BasePretrainer`.
     """
 
@@ -45,11 +46,12 @@ class SlotCon(BasePretrainer):
         teacher_temperature: float = 0.07,
         contrast_temperature: float = 0.2,
         group_loss_weight: float = 0.5,
+        mean_entropy_weight: float = 0.0,
         **kwargs,
     ) -> None:
         super().__init__(**kwargs)
         self.objective = GroupingObjective(
-            student_temperature, teacher_temperature, contrast_temperature, group_loss_weight
+            student_temperature, teacher_temperature, contrast_temperature, group_loss_weight, mean_entropy_weight
         )
         backbone, channels, _ = self.build_backbone(backbone)
         head = build_grouping_head(channels[-1], projector, grouping, predictor)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.build import build_part
-from slotcon_plugin.models.losses import Similarities, contrast_figures, cosine_similarities, info_nce_loss
+from slotcon_plugin.models.losses import contrast_figures, info_nce_loss, nearest_keys
 from slotcon_plugin.models.pixel_pairs import INTERPOLATIONS, sample_pairs, sample_points, take_pixels
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.models.queue import KeyQueue
@@ -80,21 +80,18 @@ class VADeR(BasePretrainer):
         queries = take_pixels(first, pairs.index)
         keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
 
-        similarities = cosine_similarities(queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
-        loss = info_nce_loss(similarities, self.temperature)
-        figures = self._watch(queries, keys, similarities)
+        contrast = (queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
+        loss = info_nce_loss(*contrast, self.temperature)
+        figures = {}
+        if self.reporting:
+            nearest = nearest_keys(queries, keys.flatten(0, 1)).flatten()
+            own = torch.arange(len(nearest), device=nearest.device)
+            figures = {
+                # share of queries whose nearest key of the batch, their own image's included, is their own
+                "pixel_accuracy": (nearest == own).float().mean(),
+                **contrast_figures(*contrast),
+                "queue_fill": self.queue.fill,
+            }
+        self.monitor = {**figures, "features": keys.flatten(0, 1)}
         self.queue.enqueue(keys.flatten(0, 1), batch.sample_index.repeat_interleave(self.num_pairs))
         return {"loss_pixel": loss, **figures}
-
-    @torch.no_grad()
-    def _watch(self, queries: Tensor, keys: Tensor, similarities: Similarities) -> dict[str, Tensor]:
-        among_batch = cosine_similarities(queries, keys, keys.flatten(0, 1)).negative.flatten(0, 1)  # (B*P, B*P)
-        own = torch.arange(len(among_batch), device=among_batch.device)
-        figures = {
-            # share of queries whose nearest key of the batch, their own image's included, is their own
-            "pixel_accuracy": (among_batch.argmax(dim=1) == own).float().mean(),
-            **contrast_figures(similarities),
-            "queue_fill": self.queue.fill,
-        }
-        self.monitor = {**figures, "features": keys.flatten(0, 1)}
-        return figures

@@ -1,0 +1,92 @@
+"""The pages as a browser shows them, where there is one (Chromium or Chrome)."""
+
+import math
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from slotcon_plugin.visualization.curves import Run
+from slotcon_plugin.visualization.curves_page import HEALTHY, curves_page
+from slotcon_plugin.visualization.grouped import GroupedPhoto
+from slotcon_plugin.visualization.groups_page import groups_page
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome here")
+# Put behind a page: the pointer goes to the middle of the first chart, errors become text.
+POINT = """<script>
+const chart = document.querySelector('#charts svg'), box = chart.getBoundingClientRect();
+chart.dispatchEvent(new PointerEvent('pointermove', {clientX: box.left + box.width * %f, clientY: box.top + 9}));
+</script>"""
+
+
+def shown(page: str, folder) -> str:
+    """The document after its scripts have run."""
+    page = str(page).replace("<body>", "<body><script>onerror = m => document.title = 'ERROR ' + m</script>", 1)
+    (folder / "page.html").write_text(page, encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
+    command += ["--window-size=1200,900", "--virtual-time-budget=2000", "--dump-dom", f"file://{folder / 'page.html'}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "ERROR" not in re.search("<title>(.*?)</title>", done.stdout)[1], done.stdout[:400]
+    return done.stdout
+
+
+@pytest.fixture
+def runs():
+    steps = range(10, 110, 10)
+    good = {"loss": {i: 5 - i / 50 for i in steps}, "effective_rank": dict.fromkeys(steps, 20.0)}
+    good |= {"grad_norm": {i: 10 ** (i / 30) for i in steps}, "num_prototypes": {10: 64}}
+    bad = {"loss": {i: math.nan if i == 50 else 4.0 for i in steps}, "effective_rank": dict.fromkeys(steps, 1.1)}
+    return [Run("good <&> run", good, 10.0), Run("bad", bad, 10.0)]
+
+
+@in_a_browser
+def test_curves_are_drawn_and_read_off_with_the_pointer(runs, tmp_path):
+    page = str(curves_page("Curves", runs, ["loss", "effective_rank", "grad_norm"]))
+    assert "http" not in page.replace("http://www.w3.org/2000/svg", ""), "nothing is downloaded"
+    middle = (46 + 0.5 * (400 - 46 - 8)) / 400
+    dom = shown(page.replace("</body>", POINT % middle + "</body>"), tmp_path)
+    assert dom.count('class="line"') == 6 and dom.count('class="healthy"') == 1
+    values = re.findall('<div class="values">(.*?)</div>', dom)
+    assert values[0] in (
+        "good &lt;&amp;&gt; run: 4 at iteration 50  ·  bad: – at iteration 50",
+        "good &lt;&amp;&gt; run: 3.8 at iteration 60  ·  bad: 4 at iteration 60",
+    ), values
+    assert values[1].startswith("good &lt;&amp;&gt; run: 20 at iteration"), "all charts show the same place"
+    paths = re.findall(r'<path d="([^"]*)"', dom)
+    assert paths[1].count("M") == 2, "a gap where the value is not finite"
+
+
+@in_a_browser
+def test_smoothed_curves_and_runs_without_a_value(tmp_path):
+    empty = Run("empty", {"loss": {1: math.nan, 2: math.inf}}, 1.0)
+    one = Run("one", {"loss": {1: 2.0}}, 1.0)
+    assert "no finite value" in shown(curves_page("Curves", [empty], ["loss"]), tmp_path)
+    dom = shown(curves_page("Curves", [empty, one], ["loss"], by_epoch=True, window=3), tmp_path)
+    assert dom.count('class="raw"') == 2
+
+
+def test_healthy_ranges_lie_within_what_is_possible():
+    for name, bounds in HEALTHY.items():
+        for prototypes in (2, 16, 256, 2048):
+            low, high = bounds(prototypes)
+            assert high is None or low < high, name
+
+
+@in_a_browser
+def test_groups_have_a_legend_three_columns_and_small_pictures(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    halves = np.zeros((480, 640), dtype=int)
+    halves[:, 400:] = 2
+    trained, untrained = (GroupedPhoto("a <b>.jpg", photo, owners, 4) for owners in (halves, 0 * halves))
+    page = groups_page("Groupings", [trained] * 3, [untrained] * 3)
+    dom = shown(page, tmp_path)
+    legend = re.search(r'<p class="legend">(.*?)</p>', dom, re.DOTALL)[1]
+    assert re.findall(r"(\d): ([\d.]+) %", legend) == [("0", "62.5"), ("2", "37.5")]
+    assert dom.count("<img") == 9 and dom.count('src="data:image/webp') == 9
+    assert dom.count("a &lt;b&gt;.jpg</figcaption>") == 3
+    assert len(page) < 9 * 120_000, "noise is the worst that WebP can meet"
+    assert "untrained" not in groups_page("Groupings", [trained])
