@@ -19,8 +19,8 @@ from_scratch = {
     "model.backbone.norm_eval": False,
     "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 0.2,
 }
-epochs = {"train_cfg.max_epochs": 4}  # 180 steps of 2,915 photos
-domain_epochs = {"train_cfg.max_epochs": 26}  # as many of CamVid's 468 without labels for training and validation
+epochs = {"train_cfg.max_epochs": 2}  # 90 steps of 2,915 photos
+domain_epochs = {"train_cfg.max_epochs": 13}  # 91 steps of CamVid's 468 photos for training and validation
 continued = dict(checkpoint="{weights}", init_title="ImageNet", reads=["weights"], per_seed=True, hours=0.15)
 slotcon = dict(continued, config="configs/pretrain/slotcon_continue.py")
 vader = dict(continued, config="configs/pretrain/vader_continue.py")

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pretrain/vader_continue.py --init tf_efficientnet_lite0.safetensors --photos my_photos/
 
-Another network of timm's: --cfg-options model.backbone.name=convnext_tiny. Set by reasoning, not searched yet.
+Another network of timm's: --cfg-options model.backbone.name=convnext_tiny. What was measured: docs/continue.md.
 """
 
 _base_ = ["_base_/vader_small.py"]
@@ -13,7 +13,6 @@ model = dict(
     #     dict(_delete_=True, type="TorchvisionResNet", stride=16, norm_eval=True)
     # norm_eval: good weights go with their BatchNorm statistics, which small views in strong colours spoil
     backbone=dict(_delete_=True, type="TimmBackbone", name="tf_efficientnet_lite0", output_stride=16, norm_eval=True),
-    teacher_momentum=0.99,  # the initial weights are good, so the average may keep some of them
 )
 optim_wrapper = dict(
     constructor="PartOptimWrapperConstructor",
@@ -22,6 +21,8 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={"student.backbone": dict(layer_decay=0.75)}),
 )
 
+# weights of photos of 224 know little of crops of 96
+train_dataloader = dict(dataset=dict(view_size=160, overlap_grid=40))
 data_root = "data/photos"
 photos = dict(type="ImageFolder", root="${data_root}")
 train_cfg = dict(max_epochs=10)
