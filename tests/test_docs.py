@@ -15,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from slotcon_plugin.config import load_config
+from slotcon_plugin.cli import COMMANDS, build_parser
+from slotcon_plugin.config import find_config, load_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh)\b.*")
+COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh|slotcon (?:" + "|".join(COMMANDS) + r"))\b.*")
 # Launchers and the tool whose arguments they pass on, with the number of arguments that are their own.
 LAUNCHERS = {"tools/dist_train.sh": (1, 2), "tools/dist_test.sh": (2, 3), "tools/slurm_train.sh": (0, 2)}
 # What runs in seconds; the others train, or need more than a CPU and pictures made on the spot.
@@ -58,7 +59,7 @@ def lines(path: Path) -> list[str]:
 def documented() -> list[tuple[str, str]]:
     """(file, command) of every command that is documented somewhere, each once a file."""
     sources = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "tools").glob("*.py")]
-    sources += (ROOT / "configs").rglob("*.py")
+    sources += [*(ROOT / "configs").rglob("*.py"), *(ROOT / "slotcon_plugin/cli").glob("*.py")]
     found = {
         (str(path.relative_to(ROOT)), line.strip())
         for path in sources
@@ -72,7 +73,7 @@ def split(command: str) -> list[str]:
     """Words from the script on, without the comment behind it and without shell variables that stand alone."""
     words = [word for word in shlex.split(command, comments=True) if not word.startswith("$")]
     words = words[: words.index("&&")] if "&&" in words else words
-    return words[next(i for i, word in enumerate(words) if word.startswith("tools/")) :]
+    return words[next(i for i, word in enumerate(words) if word.startswith(("tools/", "slotcon"))) :]
 
 
 class ParsedError(BaseException):  # no Exception: a tool would report it as a bug
@@ -102,6 +103,11 @@ def test_commands_are_found():
 @pytest.mark.parametrize(("file", "command"), documented(), ids=lambda text: text[:60])
 def test_a_documented_command_is_understood(file, command, monkeypatch):
     words = split(command)
+    if words[0] == "slotcon":
+        words = words[1 : words.index(">")] if ">" in words else words[1:]
+        given = build_parser(words[:1]).parse_args(words)
+        assert not getattr(given, "config", None) or find_config(given.config)
+        return
     assert (ROOT / words[0]).is_file(), words[0]
     for word in words:
         if word.startswith("configs/"):
