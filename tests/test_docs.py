@@ -20,7 +20,8 @@ from slotcon_plugin.config import find_config, load_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh|slotcon (?:" + "|".join(COMMANDS) + r"))\b.*")
+WORDS = "|".join(COMMANDS)
+COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh|slotcon (?:{WORDS}))\b.*")
 # Launchers and the tool whose arguments they pass on, with the number of arguments that are their own.
 LAUNCHERS = {"tools/dist_train.sh": (1, 2), "tools/dist_test.sh": (2, 3), "tools/slurm_train.sh": (0, 2)}
 # What runs in seconds; the others train, or need more than a CPU and pictures made on the spot.
