@@ -213,6 +213,7 @@ def place(tmp_path_factory):
     words = [sys.executable, *split(command), "--cfg-options", *short]
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (place / "shown.txt").write_text(done.stdout)
     return place
 
 
@@ -253,3 +254,24 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
     for name in ("curves.html", "groups.html", "prototypes.html", "backbone.pkl", "OUT.safetensors", "run.sh"):
         assert (place / name).stat().st_size > 500, name
+
+
+def masked(shown: str) -> list[str]:
+    """Lines of a run without what differs from run to run: figures, paths, the device, the health's word."""
+    lines = []
+    for line in filter(str.strip, shown.splitlines()):
+        if not re.match(r"(pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next) |  ", line):
+            continue  # settings that follow from the run
+        line = re.sub(r"(device +)\S.*", r"\1...", line).replace("  healthy", "").replace("healthy, ", "")
+        line = re.sub(r"\S*(my_photos|work_dirs)\S*", r"\1", line)
+        line = re.sub(r"[\d][\d,.e+-]*( min| s)?", "N", line).lstrip()
+        if line not in lines and not line.startswith("Settings"):
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.slow
+def test_the_recorded_run_is_what_a_run_shows(place):
+    text = (ROOT / "docs/pretrain.md").read_text().split("<!-- recording: slotcon_small -->\n```text\n")[1]
+    recorded, shown = masked(text.split("```")[0]), masked((place / "shown.txt").read_text())
+    assert [line for line in shown if line in recorded] == recorded, "\n".join(shown)
