@@ -1,4 +1,5 @@
-"""Packaging of slotcon_plugin. Tested versions are stated in one place: requirements/tested.txt."""
+"""Packaging of slotcon_plugin. Tested versions are stated in one place: requirements/tested.txt; the oldest that
+work in requirements/oldest.txt."""
 
 import re
 import shutil
@@ -13,12 +14,12 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "slotcon_plugin/__init__.py
 
 # What pretraining imports. Everything here comes as a wheel: nothing compiles.
 INSTALL_REQUIRES = [
-    "torch>=2.2",
-    "torchvision>=0.17",
+    "torch>=2.6",  # add_safe_globals takes names; the oldest whose weights_only reads mmengine's checkpoints safely
+    "torchvision>=0.21",
     "mmengine>=0.10.4",
     "numpy>=1.24",
     "opencv-python>=4.6",
-    "Pillow>=10",
+    "Pillow>=10.1",  # ImageFont.load_default(size)
     "simplejpeg>=1.7",
     "scipy>=1.10",
     "timm>=1.0.3",
@@ -28,7 +29,10 @@ INSTALL_REQUIRES = [
     "jinja2>=3.1",
     "tabulate>=0.9",
     "shtab>=1.7",
+    "rich>=13",
 ]
+# The maintained onedl-* forks own the same modules: installed beside mmengine, mmcv, mmdet or mmsegmentation they would
+# overwrite them file by file. docs/install.md says how to take them instead.
 # mmcv is a source package that compiles its ops: it needs torch and setuptools<80 in the environment and
 # --no-build-isolation (docs/install.md). mmdet 3.3.0 and mmsegmentation 1.2.2 refuse mmcv 2.2.
 MMCV = "mmcv>=2.0.0rc4,<2.2"
@@ -39,6 +43,7 @@ EXTRAS = {
         "detectron2 @ git+https://github.com/facebookresearch/detectron2.git",
         "cityscapesscripts",
     ],
+    "docs": ["mkdocs-material>=9.5"],
     "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "scikit-learn>=1.3", "ruff>=0.6"],
 }
 EXTRAS["all"] = sorted({*EXTRAS["mmdet"], *EXTRAS["mmseg"], *EXTRAS["detectron2"]})

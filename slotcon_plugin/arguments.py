@@ -42,24 +42,21 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
 
     class Words(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
-            first, *rest = values
-            if not first.endswith(".py"):
-                namespace.config = namespace.checkpoint = first
-            elif rest:
-                namespace.config, namespace.checkpoint = first, rest.pop(0)
+            first, *more = values
+            if namespace.config.endswith(".py"):
+                namespace.checkpoint, rest = first, more
             else:
-                parser.error(f"expected a checkpoint after the config {first}")
+                namespace.checkpoint, rest = namespace.config, values
             if len(rest) < least or 0 < most < len(rest):
                 parser.error(f"expected {text} after {namespace.checkpoint}, got {' '.join(rest) or 'nothing'}")
             setattr(namespace, self.dest, rest)
 
     parser.add_argument(
-        dest,
-        nargs="+",
-        action=Words,
-        metavar=("WORK_DIR", dest.upper()),
-        help=f"a run's work dir (its config, its newest whole checkpoint) or CONFIG CHECKPOINT; then {text}",
+        "config",
+        metavar="WORK_DIR",
+        help="a run's work dir, for its config and its newest whole checkpoint; or CONFIG.py CHECKPOINT",
     )
+    parser.add_argument(dest, nargs="+", action=Words, metavar=dest.upper(), help=text)
 
 
 def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:

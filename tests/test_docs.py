@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from slotcon_plugin.config import load_config
+from slotcon_plugin.cli import COMMANDS, build_parser
+from slotcon_plugin.config import find_config, load_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh)\b.*")
+WORDS = "|".join(COMMANDS)
+COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools/\w+\.sh|slotcon (?:{WORDS}))\b.*")
 # Launchers and the tool whose arguments they pass on, with the number of arguments that are their own.
 LAUNCHERS = {"tools/dist_train.sh": (1, 2), "tools/dist_test.sh": (2, 3), "tools/slurm_train.sh": (0, 2)}
 # What runs in seconds; the others train, or need more than a CPU and pictures made on the spot.
@@ -58,7 +60,7 @@ def lines(path: Path) -> list[str]:
 def documented() -> list[tuple[str, str]]:
     """(file, command) of every command that is documented somewhere, each once a file."""
     sources = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "tools").glob("*.py")]
-    sources += (ROOT / "configs").rglob("*.py")
+    sources += [*(ROOT / "configs").rglob("*.py"), *(ROOT / "slotcon_plugin/cli").glob("*.py")]
     found = {
         (str(path.relative_to(ROOT)), line.strip())
         for path in sources
@@ -72,7 +74,7 @@ def split(command: str) -> list[str]:
     """Words from the script on, without the comment behind it and without shell variables that stand alone."""
     words = [word for word in shlex.split(command, comments=True) if not word.startswith("$")]
     words = words[: words.index("&&")] if "&&" in words else words
-    return words[next(i for i, word in enumerate(words) if word.startswith("tools/")) :]
+    return words[next(i for i, word in enumerate(words) if word.startswith(("tools/", "slotcon"))) :]
 
 
 class ParsedError(BaseException):  # no Exception: a tool would report it as a bug
@@ -102,6 +104,11 @@ def test_commands_are_found():
 @pytest.mark.parametrize(("file", "command"), documented(), ids=lambda text: text[:60])
 def test_a_documented_command_is_understood(file, command, monkeypatch):
     words = split(command)
+    if words[0] == "slotcon":
+        words = words[1 : words.index(">")] if ">" in words else words[1:]
+        given = build_parser(words[:1]).parse_args(words)
+        assert not getattr(given, "config", None) or find_config(given.config)
+        return
     assert (ROOT / words[0]).is_file(), words[0]
     for word in words:
         if word.startswith("configs/"):
@@ -206,6 +213,7 @@ def place(tmp_path_factory):
     words = [sys.executable, *split(command), "--cfg-options", *short]
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    (place / "shown.txt").write_text(done.stdout)
     return place
 
 
@@ -246,3 +254,24 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
     for name in ("curves.html", "groups.html", "prototypes.html", "backbone.pkl", "OUT.safetensors", "run.sh"):
         assert (place / name).stat().st_size > 500, name
+
+
+def masked(shown: str) -> list[str]:
+    """Lines of a run without what differs from run to run: figures, paths, the device, the health's word."""
+    lines = []
+    for line in filter(str.strip, shown.splitlines()):
+        if not re.match(r"(pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next) |  ", line):
+            continue  # settings that follow from the run
+        line = re.sub(r"(device +)\S.*", r"\1...", line).replace("  healthy", "").replace("healthy, ", "")
+        line = re.sub(r"\S*(my_photos|work_dirs)\S*", r"\1", line)
+        line = re.sub(r"[\d][\d,.e+-]*( min| s)?", "N", line).lstrip()
+        if line not in lines and not line.startswith("Settings"):
+            lines.append(line)
+    return lines
+
+
+@pytest.mark.slow
+def test_the_recorded_run_is_what_a_run_shows(place):
+    text = (ROOT / "docs/pretrain.md").read_text().split("<!-- recording: slotcon_small -->\n```text\n")[1]
+    recorded, shown = masked(text.split("```")[0]), masked((place / "shown.txt").read_text())
+    assert [line for line in shown if line in recorded] == recorded, "\n".join(shown)

@@ -20,7 +20,6 @@ Several GPUs: tools/dist_train.sh; Slurm: tools/slurm_train.sh.
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
 from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_launcher, tool_parser
@@ -72,7 +71,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from slotcon_plugin.actions.pretraining import pretraining_config
+    from slotcon_plugin.actions.pretraining import pretraining_config, settled_budget
     from slotcon_plugin.apis import pretrain
     from slotcon_plugin.config import apply_options, read_config
     from slotcon_plugin.errors import UserError
@@ -112,11 +111,7 @@ def main() -> None:
     )
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.work_dir
-    budget = args.budget
-    if "train_cfg.max_epochs" in args.cfg_options:
-        if budget:
-            raise UserError("--budget sets the number of epochs: leave train_cfg.max_epochs out")
-        budget = math.inf  # nor the budget of the checkpoint
+    budget = settled_budget(args.budget, args.cfg_options)
     pretrain(cfg, args.resume, args.batch_mode, args.overwrite, budget)
 
 

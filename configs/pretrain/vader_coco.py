@@ -8,3 +8,5 @@ An epoch of 118,287 photos is longer than the queue (2,048 photos x 32 pixels).
 _base_ = ["_base_/default_runtime.py", "_base_/coco.py", "_base_/vader_r50.py"]
 
 train_cfg = dict(max_epochs=800)
+
+model = dict(decoder=dict(fpn_norm="BatchNorm"))  # as the FPNs of the SyncBN recipes have it

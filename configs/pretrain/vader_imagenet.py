@@ -8,3 +8,5 @@ The encoder starts from any checkpoint that the converters read; without the opt
 _base_ = ["_base_/default_runtime.py", "_base_/imagenet.py", "_base_/vader_r50.py"]
 
 train_cfg = dict(max_epochs=200)
+
+model = dict(decoder=dict(fpn_norm="BatchNorm"))  # as the FPNs of the SyncBN recipes have it

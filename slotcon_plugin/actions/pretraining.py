@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def pretrain(
     init_title: str | None = None,
     data_root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    budget: float | None = None,
     resume: bool | str | Path = False,
     overwrite: bool = False,
     batch_mode: str | None = None,
@@ -46,7 +48,7 @@ def pretrain(
     Args:
         photos: a folder, nested or flat, or a text file with a path a line; None = those of ``config``.
         out: the work dir; None = ``work_dirs/CONFIG``.
-        method: ``'slotcon'`` (default), ``'vader'`` or ``'densecl'``.
+        method: ``'slotcon'`` (default), ``'slotcon_decoder'``, ``'vader'`` or ``'densecl'``.
         init: weights that student and teacher start from: any file that the converters read, or ``'timm'`` or
             ``'torchvision'`` for that library's published weights, which its loader may download.
         epochs: how often each photo is seen; None = as the config says.
@@ -55,6 +57,7 @@ def pretrain(
         init_title: what to call ``init`` in tables.
         data_root: the config's ``data_root``: where its data set lies, in place of ``photos``.
         options: overrides of single keys of the config: ``{"train_dataloader.batch_size": 32}``.
+        budget: seconds that the run may take; the number of epochs follows.
         resume: True goes on with the run in ``out``; a path, from that checkpoint.
         overwrite: set a used ``out`` aside.
         batch_mode: ``'accumulate'`` or ``'scale-lr'``, see :func:`slotcon_plugin.engine.batch.fit_batch`.
@@ -72,12 +75,13 @@ def pretrain(
         data_root=data_root,
         options=options,
     )
-    if config and method and cfg.model.type.lower() != method:
+    if config and method and cfg.model.type.lower() != method.replace("_", ""):
         raise UserError(f"config {config} is one of {cfg.model.type}, not of {method}: give one of the two")
     if not config and not (photos or data_root or resume):
         raise UserError("photos: expected a folder of photos to learn from (or a config that brings its own)")
     if network or (init and not config):
         _use_network(cfg, network_by_name(network) if network else _network_in(init))
+    budget = settled_budget(budget, {**(options or {}), **({} if epochs is None else {"train_cfg.max_epochs": epochs})})
     if epochs is not None:
         if epochs < 1:
             raise UserError(f"epochs must be at least 1, got {epochs}")
@@ -85,7 +89,7 @@ def pretrain(
     if out:
         cfg.work_dir = str(out)
     cfg.launcher = launcher
-    runner = apis.pretrain(cfg, resume, batch_mode, overwrite)
+    runner = apis.pretrain(cfg, resume, batch_mode, overwrite, budget)
     return finished(Path(cfg.work_dir), Path(runner.message_hub.get_info("last_ckpt")), cfg)
 
 
@@ -120,6 +124,19 @@ def pretraining_config(
     elif init_title:
         raise UserError("--init-title names the weights of --init, which is not there")
     return cfg
+
+
+def settled_budget(budget: float | None, options: Mapping[str, Any]) -> float | None:
+    """The budget of a run whose number of epochs may have been asked for: then none, nor that of its checkpoint.
+
+    Raises:
+        UserError: both are asked for.
+    """
+    if "train_cfg.max_epochs" not in options:
+        return budget
+    if budget:
+        raise UserError("--budget sets the number of epochs: leave epochs (train_cfg.max_epochs) out")
+    return math.inf
 
 
 def finished(work_dir: Path, checkpoint: Path, cfg: Config) -> Pretrained:

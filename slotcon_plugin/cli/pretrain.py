@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher
+from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_launcher
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="?", help="folder, nested or flat, or a text file with a path a line")
     parser.add_argument("--out", metavar="DIR", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--method", help="slotcon, vader or densecl (default: slotcon)")
+    what.add_argument("--method", help="slotcon, slotcon_decoder, vader or densecl (slotcon)")
     what.add_argument("--config", metavar="NAME", help="a config's name or file")
     parser.add_argument(
         "--init",
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--network", metavar="NAME", help="resnet50, or a name of timm's (default: what --init holds, or the preset's)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="how often each photo is seen (default: the config's)")
+    add_budget(parser)
     parser.add_argument("--data-root", metavar="DIR", help="the config's data_root, in place of PHOTOS")
     parser.add_argument(
         "--resume",
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int | None:
         init_title=args.init_title,
         data_root=args.data_root,
         options=args.cfg_options,
+        budget=args.budget,
         resume=args.resume,
         overwrite=args.overwrite,
         batch_mode=args.batch_mode,

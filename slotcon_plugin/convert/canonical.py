@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,14 +27,16 @@ class CanonicalBackbone:
             also what lies behind the last map, if the file has all of it.
         network: what they are the weights of.
         meta: provenance and input convention, see :mod:`slotcon_plugin.convert.metadata`.
-        fpn: a feature pyramid's ``lateral.{0..3}.{weight,bias}`` (1x1) and ``output.{0..3}.{weight,bias}`` (3x3),
-            level 0 = stride 4; None where the checkpoint has none.
+        fpn: a feature pyramid's ``lateral.{0..3}.weight`` (1x1) and ``output.{0..3}.weight`` (3x3), level 0 = stride 4,
+            each with ``bias`` or ``norm.*``; None where the checkpoint has none.
+        fcn: an FCN head's ``convs.{i}.conv.weight`` (3x3) and ``convs.{i}.bn.*``; None where the checkpoint has none.
     """
 
     state_dict: dict[str, Tensor]
     network: Network
     meta: dict[str, Any] = field(default_factory=dict)
     fpn: dict[str, Tensor] | None = None
+    fcn: dict[str, Tensor] | None = None
 
 
 def build_canonical(canonical: CanonicalBackbone, output_stride: int | None = None) -> nn.Module:
@@ -53,9 +57,21 @@ def build_canonical_fpn(fpn: Mapping[str, Tensor]) -> nn.Module:
 
     from slotcon_plugin.convert.names import TORCHVISION_FPN
 
-    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(len(fpn) // 4)]
-    module = FeaturePyramidNetwork(channels, fpn["lateral.0.weight"].shape[0])
+    channels, width, norm = fpn_form(fpn)
+    module = FeaturePyramidNetwork(channels, width, norm_layer=nn.BatchNorm2d if norm else None)
     module.load_state_dict({TORCHVISION_FPN.to_target(k).removeprefix("fpn."): v for k, v in fpn.items()})
+    return module.eval()
+
+
+def build_canonical_fcn(fcn: Mapping[str, Tensor]) -> nn.Module:
+    """Convolution, BatchNorm and ReLU in turn, holding these weights: the last stage map -> what is classified."""
+    blocks = []
+    for i in range(len(fcn) // 6):
+        weight = fcn[f"convs.{i}.conv.weight"]
+        conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
+        blocks.append(nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(len(weight)), activate=nn.ReLU())))
+    module = nn.Sequential(*blocks)
+    module.load_state_dict({name.removeprefix("convs."): value for name, value in fcn.items()})
     return module.eval()
 
 
@@ -105,13 +121,35 @@ def canonicalise(
     return complete, network, left_over
 
 
-def fpn_shapes(channels: Sequence[int], width: int) -> dict[str, tuple[int, ...]]:
+def fpn_form(fpn: Mapping[str, Tensor]) -> tuple[list[int], int, bool]:
+    """Channels of the stage maps that a feature pyramid takes, its width, whether it has norm layers."""
+    levels = sum(re.fullmatch(r"lateral\.\d+\.weight", name) is not None for name in fpn)
+    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(levels)]
+    return channels, fpn["lateral.0.weight"].shape[0], "lateral.0.norm.weight" in fpn
+
+
+def fpn_shapes(channels: Sequence[int], width: int, norm: bool = False) -> dict[str, tuple[int, ...]]:
     """Names and shapes of a feature pyramid on stage maps of so many channels."""
     shapes: dict[str, tuple[int, ...]] = {}
     for level, count in enumerate(channels):
-        shapes |= {f"lateral.{level}.weight": (width, count, 1, 1), f"lateral.{level}.bias": (width,)}
-        shapes |= {f"output.{level}.weight": (width, width, 3, 3), f"output.{level}.bias": (width,)}
+        for part, shape in (("lateral", (width, count, 1, 1)), ("output", (width, width, 3, 3))):
+            shapes[f"{part}.{level}.weight"] = shape
+            shapes |= _norm_shapes(f"{part}.{level}.norm", width) if norm else {f"{part}.{level}.bias": (width,)}
     return shapes
+
+
+def fcn_shapes(in_channels: int, width: int, num_convs: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of an FCN head's convolutions on a map of so many channels."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for i in range(num_convs):
+        shapes[f"convs.{i}.conv.weight"] = (width, in_channels if i == 0 else width, 3, 3)
+        shapes |= _norm_shapes(f"convs.{i}.bn", width)
+    return shapes
+
+
+def _norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
+    leaves = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{leaf}": (width,) for leaf in leaves} | {f"{name}.num_batches_tracked": ()}
 
 
 def _find_depth(weights: Mapping[str, Tensor], where: str) -> int:

@@ -46,7 +46,9 @@ def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> No
     parser.add_argument("--colour-order", choices=("RGB", "BGR"), help="that the weights were trained on")
     for name in ("mean", "std"):
         parser.add_argument(f"--{name}", nargs=3, type=float, metavar="X", help="as above, for pixels in 0..255")
-    parser.add_argument("--no-fpn", action="store_true", help="leave out a feature pyramid (timm takes none)")
+    parser.add_argument(
+        "--no-fpn", action="store_true", help="leave out a feature pyramid or FCN head (timm takes none)"
+    )
     parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
     if with_config:
         parser.add_argument(
@@ -72,7 +74,13 @@ def summary(out: str, meta: dict) -> str:
         proved = f"every stage's map equals that of {proof['framework']}: largest relative error {worst:.1e}"
     else:
         proved = f"by the key map alone, not by features: {proof['reason']}"
-    left_out = f"        its FPN is left out: {meta['fpn_left_out']}\n" if "fpn_left_out" in meta else ""
+    parts = {"fpn": "FPN", "fcn": "FCN head"}
+    left_out = "".join(
+        f"        its {title} is left out: {meta[f'{part}_left_out']}\n"
+        for part, title in parts.items()
+        if f"{part}_left_out" in meta
+    )
+    decoder = "".join(f" with {title}" for part, title in parts.items() if meta.get(part))
     trained = "unknown: see --kind, --colour-order, --mean, --std"
     if meta["colour_order"] != UNKNOWN:
         trained = f"{meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255)"
@@ -80,7 +88,7 @@ def summary(out: str, meta: dict) -> str:
         trained += f", stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
     return (
         f"read    {meta['source_file']}: kind {meta['kind']} ({meta['recognised']}), {meta['branch']} below "
-        f"{meta['prefix'] or 'no prefix'}, {Network(**meta['network'])}{' with FPN' if meta['fpn'] else ''}\n"
+        f"{meta['prefix'] or 'no prefix'}, {Network(**meta['network'])}{decoder}\n"
         f"sha256  {meta['source_sha256']}\n"
         f"{left_out}"
         f"proved  {proved}\n"

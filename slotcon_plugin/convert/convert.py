@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 import slotcon_plugin
+from slotcon_plugin.convert.canonical import CanonicalBackbone, fpn_form
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
@@ -41,8 +40,8 @@ def convert(
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
         network: that ``src`` holds, or its name; None = what this project's file declares, else a plain ResNet.
         which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
-        fpn: whether a feature pyramid goes with the backbone. Plain loaders (timm's ``checkpoint_path``) take no
-            file with one.
+        fpn: whether a feature pyramid or FCN head goes with the backbone. Plain loaders (timm's ``checkpoint_path``)
+            take no file with one.
         overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a folder or a device.
         config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
             does not fit the config's is left out whole, and the metadata say why.
@@ -65,41 +64,45 @@ def convert(
     if isinstance(network, str):
         network = network_by_name(network)
     canonical = read_checkpoint(src, which, kind, prefix, declared, network)
-    misfit = _misfit(canonical.fpn, row, config) if fpn else "not asked for"
-    if row.fpn_names is None:
-        misfit = f"{target} takes none"
-    if canonical.fpn and misfit:
-        meta = {**canonical.meta, "fpn": False, "fpn_left_out": misfit}
-        canonical = replace(canonical, fpn=None, meta=meta)
+    for part in ("fpn", "fcn"):
+        if getattr(canonical, part) and (misfit := _misfit(canonical, part, row, config) if fpn else "not asked for"):
+            meta = {**canonical.meta, part: False, f"{part}_left_out": misfit}
+            canonical = replace(canonical, **{part: None}, meta=meta)
     library = canonical.network.library
     if library not in row.names:
         raise ConversionError(f"{target} has no {canonical.network}: tools/convert_to_timm.py writes timm's networks")
-    tensors = {row.names[library].to_target(name): value for name, value in canonical.state_dict.items()}
-    for name, value in (canonical.fpn or {}).items():
-        tensors[row.fpn_names.to_target(name)] = value
+    weights = {**canonical.state_dict, **(canonical.fpn or {}), **(canonical.fcn or {})}
+    tensors = {row.table_of(name, canonical).to_target(name): value for name, value in weights.items()}
     proof = prove(canonical, tensors, row, config)
     meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": slotcon_plugin.__version__}
     write(out, lambda path: row.save(tensors, meta, path))
     return meta
 
 
-def _misfit(fpn: Mapping[str, Tensor] | None, target: Target, config: str | None) -> str | None:
-    """Why a pyramid cannot go into the config's; None if it can.
+def _misfit(canonical: CanonicalBackbone, part: str, target: Target, config: str | None) -> str | None:
+    """Why a decoder (``fpn`` or ``fcn``) cannot go into the config's; None if it can.
 
     Frameworks load what matches and skip the rest: under norm layers, convolutions without their biases.
     """
-    if fpn is None or config is None:
+    if getattr(target, f"{part}_names") is None:
+        return f"{target.name} takes none"
+    if config is None:
         return None
     try:
-        theirs = target.config_fpn(config)
+        theirs = getattr(target, f"config_{part}")(config)
     except ImportError:
         return None  # the proof will say what is not installed
     if theirs is None:
         return "the config has none"
-    (width, norm), own = theirs, fpn["lateral.0.weight"].shape[0]
-    if width == own and not norm:
+    if part == "fpn":
+        _, width, norm = fpn_form(canonical.fpn)
+        own, words = (width, "BN" if norm else None), "width {} and norm {}"
+    else:
+        own = (len(canonical.fcn["convs.0.bn.weight"]), len(canonical.fcn) // 6)
+        words = "width {} and {} convolutions"
+    if own == theirs:
         return None
-    return f"the checkpoint's has width {own} and no norm layers, the config's width {width}{' and norm layers' * norm}"
+    return f"the checkpoint's has {words.format(*own)}, the config's {words.format(*theirs)}"
 
 
 def check_out(out: Path, src: str | Path, overwrite: bool) -> None:

@@ -115,21 +115,27 @@ SEQUENTIAL = KeyMap(
 )
 """``nn.Sequential(*resnet.children())``, as lightly's examples build their backbones."""
 
-# A feature pyramid: lateral 1x1 and output 3x3 convolutions, level 0 = the map of stride 4.
+# A feature pyramid: lateral 1x1 and output 3x3 convolutions, level 0 = the map of stride 4, with a norm or a bias each.
 PROJECT_FPN = KeyMap(
     (
+        ("lateral.{level}.norm.{norm}", "decoder.fpn.lateral.{level}.norm.{norm}"),
+        ("output.{level}.norm.{norm}", "decoder.fpn.output.{level}.norm.{norm}"),
         ("lateral.{level}.{conv}", "decoder.fpn.lateral.{level}.{conv}"),
         ("output.{level}.{conv}", "decoder.fpn.output.{level}.{conv}"),
     )
 )
 TORCHVISION_FPN = KeyMap(
     (
+        ("lateral.{level}.norm.{norm}", "fpn.inner_blocks.{level}.1.{norm}"),
+        ("output.{level}.norm.{norm}", "fpn.layer_blocks.{level}.1.{norm}"),
         ("lateral.{level}.{conv}", "fpn.inner_blocks.{level}.0.{conv}"),
         ("output.{level}.{conv}", "fpn.layer_blocks.{level}.0.{conv}"),
     )
 )
 DETECTRON2_FPN = KeyMap(
     (
+        ("lateral.{level}.norm.{norm}", "fpn_lateral{level}.norm.{norm}"),
+        ("output.{level}.norm.{norm}", "fpn_output{level}.norm.{norm}"),
         ("lateral.{level}.{conv}", "fpn_lateral{level}.{conv}"),
         ("output.{level}.{conv}", "fpn_output{level}.{conv}"),
     ),
@@ -137,7 +143,23 @@ DETECTRON2_FPN = KeyMap(
 )
 OPENMMLAB_FPN = KeyMap(
     (
+        ("lateral.{level}.norm.{norm}", "neck.lateral_convs.{level}.bn.{norm}"),
+        ("output.{level}.norm.{norm}", "neck.fpn_convs.{level}.bn.{norm}"),
         ("lateral.{level}.{conv}", "neck.lateral_convs.{level}.conv.{conv}"),
         ("output.{level}.{conv}", "neck.fpn_convs.{level}.conv.{conv}"),
+    )
+)
+
+# What an FCN head has before its classifier: 3x3 convolutions on the last stage map, a BatchNorm behind each.
+PROJECT_FCN = KeyMap(
+    (
+        ("convs.{level}.conv.weight", "decoder.convs.{level}.conv.weight"),
+        ("convs.{level}.bn.{norm}", "decoder.convs.{level}.bn.{norm}"),
+    )
+)
+MMSEG_FCN = KeyMap(
+    (
+        ("convs.{level}.conv.weight", "decode_head.convs.{level}.conv.weight"),
+        ("convs.{level}.bn.{norm}", "decode_head.convs.{level}.bn.{norm}"),
     )
 )

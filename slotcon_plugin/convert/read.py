@@ -17,6 +17,7 @@ from slotcon_plugin.convert.canonical import (
     CanonicalBackbone,
     backbone_sha256,
     canonicalise,
+    fcn_shapes,
     fpn_shapes,
 )
 from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
@@ -24,10 +25,13 @@ from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, U
 from slotcon_plugin.convert.names import (
     DETECTRON2,
     DETECTRON2_FPN,
+    MMSEG_FCN,
     OPENMMLAB_FPN,
+    PROJECT_FCN,
     PROJECT_FPN,
     SEQUENTIAL,
     TORCHVISION_FPN,
+    KeyMap,
 )
 from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.convert.runs import find_checkpoint
@@ -41,6 +45,7 @@ from slotcon_plugin.files import sha256_of
 _ANCHOR = "layer1.0.conv1.weight"
 _SPELLINGS = (None, DETECTRON2, SEQUENTIAL)
 _PYRAMIDS = (PROJECT_FPN, DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN)
+_FCNS = (PROJECT_FCN, MMSEG_FCN)
 
 
 def read_checkpoint(
@@ -51,7 +56,7 @@ def read_checkpoint(
     declared: Mapping[str, Any] | None = None,
     network: Network | None = None,
 ) -> CanonicalBackbone:
-    """Read one branch's backbone (and this project's feature pyramid, if there is one) of a checkpoint.
+    """Read one branch's backbone (and this project's feature pyramid or FCN head, if there is one) of a checkpoint.
 
     Args:
         path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also a
@@ -91,10 +96,12 @@ def read_checkpoint(
     chosen, branch = choose(candidates, str(path), which, prefix, default, source.branches)
     where = f"{path} ({source.kind}, {branch})"
     complete, network, left_over = canonicalise(chosen, where, network)
-    fpn = _read_fpn(tensors, chosen, network, where) if origin or source.kind == "slotcon_plugin" else None
+    fpn = fcn = left_out = None
+    if origin or source.kind == "slotcon_plugin":
+        fpn, fcn, left_out = _read_decoder(tensors, chosen, network, where)
     digest = backbone_sha256({name: complete[name] for name in network.shapes})
     if not zipfile.is_zipfile(path):
-        refuse_holes({**complete, **(fpn or {})}, str(path))
+        refuse_holes({**complete, **(fpn or {}), **(fcn or {})}, str(path))
     if origin and origin.get("backbone_sha256", digest) != digest:
         raise ConversionError(f"{path}: the weights are not those that this package once wrote into it: damaged")
     known = dict(IMAGENET_INPUT if source.imagenet_input else UNKNOWN_INPUT)
@@ -112,6 +119,8 @@ def read_checkpoint(
         "left_over": left_over,
         "network": network.described(),
         "fpn": fpn is not None,
+        "fcn": fcn is not None,
+        **({"fpn_left_out": left_out} if left_out else {}),
         **known,
         **_checked_input(declared or {}),
         **({"title": whole_title(told), "init": told.get("init")} if told.get("title") else {}),
@@ -119,7 +128,7 @@ def read_checkpoint(
         **({"origin": origin} if origin else {}),
         "backbone_sha256": digest,
     }
-    return CanonicalBackbone(complete, network, meta, fpn)
+    return CanonicalBackbone(complete, network, meta, fpn, fcn)
 
 
 def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Network | None:
@@ -157,27 +166,49 @@ def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_fpn(
+def _read_decoder(
     tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, where: str
-) -> dict[str, Tensor] | None:
-    """The pyramid of the same branch under canonical names; None if there is none."""
+) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None, str | None]:
+    """Pyramid and FCN head of the same branch under canonical names, and why a pyramid that is there is not taken."""
     branch = re.sub(r"backbone\.(model\.)?$", "", backbone.prefix)
-    fpn = {}
-    for key, value in tensors.items():
-        for names in _PYRAMIDS:
-            name = key.removeprefix(branch)
-            if key.startswith(branch) and names.knows_target(name):
-                fpn[names.to_canonical(name)] = value
-    if not fpn:
-        return None
-    shapes = fpn_shapes(network.channels, fpn["lateral.0.bias"].numel() if "lateral.0.bias" in fpn else 0)
-    for name in sorted(shapes.keys() | fpn.keys()):
-        if name not in fpn or name not in shapes or tuple(fpn[name].shape) != shapes[name]:
-            came = tuple(fpn[name].shape) if name in fpn else "none"
-            raise ConversionError(
-                f"{where}: {name} of the feature pyramid has shape {came}, expected {shapes.get(name, 'none')}"
-            )
-    return {name: as_plain(fpn[name], torch.float32, f"{where}: {name}") for name in shapes}
+    own = {key.removeprefix(branch): value for key, value in tensors.items() if key.startswith(branch)}
+    fpn = _renamed(own, _PYRAMIDS)
+    chosen = {match[1] for key in own if (match := re.match(r"heads\.p(\d+)\.", key))}
+    left_out = None
+    if fpn and chosen and len(chosen) < len(network.channels):
+        fpn, left_out = {}, f"it was pretrained at {', '.join(f'p{level}' for level in sorted(chosen))} alone"
+    if fpn:
+        width = next((v.shape[0] for k, v in fpn.items() if k.startswith("lateral.0.") and v.ndim == 1), 0)
+        norm = any(".norm." in name for name in fpn)
+        fpn = _whole(fpn, fpn_shapes(network.channels, width, norm), f"{where}: {{}} of the feature pyramid")
+    fcn = _renamed(own, _FCNS)
+    if fcn:
+        width = fcn["convs.0.bn.weight"].numel() if "convs.0.bn.weight" in fcn else 0
+        convs = 1 + max(int(name.split(".")[1]) for name in fcn)
+        fcn = _whole(fcn, fcn_shapes(network.channels[-1], width, convs), f"{where}: {{}} of the FCN head")
+    return fpn or None, fcn or None, left_out
+
+
+def _renamed(tensors: Mapping[str, Tensor], spellings: Iterable[KeyMap]) -> dict[str, Tensor]:
+    return {
+        names.to_canonical(key): value
+        for key, value in tensors.items()
+        for names in spellings
+        if names.knows_target(key)
+    }
+
+
+def _whole(part: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> dict[str, Tensor]:
+    """A decoder with every tensor that it must have, and none besides."""
+    for name in sorted(shapes.keys() | part.keys()):
+        if name not in part or name not in shapes or tuple(part[name].shape) != shapes[name]:
+            came = tuple(part[name].shape) if name in part else "none"
+            raise ConversionError(f"{what.format(name)} has shape {came}, expected {shapes.get(name, 'none')}")
+    counter = "num_batches_tracked"
+    return {
+        name: as_plain(part[name], torch.int64 if name.endswith(counter) else torch.float32, what.format(name))
+        for name in shapes
+    }
 
 
 def _method(kind: str, keys: Iterable[str]) -> str:

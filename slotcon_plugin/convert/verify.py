@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical, build_canonical_fpn
-from slotcon_plugin.convert.writers.base import Target
+from slotcon_plugin.convert.canonical import (
+    CanonicalBackbone,
+    build_canonical,
+    build_canonical_fcn,
+    build_canonical_fpn,
+    fpn_form,
+)
+from slotcon_plugin.convert.names import KeyMap
+from slotcon_plugin.convert.writers.base import Runnable, Target
 from slotcon_plugin.errors import ConversionError
 
 TOLERANCE = 1e-5
@@ -37,8 +44,8 @@ def prove(
             differing key are named.
     """
     names = target.names[canonical.network.library]
-    known = {names.to_target(name) for name in canonical.state_dict}
-    known |= {target.fpn_names.to_target(name) for name in canonical.fpn or ()}
+    parts = (canonical.state_dict, canonical.fpn or {}, canonical.fcn or {})
+    known = {target.table_of(name, canonical).to_target(name) for part in parts for name in part}
     stray = sorted(set(tensors) - known)
     if stray:
         raise ConversionError(f"{target.name}: {stray[0]} has no counterpart in the checkpoint")
@@ -61,7 +68,16 @@ def prove(
         got = backbone.run(backbone.module, image)
         errors = _compare(target.name, network.stages, got, maps, backbone.module, pairs)
         if canonical.fpn is not None:
-            errors |= _prove_fpn(canonical, tensors, target, maps)
+            channels, width, norm = fpn_form(canonical.fpn)
+            want = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
+            fpn = target.build_fpn(tuple(channels), width, norm)
+            levels = [f"fpn level {i}" for i in range(len(maps))]
+            errors |= _prove_decoder(canonical.fpn, target.fpn_names, tensors, target, fpn, maps, want.values(), levels)
+        if canonical.fcn is not None:
+            want = (build_canonical_fcn(canonical.fcn)(maps[-1]),)
+            width, in_channels = canonical.fcn["convs.0.conv.weight"].shape[:2]
+            fcn = target.build_fcn(in_channels, width, len(canonical.fcn) // 6)
+            errors |= _prove_decoder(canonical.fcn, target.fcn_names, tensors, target, fcn, maps, want, ["fcn head"])
     return {
         "method": "feature parity",
         "framework": f"{framework.__name__} {framework.__version__}",
@@ -71,26 +87,29 @@ def prove(
     }
 
 
-def _prove_fpn(
-    canonical: CanonicalBackbone, tensors: Mapping[str, Tensor], target: Target, maps: tuple[Tensor, ...]
+def _prove_decoder(
+    part: Mapping[str, Tensor],
+    names: KeyMap,
+    tensors: Mapping[str, Tensor],
+    target: Target,
+    theirs: Runnable,
+    maps: tuple[Tensor, ...],
+    expected: Iterable[Tensor],
+    stages: list[str],
 ) -> dict[str, float]:
-    pairs = {target.fpn_names.to_target(name): value for name, value in canonical.fpn.items()}
-    expected = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
-    fpn = target.build_fpn(tuple(stage_map.shape[1] for stage_map in maps), canonical.fpn["lateral.0.weight"].shape[0])
-    _load_strictly(fpn.module, {name: tensors.get(name) for name in pairs}, target.name)
-    levels = [f"fpn level {i}" for i in range(len(maps))]
-    return _compare(target.name, levels, fpn.run(fpn.module, maps), tuple(expected.values()), fpn.module, pairs)
+    pairs = {names.to_target(name): value for name, value in part.items()}
+    _load_strictly(theirs.module, {name: tensors.get(name) for name in pairs}, target.name)
+    return _compare(target.name, stages, theirs.run(theirs.module, maps), tuple(expected), theirs.module, pairs)
 
 
 def _prove_by_names(
     canonical: CanonicalBackbone, tensors: Mapping[str, Tensor], target: Target, reason: Exception
 ) -> dict[str, Any]:
     """Without the framework: the documented key map, read backwards, must give the canonical weights again."""
-    names = target.names[canonical.network.library]
-    wanted = {names.to_target(name): (name, value) for name, value in canonical.state_dict.items()}
-    wanted |= {target.fpn_names.to_target(name): (name, value) for name, value in (canonical.fpn or {}).items()}
-    for name, (canonical_name, value) in wanted.items():
-        table = target.fpn_names if canonical_name in (canonical.fpn or {}) else names
+    weights = {**canonical.state_dict, **(canonical.fpn or {}), **(canonical.fcn or {})}
+    for canonical_name, value in weights.items():
+        table = target.table_of(canonical_name, canonical)
+        name = table.to_target(canonical_name)
         if name not in tensors or not torch.equal(tensors[name], value) or table.to_canonical(name) != canonical_name:
             raise ConversionError(f"{target.name}: {name} does not carry the checkpoint's {canonical_name}")
     return {

@@ -73,10 +73,11 @@ def prepare_backbone(
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True, network=network)
-    if meta["fpn"]:
-        print_log("The checkpoint's FPN carries over", "current")
-    elif "fpn_left_out" in meta:
-        print_log(f"The checkpoint's FPN does not carry over: {meta['fpn_left_out']}", "current")
+    for part, title in (("fpn", "FPN"), ("fcn", "FCN head")):
+        if meta[part]:
+            print_log(f"The checkpoint's {title} carries over", "current")
+        elif f"{part}_left_out" in meta:
+            print_log(f"The checkpoint's {title} does not carry over: {meta[f'{part}_left_out']}", "current")
     told = started_from(meta)
     return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told), meta
 

@@ -128,9 +128,10 @@ def test_the_network_is_that_of_the_weights(folder, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (dict(photos="PHOTOS", method="dino"), "expected one of densecl, slotcon, vader, got 'dino'"),
+        (dict(photos="PHOTOS", method="dino"), "slotcon, slotcon_decoder, vader, got 'dino'"),
         (dict(), "expected a folder of photos"),
         (dict(config="slotcon_small", method="vader"), "is one of SlotCon, not of vader"),
+        (dict(photos="PHOTOS", epochs=3, budget=60), "--budget sets the number of epochs"),
         (dict(photos="PHOTOS", epochs=0), "epochs must be at least 1"),
         (dict(photos="PHOTOS", init_title="ImageNet"), "names the weights of --init"),
         (dict(photos="PHOTOS", config="slotcon_smol"), "did you mean slotcon_small?"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from slotcon_plugin.benchmark import load_plan
 from slotcon_plugin.benchmark.collect import collect
@@ -266,3 +267,18 @@ def test_a_row_that_started_from_weights_is_called_by_what_it_is(plan, result, t
         write_json(path, {**json.loads(path.read_text()), "title": title})
     rows = [name for name, _ in build_table(plan, collect([tmp_path / "results"])[0], None).rows]
     assert rows.count(title) == 2
+
+
+def test_the_metafile_says_what_was_measured(repo):
+    index = yaml.safe_load((repo / "model-index.yml").read_text())
+    for file in index["Import"]:
+        content = yaml.safe_load((repo / file).read_text())
+        collections = {entry["Name"] for entry in content["Collections"]}
+        assert all((repo / entry["README"]).is_file() for entry in content["Collections"])
+        for model in content["Models"]:
+            assert model["In Collection"] in collections and (repo / model["Config"]).is_file()
+            for result in model["Results"]:
+                runs = [json.loads(path.read_text())["metrics"] for path in sorted(repo.glob(result["Runs"]))]
+                assert len(runs) == 3
+                for metric, figure in result["Metrics"].items():
+                    assert figure == round(np.mean([run[metric] for run in runs]), 1), (model["Name"], metric)

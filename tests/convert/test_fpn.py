@@ -12,22 +12,34 @@ from slotcon_plugin.convert.canonical import build_canonical_fpn
 from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
-from slotcon_plugin.models.decoders import FPNDecoder
+from slotcon_plugin.models.decoders import FPNDecoder, PyramidDecoder
 
 from .conftest import IMAGE, random_resnet
 
-FPN_KEYS = {f"{part}.{i}.{leaf}" for part in ("lateral", "output") for i in range(4) for leaf in ("weight", "bias")}
+NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
 
-def vader_file(path, depth=18, width=16):
+def fpn_keys(norm):
+    leaves = ("weight", *(f"norm.{leaf}" for leaf in NORM)) if norm else ("weight", "bias")
+    return {f"{part}.{i}.{leaf}" for part in ("lateral", "output") for i in range(4) for leaf in leaves}
+
+
+def random_norm(name, width):
+    values = {leaf: torch.rand(width) + 0.5 for leaf in NORM}
+    return {f"{name}.{leaf}": value for leaf, value in values.items()} | {f"{name}.{NORM[-1]}": torch.tensor(7)}
+
+
+def vader_file(path, depth=18, width=16, norm=False):
     net = random_resnet(depth, 6)
     channels = [64 * 2**i * (4 if depth >= 50 else 1) for i in range(4)]
     state_dict = {f"student.backbone.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc.")}
     for level, c in enumerate(channels):
-        state_dict[f"student.decoder.fpn.lateral.{level}.weight"] = torch.randn(width, c, 1, 1) / c**0.5
-        state_dict[f"student.decoder.fpn.lateral.{level}.bias"] = torch.randn(width)
-        state_dict[f"student.decoder.fpn.output.{level}.weight"] = torch.randn(width, width, 3, 3) / width
-        state_dict[f"student.decoder.fpn.output.{level}.bias"] = torch.randn(width)
+        lateral, output = (f"student.decoder.fpn.{part}.{level}" for part in ("lateral", "output"))
+        state_dict[f"{lateral}.weight"] = torch.randn(width, c, 1, 1) / c**0.5
+        state_dict[f"{output}.weight"] = torch.randn(width, width, 3, 3) / width
+        for part in (lateral, output):
+            own = random_norm(f"{part}.norm", width) if norm else {f"{part}.bias": torch.randn(width)}
+            state_dict |= own
     torch.save({"state_dict": state_dict}, path)
     return path, state_dict
 
@@ -41,11 +53,11 @@ def vader_file(path, depth=18, width=16):
         ("torchvision", "fpn.inner_blocks.1.0.weight"),
     ],
 )
-@pytest.mark.parametrize("depth", [18, 50])
-def test_the_pyramid_travels_too_and_is_proved(depth, target, lateral, tmp_path):
+@pytest.mark.parametrize(("depth", "norm"), [(18, False), (18, True), (50, True)])
+def test_the_pyramid_travels_too_and_is_proved(depth, norm, target, lateral, tmp_path):
     if target != "torchvision":
         pytest.importorskip(target)
-    source, state_dict = vader_file(tmp_path / "x.pth", depth)
+    source, state_dict = vader_file(tmp_path / "x.pth", depth, norm=norm)
     out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
     meta = convert(source, out, target, which="student")
     assert meta["fpn"]
@@ -54,7 +66,7 @@ def test_the_pyramid_travels_too_and_is_proved(depth, target, lateral, tmp_path)
         *(f"fpn level {i}" for i in range(4)),
     }
     again = read_checkpoint(out)
-    assert set(again.fpn) == FPN_KEYS
+    assert set(again.fpn) == fpn_keys(norm)
     for name, value in again.fpn.items():
         assert torch.equal(value, state_dict[f"student.decoder.fpn.{name}"])
     tensors = load_file(out).get("model") or load_file(out)["state_dict"]
@@ -88,9 +100,18 @@ def test_an_incomplete_pyramid_is_named(tmp_path):
         read_checkpoint(path, which="student")
 
 
-def test_vaders_own_pyramid_is_the_one_that_travels(tmp_path):
-    """Its real decoder's keys are found, and the canonical pyramid computes what the decoder's computes."""
-    decoder = FPNDecoder([64, 128, 256, 512], fpn_channels=16, channels=8)
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        FPNDecoder([64, 128, 256, 512], fpn_channels=16, channels=8),
+        FPNDecoder([64, 128, 256, 512], fpn_channels=16, channels=8, fpn_norm="BatchNorm"),
+        PyramidDecoder([64, 128, 256, 512], channels=16, lateral_dropout=0.5),
+    ],
+    ids=["VADeR", "VADeR with norm", "SlotConDecoder"],
+)
+def test_the_real_pyramids_are_those_that_travel(decoder, tmp_path):
+    """Their keys are found, and the canonical pyramid computes what the decoder's computes."""
+    decoder.eval()
     path, state_dict = vader_file(tmp_path / "x.pth")
     state_dict = {k: v for k, v in state_dict.items() if ".decoder." not in k}
     state_dict |= {f"student.decoder.{k}": v for k, v in decoder.state_dict().items()}
@@ -125,16 +146,20 @@ FCN = "configs/transfer/mmseg/fcn_r50_cityscapes.py"
     ("target", "config", "left_out"),
     [
         ("mmseg", ADE20K, None),
-        ("detectron2", COCO.format("detectron2", "yaml"), "norm layers, the config's width 256 and norm layers"),
-        ("mmdet", COCO.format("mmdet", "py"), "norm layers, the config's width 256 and norm layers"),
+        ("detectron2", COCO.format("detectron2", "yaml"), "and norm None, the config's width 256 and norm BN"),
+        ("mmdet", COCO.format("mmdet", "py"), "and norm None, the config's width 256 and norm BN"),
         ("mmseg", FCN, "the config has none"),
+        ("detectron2 with norm", COCO.format("detectron2", "yaml"), None),
+        ("mmdet with norm", COCO.format("mmdet", "py"), None),
+        ("mmseg with norm", ADE20K, "and norm BN, the config's width 256 and norm None"),
     ],
 )
 def test_a_pyramid_goes_whole_or_not_at_all(target, config, left_out, tmp_path, monkeypatch):
     """Under norm layers detectron2 would load the convolutions' weights and drop their biases."""
+    target, _, norm = target.partition(" ")
     pytest.importorskip(target)
     monkeypatch.chdir(Path(__file__).parents[2])
-    source, _ = vader_file(tmp_path / "x.pth", depth=50, width=256)
+    source, _ = vader_file(tmp_path / "x.pth", depth=50, width=256, norm=bool(norm))
     out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
     meta = convert(source, out, target, which="student", config=config)
     assert meta["fpn"] is (left_out is None)
@@ -145,7 +170,8 @@ def test_a_pyramid_goes_whole_or_not_at_all(target, config, left_out, tmp_path, 
         assert read_checkpoint(out).meta["origin"]["fpn_left_out"] == meta["fpn_left_out"]
 
 
-def test_detectron2s_own_loader_fills_a_pyramid_without_norm(tmp_path):
+@pytest.mark.parametrize("norm", ["", "BN"])
+def test_detectron2s_own_loader_fills_a_pyramid(norm, tmp_path):
     modeling = pytest.importorskip("detectron2.modeling")
     from detectron2.checkpoint import DetectionCheckpointer
     from detectron2.config import get_cfg
@@ -153,10 +179,10 @@ def test_detectron2s_own_loader_fills_a_pyramid_without_norm(tmp_path):
     cfg = get_cfg()
     cfg.merge_from_file(str(Path(__file__).parents[2] / COCO.format("detectron2", "yaml")))
     small = {"RESNETS.DEPTH": 18, "RESNETS.RES2_OUT_CHANNELS": 64, "RESNETS.NORM": "BN", "FPN.OUT_CHANNELS": 16}
-    plain = {"FPN.NORM": "", "DEVICE": "cpu", "ROI_BOX_HEAD.NORM": "", "ROI_MASK_HEAD.NORM": ""}
+    plain = {"FPN.NORM": norm, "DEVICE": "cpu", "ROI_BOX_HEAD.NORM": "", "ROI_MASK_HEAD.NORM": ""}
     cfg.merge_from_list([item for key, value in (small | plain).items() for item in (f"MODEL.{key}", value)])
     (tmp_path / "config.yaml").write_text(cfg.dump())
-    source, state_dict = vader_file(tmp_path / "x.pth")
+    source, state_dict = vader_file(tmp_path / "x.pth", norm=bool(norm))
     meta = convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "config.yaml"))
     assert meta["fpn"]
     model = modeling.build_model(cfg)
@@ -165,7 +191,10 @@ def test_detectron2s_own_loader_fills_a_pyramid_without_norm(tmp_path):
         for ours, theirs in (("lateral", "fpn_lateral"), ("output", "fpn_output")):
             layer = getattr(model.backbone, f"{theirs}{level + 2}")
             assert torch.equal(layer.weight, state_dict[f"student.decoder.fpn.{ours}.{level}.weight"])
-            assert torch.equal(layer.bias, state_dict[f"student.decoder.fpn.{ours}.{level}.bias"])
+            leaves = [f"norm.{leaf}" for leaf in NORM[:4]] if norm else ["bias"]
+            for leaf in leaves:
+                want = state_dict[f"student.decoder.fpn.{ours}.{level}.{leaf}"]
+                assert torch.equal(layer.state_dict()[leaf], want)
 
 
 def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, monkeypatch):
@@ -179,3 +208,12 @@ def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, m
     with pytest.raises(ConversionError, match=r"cannot be imported, so \S+some\.yaml cannot be built"):
         convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "some.yaml"))
     assert not (tmp_path / "out.pkl").exists()
+
+
+def test_a_pyramid_of_some_levels_stays_behind_and_says_so(tmp_path):
+    path, state_dict = vader_file(tmp_path / "x.pth", norm=True)
+    state_dict = {k: v for k, v in state_dict.items() if "output" not in k or "output.0" in k}
+    torch.save({"state_dict": state_dict | {"student.heads.p2.grouping.prototypes": torch.randn(4, 8)}}, path)
+    canonical = read_checkpoint(path, which="student")
+    assert canonical.fpn is None
+    assert canonical.meta["fpn_left_out"] == "it was pretrained at p2 alone"

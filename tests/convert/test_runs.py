@@ -49,9 +49,9 @@ def test_folders_that_are_no_runs(run, tmp_path_factory):
     [
         (["run", "a.jpg", "b.jpg"], ("run", "run", ["a.jpg", "b.jpg"])),
         (["c.py", "k.pth", "a.jpg"], ("c.py", "k.pth", ["a.jpg"])),
-        (["run"], "expected photos after run, got nothing"),
+        (["run"], "the following arguments are required: PHOTOS"),
         (["c.py", "k.pth"], "expected photos after k.pth, got nothing"),
-        (["c.py"], "expected a checkpoint after the config c.py"),
+        (["c.py"], "the following arguments are required: PHOTOS"),
         (["run", "a", "b", "c"], "expected photos after run, got a b c"),
     ],
 )

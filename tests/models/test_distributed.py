@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from slotcon_plugin.geometry import TwoViewBatch
-from slotcon_plugin.models import SlotCon
+from slotcon_plugin.models import SlotCon, SlotConDecoder
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
 from slotcon_plugin.models.grouping import Grouping
 
@@ -24,24 +24,27 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def on_two_ranks(work, folder):
-    """``work(rank)`` on each rank, in processes of their own -> what they returned."""
+def on_two_ranks(work, folder, *words):
+    """``work(rank, *words)`` on each rank, in processes of their own -> what they returned."""
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
     ranks = [
-        subprocess.Popen([sys.executable, __file__, work.__name__, str(folder)], env={**environment, "RANK": str(rank)})
+        subprocess.Popen(
+            [sys.executable, __file__, work.__name__, str(folder), *words], env={**environment, "RANK": str(rank)}
+        )
         for rank in range(WORLD)
     ]
     assert [rank.wait(timeout=300) for rank in ranks] == [0] * WORLD
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 
-def build() -> SlotCon:
+def build(kind=SlotCon, **settings) -> SlotCon | SlotConDecoder:
     torch.manual_seed(0)
-    model = SlotCon(
+    model = kind(
         backbone={"type": "TorchvisionResNet", "depth": 18},
         projector={"hidden_channels": 32, "out_channels": 16},
         predictor={"hidden_channels": 32},
         grouping={"num_prototypes": 8},
+        **settings,
     )
     for p in model.teacher.parameters():
         p.data.mul_(1.1)
@@ -60,23 +63,40 @@ def loss_and_gradients(model, data):
     losses = model.loss(data)
     model.parse_losses(losses)[0].backward()
     return {
-        "losses": torch.stack([losses["loss_group"], losses["loss_slot"]]).detach(),
+        "losses": torch.stack([value for name, value in losses.items() if "loss" in name]).detach(),
         "gradients": {name: p.grad for name, p in model.student.named_parameters()},
-        "center": model.center.value,
+        "centers": {name: value for name, value in model.named_buffers() if name.endswith(".value")},
         "statistics": {name: b for name, b in model.named_buffers() if "running" in name},
     }
 
 
-def half_of_the_batch(rank):
+def slotcon():
+    return build()
+
+
+def with_pyramid():
+    return build(SlotConDecoder, decoder={"channels": 12, "levels": ["p3", "p5"]})
+
+
+def with_fcn():
+    return build(SlotConDecoder, decoder={"type": "FCNDecoder", "channels": 12}, encoder_loss_weight=0.0)
+
+
+MODELS = {function.__name__: function for function in (slotcon, with_pyramid, with_fcn)}
+
+
+def half_of_the_batch(rank, model):
     (first, second), *rest = batch()
     mine = slice(rank * 4, rank * 4 + 4)
-    return loss_and_gradients(build(), TwoViewBatch((first[mine], second[mine]), *(part[mine] for part in rest)))
+    data = TwoViewBatch((first[mine], second[mine]), *(part[mine] for part in rest))
+    return loss_and_gradients(MODELS[model](), data)
 
 
 @pytest.mark.slow
-def test_two_ranks_are_one_process_with_both_halves(tmp_path):
-    ranks = on_two_ranks(half_of_the_batch, tmp_path)
-    want = loss_and_gradients(build(), batch())
+@pytest.mark.parametrize("model", MODELS)
+def test_two_ranks_are_one_process_with_both_halves(model, tmp_path):
+    ranks = on_two_ranks(half_of_the_batch, tmp_path, model)
+    want = loss_and_gradients(MODELS[model](), batch())
     torch.testing.assert_close((ranks[0]["losses"] + ranks[1]["losses"]) / 2, want["losses"], rtol=1e-4, atol=1e-5)
     for name, gradient in want["gradients"].items():
         got = (ranks[0]["gradients"][name] + ranks[1]["gradients"][name]) / 2  # what DDP leaves on each rank
@@ -85,7 +105,8 @@ def test_two_ranks_are_one_process_with_both_halves(tmp_path):
             got, gradient, rtol=1e-2, atol=max(2e-3 * scale, 1e-5), msg=lambda m, n=name: f"{n}: {m}"
         )
     for rank in ranks:
-        torch.testing.assert_close(rank["center"], want["center"], rtol=1e-4, atol=1e-6)
+        for name, value in want["centers"].items():
+            torch.testing.assert_close(rank["centers"][name], value, rtol=1e-4, atol=1e-6)
         for name, value in want["statistics"].items():
             torch.testing.assert_close(rank["statistics"][name], value, rtol=1e-3, atol=1e-4)
 
@@ -173,5 +194,5 @@ def test_sync_batchnorm_with_an_empty_rank_equals_torchs(tmp_path):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    torch.save(globals()[sys.argv[1]](dist.get_rank()), f"{sys.argv[2]}/{dist.get_rank()}.pt")
+    torch.save(globals()[sys.argv[1]](dist.get_rank(), *sys.argv[3:]), f"{sys.argv[2]}/{dist.get_rank()}.pt")
     dist.destroy_process_group()

@@ -9,8 +9,8 @@ from torch.utils._pytree import tree_leaves
 from slotcon_plugin.models.losses import contrast_figures, info_nce, info_nce_loss, nearest_keys
 
 
-def naive_loss(queries, positives, negatives, excluded, tau):
-    """InfoNCE, term by term."""
+def naive_loss(queries, positives, negatives, excluded, tau, decoupled=False):
+    """InfoNCE, term by term; decoupled without the positive in the denominator."""
 
     def cos(a, b):
         return (a @ b / (a.norm() * b.norm())).item()
@@ -22,7 +22,7 @@ def naive_loss(queries, positives, negatives, excluded, tau):
             others = [
                 math.exp(cos(queries[b, p], negatives[m]) / tau) for m in range(len(negatives)) if not excluded[b, m]
             ]
-            total -= math.log(positive / (positive + sum(others)))
+            total -= math.log(positive / (sum(others) + (0 if decoupled else positive)))
     return total / (len(queries) * queries.shape[1])
 
 
@@ -32,10 +32,11 @@ def batch():
     return queries, positives, negatives, torch.rand(3, 7) < 0.4
 
 
+@pytest.mark.parametrize("decoupled", [False, True])
 @pytest.mark.parametrize("tau", [0.07, 1.0])
-def test_equals_the_equation(batch, tau):
-    loss = info_nce_loss(*batch, tau)
-    assert loss.item() == pytest.approx(naive_loss(*batch, tau), rel=1e-5)
+def test_equals_the_equation(batch, tau, decoupled):
+    loss = info_nce_loss(*batch, tau, decoupled)
+    assert loss.item() == pytest.approx(naive_loss(*batch, tau, decoupled), rel=1e-5)
 
 
 def test_by_hand():
@@ -46,10 +47,11 @@ def test_by_hand():
     assert info_nce_loss(*contrast, temperature=1.0).item() == pytest.approx(math.log(1 + math.exp(-0.5)))
 
 
-def test_all_negatives_excluded_is_no_loss_and_a_finite_gradient(batch):
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_all_negatives_excluded_is_no_loss_and_a_finite_gradient(batch, decoupled):
     queries, positives, negatives, excluded = batch
     queries.requires_grad_()
-    loss = info_nce_loss(queries, positives, negatives, torch.ones_like(excluded))
+    loss = info_nce_loss(queries, positives, negatives, torch.ones_like(excluded), decoupled=decoupled)
     loss.backward()
     assert loss.item() == 0.0
     assert torch.equal(queries.grad, torch.zeros_like(queries))

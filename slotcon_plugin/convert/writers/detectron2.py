@@ -18,7 +18,7 @@ from torch import Tensor
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
-from slotcon_plugin.convert.writers.base import Runnable, Target
+from slotcon_plugin.convert.writers.base import Runnable, Target, one_name
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
 
@@ -100,15 +100,15 @@ def _read_config(path: str) -> Any:
     return cfg
 
 
-def config_fpn(path: str) -> tuple[int, bool] | None:
-    """Width of the config's feature pyramid and whether it has norm layers."""
+def config_fpn(path: str) -> tuple[int, str | None] | None:
+    """Width and norm of the config's feature pyramid."""
     cfg = _read_config(path)
     if "fpn" not in cfg.MODEL.BACKBONE.NAME:
         return None
-    return cfg.MODEL.FPN.OUT_CHANNELS, bool(cfg.MODEL.FPN.NORM)
+    return cfg.MODEL.FPN.OUT_CHANNELS, one_name(cfg.MODEL.FPN.NORM)
 
 
-def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
+def build_fpn(channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
     """detectron2's FPN on given stage maps."""
     from detectron2.layers import ShapeSpec
     from detectron2.modeling.backbone import FPN, Backbone
@@ -122,7 +122,7 @@ def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
         def forward(self, maps: tuple[Tensor, ...]) -> dict[str, Tensor]:
             return dict(zip(STAGES, maps))
 
-    module = FPN(GivenMaps(), list(STAGES), width)
+    module = FPN(GivenMaps(), list(STAGES), width, norm="BN" if norm else "")
     return Runnable(module, lambda net, maps: tuple(map(net(maps).get, ("p2", "p3", "p4", "p5"))))
 
 

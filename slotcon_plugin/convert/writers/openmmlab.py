@@ -1,8 +1,8 @@
 """mmdet and mmsegmentation: torchvision's names under ``state_dict``, for ``init_cfg=dict(type='Pretrained')``.
 
-The backbone's names carry no prefix, the pyramid's start with ``neck.``: a config takes the former with
-``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` on the backbone, the latter with ``prefix='neck.'`` added, on
-the neck.
+The backbone's names carry no prefix, the pyramid's start with ``neck.``, those of mmseg's FCN head with
+``decode_head.``: a config takes the first with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` on the backbone,
+the others with ``prefix='neck.'`` or ``prefix='decode_head.'`` added, on the neck or the head.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from torch import nn
 
-from slotcon_plugin.convert.names import OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
+from slotcon_plugin.convert.names import MMSEG_FCN, OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+from slotcon_plugin.convert.writers.base import Runnable, Target, one_name, save_torch
 from slotcon_plugin.errors import ConversionError
 
 # Settings of a config's backbone that change neither the weights' names nor their meaning.
@@ -80,16 +80,39 @@ def _model_of_config(path: str) -> dict:
     return model.to_dict()
 
 
-def config_fpn(path: str) -> tuple[int, bool] | None:
-    """Width of the config's FPN neck and whether it has norm layers."""
+def config_fpn(path: str) -> tuple[int, str | None] | None:
+    """Width and norm of the config's FPN neck."""
     neck = _model_of_config(path).get("neck") or {}
-    return (neck["out_channels"], bool(neck.get("norm_cfg"))) if neck.get("type") == "FPN" else None
+    norm = (neck.get("norm_cfg") or {}).get("type")
+    return (neck["out_channels"], one_name(norm)) if neck.get("type") == "FPN" else None
 
 
-def build_fpn(library: str, channels: tuple[int, ...], width: int) -> Runnable:
+def build_fpn(library: str, channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
     """The library's FPN neck on given stage maps."""
-    neck = import_module(f"{library}.models.necks").FPN(list(channels), width, num_outs=4)
+    norm_cfg = {"type": "BN"} if norm else None
+    neck = import_module(f"{library}.models.necks").FPN(list(channels), width, num_outs=4, norm_cfg=norm_cfg)
     return Runnable(nn.ModuleDict({"neck": neck}), lambda net, maps: tuple(net["neck"](maps)))
+
+
+def config_fcn(path: str) -> tuple[int, int] | None:
+    """Width and number of convolutions of the config's FCN head, if it is one of 3x3 with norm on the last map."""
+    head = _model_of_config(path).get("decode_head") or {}
+    norm = one_name((head.get("norm_cfg") or {}).get("type"))
+    if head.get("type") != "FCNHead" or norm != "BN" or head.get("kernel_size", 3) != 3:
+        return None
+    if head.get("in_index", -1) not in (-1, 3) or head.get("input_transform"):
+        return None
+    return head["channels"], head.get("num_convs", 2)
+
+
+def build_fcn(in_channels: int, width: int, num_convs: int) -> Runnable:
+    """mmseg's FCN head without its classifier."""
+    head = import_module("mmseg.models.decode_heads").FCNHead(
+        in_channels=in_channels, channels=width, num_convs=num_convs, num_classes=2, concat_input=False,
+        norm_cfg={"type": "BN"},
+    )  # fmt: skip
+    module = nn.ModuleDict({"decode_head": nn.ModuleDict({"convs": head.convs})})
+    return Runnable(module, lambda net, maps: (net["decode_head"]["convs"](maps[-1]),))
 
 
 def _target(library: str) -> Target:
@@ -103,6 +126,7 @@ def _target(library: str) -> Target:
         build_fpn=partial(build_fpn, library),
         config_fpn=config_fpn,
         save=save_torch,
+        **({"fcn_names": MMSEG_FCN, "build_fcn": build_fcn, "config_fcn": config_fcn} if library == "mmseg" else {}),
     )
 
 

@@ -28,11 +28,12 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
     return Runnable(module, stage_maps)
 
 
-def build_fpn(channels: tuple[int, ...], width: int) -> Runnable:
+def build_fpn(channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
     """torchvision's FeaturePyramidNetwork on given stage maps."""
     from torchvision.ops import FeaturePyramidNetwork
 
-    module = nn.ModuleDict({"fpn": FeaturePyramidNetwork(list(channels), width)})
+    fpn = FeaturePyramidNetwork(list(channels), width, norm_layer=nn.BatchNorm2d if norm else None)
+    module = nn.ModuleDict({"fpn": fpn})
     return Runnable(module, lambda net, maps: tuple(net["fpn"](dict(enumerate(maps))).values()))
 
 

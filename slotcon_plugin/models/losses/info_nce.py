@@ -20,7 +20,12 @@ _BLOCK = 2**24
 
 
 def info_nce_loss(
-    queries: Tensor, positives: Tensor, negatives: Tensor, excluded: Tensor | None = None, temperature: float = 0.07
+    queries: Tensor,
+    positives: Tensor,
+    negatives: Tensor,
+    excluded: Tensor | None = None,
+    temperature: float = 0.07,
+    decoupled: bool = False,
 ) -> Tensor:
     """``mean_bp - log( e^(positive / tau) / (e^(positive / tau) + sum_m e^(negative_m / tau)) )`` of cosines, float32.
 
@@ -32,6 +37,8 @@ def info_nce_loss(
         negatives: the teacher's keys of other images, ``(M, D)``; no gradient.
         excluded: ``(B, M)`` bool, True where a negative must not count for an image (because it is of that image).
         temperature: tau > 0.
+        decoupled: leave the positive out of the denominator: ``log sum_m e^(negative_m / tau) - positive / tau`` (DCL;
+            Yeh et al., 2110.06848), whose gradient does not fade where negatives are few.
 
     Raises:
         ValueError: the shapes do not fit each other.
@@ -41,6 +48,8 @@ def info_nce_loss(
         unit = _unit(queries)
         positive = (unit * _unit(positives.detach())).sum(dim=-1).flatten() / temperature
         negative = _LogSumExp.apply(unit.flatten(0, 1), _unit(negatives.detach()), excluded, temperature)
+        if decoupled:
+            return (negative - positive).where(negative.isfinite(), 0.0).mean()
         return F.softplus(negative - positive).mean()
 
 

@@ -37,6 +37,7 @@ class SlotConDecoder(BasePretrainer):
         student_temperature, teacher_temperature, contrast_temperature: see :class:`GroupingObjective`.
         group_loss_weight: lambda_g of the encoder's head.
         decoder_group_loss_weight: of the decoder's; the same when None.
+        mean_entropy_weight: of every head, see :class:`GroupingObjective`.
         freeze_teacher_prototypes: leave the prototypes of the teacher's decoder heads at their random start, as DeCon's
             published code does; otherwise they follow the student's like everything else.
         kwargs: see :class:`BasePretrainer`.
@@ -63,6 +64,7 @@ class SlotConDecoder(BasePretrainer):
         contrast_temperature: float = 0.2,
         group_loss_weight: float = 0.5,
         decoder_group_loss_weight: float | None = None,
+        mean_entropy_weight: float = 0.0,
         freeze_teacher_prototypes: bool = False,
         **kwargs,
     ) -> None:
@@ -71,10 +73,12 @@ class SlotConDecoder(BasePretrainer):
             raise UserError(f"SlotConDecoder: encoder_loss_weight must be in [0, 1], got {encoder_loss_weight}")
         self.encoder_loss_weight = encoder_loss_weight
         temperatures = (student_temperature, teacher_temperature, contrast_temperature)
-        self.encoder_objective = GroupingObjective(*temperatures, group_loss_weight)
         if decoder_group_loss_weight is None:
             decoder_group_loss_weight = group_loss_weight
-        self.decoder_objective = GroupingObjective(*temperatures, decoder_group_loss_weight)
+        self.encoder_objective, self.decoder_objective = (
+            GroupingObjective(*temperatures, weight, mean_entropy_weight)
+            for weight in (group_loss_weight, decoder_group_loss_weight)
+        )
         of_encoder = {"projector": projector, "grouping": grouping, "predictor": predictor}
 
         backbone, channels, _ = self.build_backbone(backbone)

@@ -28,6 +28,7 @@ class VADeR(BasePretrainer):
             ``strides`` are filled in from the backbone.
         num_pairs: pixel pairs a pair of views. The dataset must guarantee as many (``min_overlap_pixels``).
         temperature: tau of InfoNCE.
+        decoupled: leave the positive out of InfoNCE's denominator, see :func:`info_nce_loss`.
         queue_size: negatives kept, over all ranks.
         interpolation: how the teacher's map is read at a matching place: ``'bilinear'`` or ``'nearest'``.
         kwargs: see :class:`BasePretrainer`; the teacher's momentum is .999 throughout, as in MoCo.
@@ -42,6 +43,7 @@ class VADeR(BasePretrainer):
         decoder: dict,
         num_pairs: int = 32,
         temperature: float = 0.07,
+        decoupled: bool = False,
         queue_size: int = 65536,
         interpolation: str = "bilinear",
         teacher_momentum: float = 0.999,
@@ -59,6 +61,7 @@ class VADeR(BasePretrainer):
             raise UserError(f"VADeR: interpolation must be one of {INTERPOLATIONS}, got {interpolation!r}")
         self.num_pairs = num_pairs
         self.temperature = temperature
+        self.decoupled = decoupled
         self.interpolation = interpolation
 
         backbone, channels, strides = self.build_backbone(backbone)
@@ -81,7 +84,7 @@ class VADeR(BasePretrainer):
         keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
 
         contrast = (queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
-        loss = info_nce_loss(*contrast, self.temperature)
+        loss = info_nce_loss(*contrast, self.temperature, self.decoupled)
         figures = {}
         if self.reporting:
             nearest = nearest_keys(queries, keys.flatten(0, 1)).flatten()
