@@ -262,7 +262,8 @@ def masked(shown: str) -> list[str]:
     for line in filter(str.strip, shown.splitlines()):
         if not re.match(r"(pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next) |  ", line):
             continue  # settings that follow from the run
-        line = re.sub(r"(device +)\S.*", r"\1...", line).replace("  healthy", "").replace("healthy, ", "")
+        line = re.sub(r"^(device|health) .*", r"\1", line)
+        line = re.sub(r"(photos/s).*", r"\1", line)  # the loss comes a step later, the health's word after an epoch
         line = re.sub(r"\S*(my_photos|work_dirs)\S*", r"\1", line)
         line = re.sub(r"[\d][\d,.e+-]*( min| s)?", "N", line).lstrip()
         if line not in lines and not line.startswith("Settings"):

@@ -17,6 +17,7 @@ PLAN = "configs/benchmark/demo.py"
 # tool -> where a bug is planted on its main path, and arguments that lead there
 BUGS = {
     "benchmark": ("benchmark.plan_steps", [PLAN]),
+    "benchmark_gpu": ("profiling.step.profile_step", ["--device", "cpu", "--out", "OUT"]),
     "benchmark_pipeline": ("profiling.pipeline.profile_pipeline", ["PHOTOS"]),
     "benchmark_step": ("models.SlotCon.loss", [SMALL, "--batch-size", "2", "--repeats", "1"]),
     "benchmark_table": ("benchmark.load_plan", [PLAN]),
@@ -42,6 +43,7 @@ BUGS = {
 # tool -> arguments that a user can mend, and what the sentence says
 MISTAKES = {
     "benchmark": (["configs/benchmark/none.py"], "none.py"),
+    "benchmark_gpu": (["--table", "nowhere"], "there is no result file nowhere"),
     "benchmark_pipeline": (["nowhere"], "nowhere is not a folder"),
     "benchmark_step": ([SMALL, "--cfg-options", "lr=1"], "did you mean optim_wrapper.optimizer.lr?"),
     "benchmark_table": ([PLAN, "--results", "nowhere"], "nowhere is no folder"),

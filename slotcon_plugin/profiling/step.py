@@ -87,9 +87,10 @@ def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats:
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True
+        torch.cuda.reset_peak_memory_stats()
     model: BasePretrainer = MODELS.build(cfg.model).to(where).train()
     optimizer = OPTIMIZERS.build({**cfg.optim_wrapper.optimizer, "params": list(model.student.parameters())})
-    batch = model.data_preprocessor(_random_samples(batch_size, cfg.train_dataloader.dataset.view_size), True)
+    batch = model.data_preprocessor(random_samples(batch_size, cfg.train_dataloader.dataset.view_size), True)
     clock = PartClock(where)
 
     def forward_and_backward() -> None:
@@ -107,8 +108,8 @@ def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats:
 
     with FlopCounterMode(display=False) as counter:
         forward_and_backward()
-    step_s, spread = _median_time(step, repeats, where)
-    peak = _peak_bytes(where)
+    step_s, spread = median_time(step, repeats, where)
+    peak = peak_bytes(where)
     clock.watch(model.student)
     clock.watch(model.teacher)
     parts: dict[str, list[float]] = defaultdict(list)
@@ -184,7 +185,7 @@ def _leaves(parts: nn.ModuleDict, path: str = "") -> Iterator[tuple[str, nn.Modu
             yield f"{path}{name}", part
 
 
-def _random_samples(count: int, side: int) -> dict[str, Tensor]:
+def random_samples(count: int, side: int) -> dict[str, Tensor]:
     """What a loader gives: collated samples of TwoViewDataset."""
     low = torch.rand(count, 2, 2) * 100
     rng = np.random.default_rng(0)
@@ -198,7 +199,7 @@ def _random_samples(count: int, side: int) -> dict[str, Tensor]:
     )
 
 
-def _median_time(work: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
+def median_time(work: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
     """Median and spread of the wall time of ``work``, after one call that is not counted."""
     times = []
     for _ in range(repeats + 1):
@@ -215,7 +216,7 @@ def _now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def _peak_bytes(device: torch.device) -> int:
+def peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -224,5 +225,5 @@ def _peak_bytes(device: torch.device) -> int:
 def _matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
-    seconds, _ = _median_time(lambda: a @ b, 10, device)
+    seconds, _ = median_time(lambda: a @ b, 10, device)
     return 2 * side**3 / seconds / 1e12

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._pytree import tree_leaves
 
 from slotcon_plugin.apis import pretrain
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.engine import PretrainLoop
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.profiling.waits import HostWaits
@@ -119,6 +119,7 @@ def test_no_step_waits_for_the_device(repo, tmp_path, photos, name, dtype):
 def test_the_backward_pass_does_not_wait_either(repo, name):
     """On the CPU's own tensors, as far as these show it."""
     cfg = load_config(repo / f"configs/pretrain/{name}.py", {"model.queue_size": 64} if name != "slotcon_small" else {})
+    settle(cfg)
     model = MODELS.build(cfg.model)
     batch = TwoViewBatch(
         views=(torch.randn(2, 3, 64, 64), torch.randn(2, 3, 64, 64)),

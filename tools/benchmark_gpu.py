@@ -1,0 +1,99 @@
+"""Time steps of SlotCon and VADeR at several batches, ours and a plain arm in turn, into a result file; or tabulate it.
+
+    python tools/benchmark_gpu.py --out work_dirs/gpu_check/gpu.json
+    python tools/benchmark_gpu.py --table work_dirs/gpu_check/gpu.json
+    python tools/benchmark_gpu.py --device cpu --out /tmp/rehearsal.json
+
+The plain arm takes the step as the papers' code does (slotcon_plugin/profiling/plain_step.py). Random views stand in
+for photos.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import UserError
+
+CONFIGS = {"SlotCon": "slotcon_coco", "VADeR": "vader_coco"}
+BATCHES = (64, 128, 256, 512)
+REHEARSAL = {"model.backbone.depth": 18, "train_dataloader.dataset.view_size": 64}
+
+
+def main() -> None:
+    parser = tool_parser(__doc__)
+    add_device(parser)
+    parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
+    parser.add_argument("--repeats", type=int, default=10, help="timed steps of each arm (%(default)s)")
+    parser.add_argument("--out", type=Path, help="result file to write")
+    parser.add_argument("--table", type=Path, help="print this result file as a table, and measure nothing")
+    args = parser.parse_args()
+    if args.table:
+        if not args.table.is_file():
+            raise UserError(f"there is no result file {args.table}; --out FILE writes one")
+        print(table(json.loads(args.table.read_text())))
+        return
+    if not args.out:
+        parser.error("--out FILE or --table FILE")
+    result = measure(args.device, args.dtype, args.repeats)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(result, indent=1))
+    print(table(result))
+
+
+def measure(device: str, dtype: str, repeats: int) -> dict[str, Any]:
+    """Images/s and peak memory of both arms for every method and batch that fits."""
+    import torch
+
+    from slotcon_plugin.config import load_config
+    from slotcon_plugin.profiling.plain_step import plain_step
+    from slotcon_plugin.profiling.step import profile_step
+
+    on_gpu = device != "cpu"
+    configs = Path(__file__).resolve().parent.parent / "configs/pretrain"
+    rows = []
+    for method, name in CONFIGS.items():
+        for batch in BATCHES if on_gpu else (4,):
+            row: dict[str, Any] = {"method": method, "batch": batch}
+            try:
+                cfg = load_config(configs / f"{name}.py", {} if on_gpu else REHEARSAL)
+                ours = profile_step(cfg, batch, dtype, device, repeats)
+                row |= {"images_per_s": ours.images_per_s, "gib": ours.peak_gib}
+                row |= {"of_matmul": ours.tflops / ours.matmul_tflops}
+                seconds, row["plain_gib"] = plain_step(cfg, batch, dtype, device, repeats)
+                row["plain_images_per_s"] = batch / seconds
+            except torch.OutOfMemoryError:
+                row["out_of_memory"] = True
+            rows.append(row)
+            if on_gpu:
+                torch.cuda.empty_cache()
+    where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, views of 64"
+    return {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats, "rows": rows}
+
+
+def table(result: dict[str, Any]) -> str:
+    """A result file in Markdown, as docs/benchmarks.md shows it."""
+    lines = [
+        f"{result['device']}, torch {result['torch']}, {result['dtype']}, median of {result['repeats']} steps.",
+        "",
+        "| method | batch | images/s | plain | x plain | of a large matrix product | GiB | plain | x plain |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["rows"]:
+        figures = ["out of memory", *["-"] * 6]
+        if "of_matmul" in row:
+            ours, gib = row["images_per_s"], row["gib"]
+            figures = [f"{ours:.0f}", "-", "-", f"{row['of_matmul']:.0%}", f"{gib:.1f}", "-", "-"]
+            if "plain_images_per_s" in row:
+                plain, plain_gib = row["plain_images_per_s"], row["plain_gib"]
+                figures[1:3] = f"{plain:.0f}", f"{ours / plain:.2f}"
+                figures[5:7] = f"{plain_gib:.1f}", f"{gib / plain_gib:.2f}"
+        lines.append(f"| {row['method']} | {row['batch']} | {' | '.join(figures)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_command(main)
