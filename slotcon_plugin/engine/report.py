@@ -62,5 +62,5 @@ def next_steps(work_dir: str, groups: bool) -> list[str]:
     return [
         *look,
         f"python tools/eval_probe.py {work_dir} --data LABELLED",
-        f"python tools/convert_to_mmseg.py {work_dir} backbone.pth    (or _d2, _mmdet, _timm, _torchvision)",
+        f"python tools/convert_to_mmseg.py {work_dir} backbone.pth    # or _d2, _mmdet, _timm, _torchvision",
     ]
