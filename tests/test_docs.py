@@ -233,7 +233,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     checkpoint = next((place / "work_dirs/slotcon_small").glob("iter_*.pth"))
     put_in = {
         **dict.fromkeys(["my_photos/", "path/to/photos", "data/photos", "PHOTOS"], "my_photos"),
-        **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID"], "labelled"),
+        **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID", "LABELLED"], "labelled"),
         **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
         "CONFIG": "configs/pretrain/slotcon_small.py",
         "WORK_DIR": str(checkpoint.parent),
@@ -245,7 +245,8 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     for command in commands:
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
-        (place / "OUT.pth").unlink(missing_ok=True)  # of one target, then of the next; not replaced without --force
+        for name in ("OUT.pth", "backbone.pth"):  # of one target, then of the next; not replaced without --force
+            (place / name).unlink(missing_ok=True)
         status = 0
         try:
             runpy.run_path(words[0], run_name="__main__")
