@@ -222,8 +222,11 @@ def quick() -> list[str]:
     return sorted(
         command
         for command in commands
-        if (Path(split(command)[0]).stem in QUICK and not any(mark in command for mark in ELSEWHERE))
-        or any(mark in command for mark in DRY)
+        if split(command)[0].startswith("tools/")
+        and (
+            (Path(split(command)[0]).stem in QUICK and not any(mark in command for mark in ELSEWHERE))
+            or any(mark in command for mark in DRY)
+        )
     )
 
 
@@ -263,6 +266,8 @@ def masked(shown: str) -> list[str]:
     for line in filter(str.strip, shown.splitlines()):
         if not re.match(r"(pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next) |  ", line):
             continue  # settings that follow from the run
+        if re.match(r" *\d+%", line):
+            continue  # a quick run ends before its first line of progress
         line = re.sub(r"^(device|health) .*", r"\1", line)
         line = re.sub(r"(photos/s).*", r"\1", line)  # the loss comes a step later, the health's word after an epoch
         line = re.sub(r"\S*(my_photos|work_dirs)\S*", r"\1", line)

@@ -169,14 +169,18 @@ def _check_nesting(stream: IO[bytes]) -> None:
 
 
 def _torch_load(path: Path, mmap: bool) -> Any:
-    # What others have allowed in this process under the same names stays theirs.
-    taken = {
-        item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}"
-        for item in torch.serialization.get_safe_globals()
-    }
-    ours = [(value, name) for name, value in SAFE_GLOBALS.items() if name not in taken]
-    with torch.serialization.safe_globals(ours):  # torch allows _codecs.encode and bytearray by itself
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    # What this process has allowed besides counts, but not under these names: a pretraining, for example, allows more
+    # than may be asked for by anybody's file.
+    others = torch.serialization.get_safe_globals()
+    named = {item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}": item for item in others}
+    besides = [item for name, item in named.items() if name not in SAFE_GLOBALS]
+    torch.serialization.clear_safe_globals()
+    try:  # torch allows _codecs.encode and bytearray by itself
+        with torch.serialization.safe_globals([*besides, *((value, name) for name, value in SAFE_GLOBALS.items())]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

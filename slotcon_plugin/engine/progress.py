@@ -110,7 +110,7 @@ class ProgressHook(Hook):
 
     def _line(self, runner: Runner, done: int) -> str:
         (then, first), (now, last) = self._recent[0], self._recent[-1]
-        photos = runner.train_dataloader.batch_size * get_world_size()
+        photos = images_per_step(runner)
         left = (now - self._start[0]) / (done - self._start[1]) * (runner.max_iters - done)
         where = f"step {done:,} of {runner.max_iters:,}"
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
@@ -120,6 +120,12 @@ class ProgressHook(Hook):
         if (loss := mean_on_host(runner.message_hub, "train/loss", 20)) is not None:
             parts.append(f"loss {loss:.4g}")
         return "  ".join([*parts, *filter(None, [health_of(runner)])])
+
+
+def images_per_step(runner: Runner) -> int:
+    """Of all processes together. mmdet's loaders have a batch sampler and no batch size of their own."""
+    loader = runner.train_dataloader
+    return (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
 
 
 def health_of(runner: Runner) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -24,7 +23,7 @@ from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
-from slotcon_plugin.engine.progress import ProgressHook
+from slotcon_plugin.engine.progress import ProgressHook, images_per_step
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.transfer.backbone import (
@@ -133,11 +132,11 @@ def _train(
 
 
 def _head(origin: Origin, runner: Runner) -> list[tuple[str, str]]:
-    loop, loader = runner.train_loop, runner.train_dataloader
+    loop, photos = runner.train_loop, len(runner.train_dataloader.dataset)
     length = f"{loop.max_epochs} epochs" if isinstance(loop, EpochBasedTrainLoop) else f"{loop.max_iters:,} steps"
     return [
         ("fine-tuning", f"{task_name(runner.cfg)} from {origin}"),
-        ("photos", f"{len(loader.dataset):,}, {length} of {loader.batch_size * get_world_size()}"),
+        ("photos", f"{photos:,}, {length} of {images_per_step(runner)}"),
         ("output", str(runner.work_dir)),
     ]
 

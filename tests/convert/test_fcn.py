@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
 from slotcon_plugin.convert.canonical import build_canonical_fcn
@@ -72,7 +73,8 @@ def test_mmsegs_head_takes_it_by_its_prefix_and_starts_its_classifier_as_ever(tm
     cfg.work_dir = str(tmp_path)
     use_backbone(cfg, str(source), None)
     settings = {k: v for k, v in cfg.model.decode_head.items() if k != "type"}
-    head = heads.FCNHead(**settings | {"norm_cfg": {"type": "BN"}})
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        head = heads.FCNHead(**settings | {"norm_cfg": {"type": "BN"}})
     head.init_weights()
     for name, value in decoder.state_dict().items():
         assert torch.equal(head.state_dict()[name], value), name

@@ -41,7 +41,13 @@ def load(name: str, work_dir: Path) -> Config:
 
 def test_every_config_is_run_here():
     found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("mm*/*.py")}
-    assert found == {*LAYOUT, *SAME_BUT_LONGER, *OF_TIMM}
+    assert found == {*LAYOUT, *SAME_BUT_LONGER, *OF_TIMM, "mmseg/fcn_lite0_camvid_tenth"}
+
+
+def test_a_tenth_of_the_labels_is_the_same_with_every_tenth_photo(tmp_path):
+    whole, tenth = (load(f"mmseg/fcn_lite0_camvid{name}", tmp_path).to_dict() for name in ("", "_tenth"))
+    assert tenth["train_dataloader"]["dataset"].pop("indices") == list(range(0, 367, 10))
+    assert tenth == whole
 
 
 @pytest.mark.slow

@@ -107,10 +107,14 @@ def config_fcn(path: str) -> tuple[int, int] | None:
 
 def build_fcn(in_channels: int, width: int, num_convs: int) -> Runnable:
     """mmseg's FCN head without its classifier."""
-    head = import_module("mmseg.models.decode_heads").FCNHead(
-        in_channels=in_channels, channels=width, num_convs=num_convs, num_classes=2, concat_input=False,
-        norm_cfg={"type": "BN"},
-    )  # fmt: skip
+    from mmengine.registry import DefaultScope
+
+    build = import_module("mmseg.models.decode_heads").FCNHead
+    with DefaultScope.overwrite_default_scope("mmseg"):  # its loss is looked up by name
+        head = build(
+            in_channels=in_channels, channels=width, num_convs=num_convs, num_classes=2, concat_input=False,
+            norm_cfg={"type": "BN"},
+        )  # fmt: skip
     module = nn.ModuleDict({"decode_head": nn.ModuleDict({"convs": head.convs})})
     return Runnable(module, lambda net, maps: (net["decode_head"]["convs"](maps[-1]),))
 
