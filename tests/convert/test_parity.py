@@ -5,6 +5,7 @@ from importlib import import_module
 import pytest
 import timm
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 from torchvision import models
 
@@ -36,7 +37,8 @@ def load_in_openmmlab(library, path, depth):
     import_module(f"{library}.models.backbones")
     init = {"type": "Pretrained", "checkpoint": str(path)}
     settings = {"type": "ResNet", "depth": depth, "norm_cfg": {"type": "BN"}, "init_cfg": init}
-    net = import_module(f"{library}.registry").MODELS.build(settings)
+    with DefaultScope.overwrite_default_scope(library):  # another test's runner may have left its own
+        net = import_module(f"{library}.registry").MODELS.build(settings)
     net.init_weights()
     net.eval()  # returns None
     return net
