@@ -43,6 +43,7 @@ EXTRAS = {
         "detectron2 @ git+https://github.com/facebookresearch/detectron2.git",
         "cityscapesscripts",
     ],
+    "parquet": ["pyarrow>=14"],
     "docs": ["mkdocs-material>=9.5"],
     "dev": ["pytest>=8", "pytest-xdist>=3.5", "hypothesis>=6", "scikit-learn>=1.3", "ruff>=0.6"],
 }

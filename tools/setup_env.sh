@@ -124,7 +124,7 @@ fi
 
 install_pretrain
 if [ "$WHAT" = all ]; then
-    with_heartbeat "installing the test tools" pip_install --editable ".[dev]"
+    with_heartbeat "installing the test tools" pip_install --editable ".[dev,docs,parquet]"
     install_mmcv
     with_heartbeat "installing mmdet and mmsegmentation" pip_install mmdet mmsegmentation ftfy regex
     install_detectron2
