@@ -28,9 +28,7 @@ class _ToolParser(argparse.ArgumentParser):
 
 def tool_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser that prints a tool's docstring as it is written."""
-    return _ToolParser(
-        description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    return _ToolParser(description=description, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, least: int = 1, most: int = 0) -> None:
@@ -96,6 +94,32 @@ def add_cfg_options(parser: argparse.ArgumentParser, flag: str = "--cfg-options"
         default={},
         metavar="KEY=VALUE",
         help=text or "override the config; +KEY=VALUE adds a key that neither it nor its classes know",
+    )
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """``--init`` and ``--init-title`` of a pretraining."""
+    parser.add_argument(
+        "--init",
+        metavar="CKPT",
+        help="weights that student and teacher start from: any file that the converters read, or 'timm' or "
+        "'torchvision' for that library's published ones, which its loader may download",
+    )
+    parser.add_argument("--init-title", metavar="TITLE", help="what to call them in tables, for example ImageNet")
+
+
+def add_resume(parser: argparse.ArgumentParser) -> None:
+    """``--resume`` and ``--overwrite``: what becomes of a used work dir."""
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const=True,
+        default=False,
+        metavar="CKPT",
+        help="go on from the newest whole checkpoint in the work dir, or from the one given",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
     )
 
 

@@ -22,7 +22,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_launcher, tool_parser
+from slotcon_plugin.arguments import (
+    add_batch_mode,
+    add_budget,
+    add_cfg_options,
+    add_init,
+    add_launcher,
+    add_resume,
+    tool_parser,
+)
 from slotcon_plugin.command import run_command
 
 
@@ -30,17 +38,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("config", help="config file")
     parser.add_argument("--work-dir", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="CHECKPOINT",
-        help="continue from the newest whole checkpoint in the work dir, or from the one given",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
-    )
+    add_resume(parser)
     add_cfg_options(parser)
     photos = parser.add_mutually_exclusive_group()
     photos.add_argument(
@@ -51,15 +49,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="PATH",
         help="photos of your own in place of the config's: a folder, nested or flat, or a text file with a path a line",
     )
-    parser.add_argument(
-        "--init",
-        metavar="CKPT",
-        help="pretraining: weights that student and teacher start from: any file that the converters read, or "
-        "'timm' or 'torchvision' for that library's published weights, which its loader may download",
-    )
-    parser.add_argument(
-        "--init-title", metavar="TITLE", help="what to call these weights in tables, for example ImageNet"
-    )
+    add_init(parser)
     add_budget(parser)
     add_batch_mode(parser)
     add_launcher(parser)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_launcher
+from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_init, add_launcher, add_resume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,30 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--method", help="slotcon, slotcon_decoder, vader or densecl (slotcon)")
     what.add_argument("--config", metavar="NAME", help="a config's name or file")
-    parser.add_argument(
-        "--init",
-        metavar="CKPT",
-        help="weights to start from: any file that `slotcon export` reads, or 'timm' or 'torchvision' for that "
-        "library's published ones, which its loader may download",
-    )
-    parser.add_argument("--init-title", metavar="TITLE", help="what to call them in tables, for example ImageNet")
+    add_init(parser)
     parser.add_argument(
         "--network", metavar="NAME", help="resnet50, or a name of timm's (default: what --init holds, or the preset's)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="how often each photo is seen (default: the config's)")
     add_budget(parser)
     parser.add_argument("--data-root", metavar="DIR", help="the config's data_root, in place of PHOTOS")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const=True,
-        default=False,
-        metavar="CKPT",
-        help="go on from the newest whole checkpoint in the work dir, or from the one given",
-    )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="set a used work dir aside (DIR.old1, ...) and start anew"
-    )
+    add_resume(parser)
     parser.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine, a GPU each (1)")
     add_batch_mode(parser)
     add_cfg_options(parser)

@@ -29,6 +29,7 @@ class OnDeviceWrapper(MixedPrecisionOptimWrapper):
 
 ON_DEVICE = dict(type="OnDeviceWrapper", optimizer=dict(type="SGD", lr=0.1, momentum=0.9, fused=True))
 
+
 def poisoned(*forwards):
     return dict(type="PoisonedSlotCon", poisoned=forwards)
 
