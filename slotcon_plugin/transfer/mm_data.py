@@ -13,9 +13,11 @@ from PIL import Image
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer.annotations import category_names
 
+_COCO = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
 # What each data set class expects below its data_root; shown when something is missing.
 EXPECTED = {
-    "CocoDataset": "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json",
+    "CocoDataset": _COCO,
+    "CocoObjectDataset": _COCO,
     "CityscapesDataset": "leftImg8bit/{train,val}/CITY/*_leftImg8bit.png, gtFine/{train,val}/CITY/*_labelTrainIds.png "
     "(made by cityscapesscripts' createTrainIdLabelImgs)",
     "PascalVOCDataset": "JPEGImages/*.jpg, SegmentationClass/*.png, SegmentationClassAug/*.png, "
@@ -88,7 +90,7 @@ def check_data(cfg: Config) -> None:
     for dataset in _leaves(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
         if "seg_map_path" in dataset.get("data_prefix", {}):
             _check_masks(dataset, len(class_names(dataset)))
-        elif str(dataset.get("ann_file", "")).endswith(".json"):
+        elif dataset.type != "CocoObjectDataset" and str(dataset.get("ann_file", "")).endswith(".json"):
             _check_coco_categories(Path(dataset.data_root) / dataset.ann_file, class_names(dataset))
 
 

@@ -29,7 +29,11 @@ MM = {
     "mmseg/fcn_lite0_ade20k": ("tf_efficientnet_lite0", "tf_efficientnet_lite0", "ade20k"),
     "mmseg/upernet_vit_small_ade20k": ("vit_small_patch16_224", "vit_tiny_patch16_224", "ade20k"),
 }
-RUN = {**MM, "mmseg/fcn_lite0_camvid": ("tf_efficientnet_lite0", "tf_efficientnet_lite0", "camvid")}
+RUN = {
+    **MM,
+    "mmseg/fcn_lite0_camvid": ("tf_efficientnet_lite0", "tf_efficientnet_lite0", "camvid"),
+    "mmdet/mask_rcnn_lite0_fpn_coco_object": ("tf_efficientnet_lite0", "tf_efficientnet_lite0", "coco"),
+}
 CONVNEXT, LITE, VIT = "convnext_atto", "tf_efficientnet_lite0", "vit_tiny_patch16_224"
 
 

@@ -1,0 +1,48 @@
+"""One class in place of COCO's: the data set's labels and the metric's ground truth."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from slotcon_plugin.transfer.mm_objects import CocoObjectDataset, CocoObjectMetric
+
+
+@pytest.fixture
+def annotations(scenes) -> tuple:
+    root = scenes("coco")
+    path = root / "annotations/instances_val2017.json"
+    found = json.loads(path.read_text())
+    assert len({annotation["category_id"] for annotation in found["annotations"]}) > 1
+    return root, path, found
+
+
+def test_every_object_has_the_one_label(annotations):
+    root, path, found = annotations
+    dataset = CocoObjectDataset(
+        ann_file=str(path), data_prefix={"img": str(root / "val2017")}, pipeline=[], test_mode=True
+    )
+    instances = [each for i in range(len(dataset)) for each in dataset.get_data_info(i)["instances"]]
+    assert dataset.metainfo["classes"] == ("object",)
+    assert len(instances) == len(found["annotations"])
+    assert {instance["bbox_label"] for instance in instances} == {0}
+
+
+@pytest.mark.parametrize(("moved", "perfect"), [(0, 100.0), (1000, 0.0)])
+def test_boxes_are_right_whatever_lies_in_them(annotations, moved, perfect):
+    _, path, found = annotations
+    metric = CocoObjectMetric(ann_file=str(path), metric="bbox")
+    metric.dataset_meta = {"classes": ("object",)}
+    for image in found["images"]:
+        own = [each["bbox"] for each in found["annotations"] if each["image_id"] == image["id"]]
+        corners = np.array([[x + moved, y, x + w + moved, y + h] for x, y, w, h in own])
+        predictions = {
+            "bboxes": torch.tensor(corners),
+            "scores": torch.ones(len(own)),
+            "labels": torch.zeros(len(own), dtype=torch.long),
+        }
+        metric.process({}, [{"img_id": image["id"], "ori_shape": (120, 160), "pred_instances": predictions}])
+    assert metric.evaluate(len(found["images"]))["coco/bbox_mAP"] * 100 == pytest.approx(perfect)
