@@ -1,12 +1,12 @@
 """COCO's annotations with one class, ``object``: where things are, whatever they are. For mmdet.
 
-A detector that has seen some hundred photos does not know eighty classes yet, and its AP over them is about zero whatever
-it started from; where objects are it can learn in that time.
+A detector that has seen some hundred photos does not know eighty classes yet, and its AP over them is about zero
+whatever it started from; where objects are it can learn in that time.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
@@ -30,7 +30,7 @@ def merge_categories(coco: COCO) -> COCO:
 class CocoObjectDataset(CocoDataset):
     """mmdet's ``CocoDataset``, the same options, with one class."""
 
-    METAINFO = {"classes": (OBJECT,), "palette": [(220, 20, 60)]}
+    METAINFO: ClassVar = {"classes": (OBJECT,), "palette": [(220, 20, 60)]}
 
     @staticmethod
     def COCOAPI(path: str) -> COCO:  # noqa: N802 (what mmdet calls it)
