@@ -82,7 +82,11 @@ def with_fcn():
     return build(SlotConDecoder, decoder={"type": "FCNDecoder", "channels": 12}, encoder_loss_weight=0.0)
 
 
-MODELS = {function.__name__: function for function in (slotcon, with_pyramid, with_fcn)}
+def with_shared_out_targets():
+    return build(center={"type": "Sinkhorn"}, mean_entropy_weight=0.5)
+
+
+MODELS = {function.__name__: function for function in (slotcon, with_pyramid, with_fcn, with_shared_out_targets)}
 
 
 def half_of_the_batch(rank, model):
