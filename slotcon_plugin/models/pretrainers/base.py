@@ -23,6 +23,7 @@ from slotcon_plugin.models.teacher import (
     parameter_pairs,
     rise_and_fall_momentum,
 )
+from slotcon_plugin.models.wide import use_quick_weight_gradients
 from slotcon_plugin.registry import MODELS
 
 _MOMENTUM_SCHEDULES = {
@@ -134,6 +135,7 @@ class BasePretrainer(BaseModel):
 
     def set_branches(self, student: nn.ModuleDict, teacher_parts: tuple[str, ...]) -> None:
         """Take the student's parts, copy those named into the teacher, and prepare both for the hardware."""
+        use_quick_weight_gradients(student)
         if self.sync_bn:
             student = synchronise_batchnorm(student)
         self.student = student
