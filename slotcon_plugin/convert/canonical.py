@@ -63,8 +63,32 @@ def build_canonical_fpn(fpn: Mapping[str, Tensor]) -> nn.Module:
     return module.eval()
 
 
+def fcn_form(fcn: Mapping[str, Tensor], channels: Sequence[int]) -> tuple[int, int, int]:
+    """How many of the last stage maps an FCN head sees side by side, its width, its number of convolutions.
+
+    Args:
+        fcn: under canonical names, whole or not.
+        channels: of all stage maps.
+
+    Returns:
+        1 for the maps, if no number of maps has as many channels as the head takes; 0 for what cannot be told.
+    """
+    first = fcn.get("convs.0.conv.weight")
+    seen = first.shape[1] if first is not None and first.ndim == 4 else 0
+    stages = next((n for n in range(1, len(channels) + 1) if sum(channels[-n:]) == seen), 1)
+    width = fcn["convs.0.bn.weight"].numel() if "convs.0.bn.weight" in fcn else 0
+    return stages, width, 1 + max(int(name.split(".")[1]) for name in fcn)
+
+
+def fcn_input(maps: Sequence[Tensor], stages: int) -> Tensor:
+    """The last stage maps side by side at the size of the first of these, bilinearly: ``(B, sum of C, h, w)``."""
+    size = maps[-stages].shape[-2:]
+    resized = [nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[-stages:]]
+    return torch.cat(resized, dim=1)
+
+
 def build_canonical_fcn(fcn: Mapping[str, Tensor]) -> nn.Module:
-    """Convolution, BatchNorm and ReLU in turn, holding these weights: the last stage map -> what is classified."""
+    """Convolution, BatchNorm and ReLU in turn, holding these weights: :func:`fcn_input` -> what is classified."""
     blocks = []
     for i in range(len(fcn) // 6):
         weight = fcn[f"convs.{i}.conv.weight"]

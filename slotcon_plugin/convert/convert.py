@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import slotcon_plugin
-from slotcon_plugin.convert.canonical import CanonicalBackbone, fpn_form
+from slotcon_plugin.convert.canonical import CanonicalBackbone, fcn_form, fpn_form
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
@@ -88,8 +88,9 @@ def _misfit(canonical: CanonicalBackbone, part: str, target: Target, config: str
         return f"{target.name} takes none"
     if config is None:
         return None
+    channels = canonical.network.channels
     try:
-        theirs = getattr(target, f"config_{part}")(config)
+        theirs = target.config_fpn(config) if part == "fpn" else target.config_fcn(config, len(channels))
     except ImportError:
         return None  # the proof will say what is not installed
     if theirs is None:
@@ -98,8 +99,7 @@ def _misfit(canonical: CanonicalBackbone, part: str, target: Target, config: str
         _, width, norm = fpn_form(canonical.fpn)
         own, words = (width, "BN" if norm else None), "width {} and norm {}"
     else:
-        own = (len(canonical.fcn["convs.0.bn.weight"]), len(canonical.fcn) // 6)
-        words = "width {} and {} convolutions"
+        own, words = fcn_form(canonical.fcn, channels), "stage maps {}, width {}, convolutions {}"
     if own == theirs:
         return None
     return f"the checkpoint's has {words.format(*own)}, the config's {words.format(*theirs)}"

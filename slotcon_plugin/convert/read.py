@@ -17,6 +17,7 @@ from slotcon_plugin.convert.canonical import (
     CanonicalBackbone,
     backbone_sha256,
     canonicalise,
+    fcn_form,
     fcn_shapes,
     fpn_shapes,
 )
@@ -170,7 +171,9 @@ def _read_decoder(
     tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, where: str
 ) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None, str | None]:
     """Pyramid and FCN head of the same branch under canonical names, and why a pyramid that is there is not taken."""
-    branch = re.sub(r"backbone\.(model\.)?$", "", backbone.prefix)
+    # Frameworks' own files name no backbone; of timm's networks they have ``model.`` before each name.
+    within = r"(backbone\.)?model\.$|backbone\.$" if network.library == "timm" else r"backbone\.$"
+    branch = re.sub(within, "", backbone.prefix)
     own = {key.removeprefix(branch): value for key, value in tensors.items() if key.startswith(branch)}
     fpn = _renamed(own, _PYRAMIDS)
     chosen = {match[1] for key in own if (match := re.match(r"heads\.p(\d+)\.", key))}
@@ -183,9 +186,9 @@ def _read_decoder(
         fpn = _whole(fpn, fpn_shapes(network.channels, width, norm), f"{where}: {{}} of the feature pyramid")
     fcn = _renamed(own, _FCNS)
     if fcn:
-        width = fcn["convs.0.bn.weight"].numel() if "convs.0.bn.weight" in fcn else 0
-        convs = 1 + max(int(name.split(".")[1]) for name in fcn)
-        fcn = _whole(fcn, fcn_shapes(network.channels[-1], width, convs), f"{where}: {{}} of the FCN head")
+        stages, width, convs = fcn_form(fcn, network.channels)
+        shapes = fcn_shapes(sum(network.channels[-stages:]), width, convs)
+        fcn = _whole(fcn, shapes, f"{where}: {{}} of the FCN head")
     return fpn or None, fcn or None, left_out
 
 

@@ -15,6 +15,8 @@ from slotcon_plugin.convert.canonical import (
     build_canonical,
     build_canonical_fcn,
     build_canonical_fpn,
+    fcn_form,
+    fcn_input,
     fpn_form,
 )
 from slotcon_plugin.convert.names import KeyMap
@@ -74,9 +76,9 @@ def prove(
             levels = [f"fpn level {i}" for i in range(len(maps))]
             errors |= _prove_decoder(canonical.fpn, target.fpn_names, tensors, target, fpn, maps, want.values(), levels)
         if canonical.fcn is not None:
-            want = (build_canonical_fcn(canonical.fcn)(maps[-1]),)
-            width, in_channels = canonical.fcn["convs.0.conv.weight"].shape[:2]
-            fcn = target.build_fcn(in_channels, width, len(canonical.fcn) // 6)
+            stages, width, convs = fcn_form(canonical.fcn, network.channels)
+            want = (build_canonical_fcn(canonical.fcn)(fcn_input(maps, stages)),)
+            fcn = target.build_fcn(network.channels[-stages:], width, convs)
             errors |= _prove_decoder(canonical.fcn, target.fcn_names, tensors, target, fcn, maps, want, ["fcn head"])
     return {
         "method": "feature parity",

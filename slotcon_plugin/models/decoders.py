@@ -6,6 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -198,13 +199,15 @@ class PyramidDecoder(nn.Module):
 
 @MODELS.register_module()
 class FCNDecoder(nn.Module):
-    """Convolutions, BatchNorm and ReLU on the last stage map: what mmseg's ``FCNHead`` has before its classifier.
+    """Convolutions, BatchNorm and ReLU on the last stage maps: what mmseg's ``FCNHead`` has before its classifier.
 
     Args:
         in_channels: of the backbone's stage maps.
         channels: of the output; 256 and dilation 6 for VOC and Cityscapes, 512 and dilation 1 for ADE20K.
         num_convs: how many 3x3 convolutions.
         dilation: of theirs.
+        stages: how many of the last stage maps they see, side by side at the size of the first of these (mmseg's
+            ``input_transform='resize_concat'``).
 
     Attributes:
         level_names: ``('fcn',)``.
@@ -212,22 +215,38 @@ class FCNDecoder(nn.Module):
 
     level_names = ("fcn",)
 
-    def __init__(self, in_channels: Sequence[int], channels: int = 256, num_convs: int = 2, dilation: int = 6) -> None:
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        channels: int = 256,
+        num_convs: int = 2,
+        dilation: int = 6,
+        stages: int = 1,
+    ) -> None:
         super().__init__()
         if num_convs < 1:
             raise UserError(f"FCNDecoder: num_convs must be at least 1, got {num_convs}")
+        if not 1 <= stages <= len(in_channels):
+            raise UserError(f"FCNDecoder: stages must be from 1 to {len(in_channels)}, got {stages}")
         self.out_channels = channels
+        self.stages = stages
         self.convs = nn.ModuleList()
         for i in range(num_convs):
-            c_in = in_channels[-1] if i == 0 else channels
+            c_in = sum(in_channels[-stages:]) if i == 0 else channels
             conv = nn.Conv2d(c_in, channels, 3, padding=dilation, dilation=dilation, bias=False)
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
             block = {"conv": conv, "bn": nn.BatchNorm2d(channels), "activate": nn.ReLU(inplace=True)}
             self.convs.append(nn.Sequential(OrderedDict(block)))
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor]:
-        """Stage maps -> one map ``(B, channels, h, w)`` of the size of the last."""
-        x = maps[-1]
+        """Stage maps -> one map ``(B, channels, h, w)`` of the size of the finest that is looked at."""
+        first, *others = maps[-self.stages :]
+        size = first.shape[-2:]
+        resized = [
+            x if x.shape[-2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+            for x in others
+        ]
+        x = torch.cat([first, *resized], dim=1) if others else first
         for block in self.convs:
             x = block(x)
         return (x,)

@@ -8,7 +8,9 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
-from slotcon_plugin.convert.canonical import build_canonical_fcn
+from slotcon_plugin.convert.canonical import build_canonical_fcn, fcn_input
+from slotcon_plugin.declaration import PRETRAINING_KEY
+from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.decoders import FCNDecoder
 
 from .conftest import IMAGE, random_resnet
@@ -20,8 +22,8 @@ WIDTH = 128
 def fcn_file(path, **options):
     torch.manual_seed(0)
     decoder = FCNDecoder([64, 128, 256, 512], **{"channels": WIDTH, "dilation": 1, **options}).train()
-    with torch.no_grad():
-        decoder([torch.randn(2, 512, 6, 6)])  # statistics that are not the default
+    with torch.no_grad():  # statistics that are not the default
+        decoder([torch.randn(2, 256, 12, 12), torch.randn(2, 512, 6, 6)])
     decoder.eval()
     net = random_resnet(18, 6)
     state_dict = {f"teacher.backbone.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc.")}
@@ -43,11 +45,13 @@ def test_it_is_read_and_computes_what_the_decoder_computes(tmp_path):
     ("target", "options", "left_out"),
     [
         ("mmseg", {}, None),
-        ("mmseg", {"num_convs": 1}, "width 128 and 1 convolutions, the config's width 128 and 2 convolutions"),
-        ("mmseg", {"channels": 64}, "width 64 and 2 convolutions, the config's width 128 and 2 convolutions"),
+        ("mmseg", {"num_convs": 1}, "convolutions 1, the config's stage maps 1, width 128, convolutions 2"),
+        ("mmseg", {"channels": 64}, "width 64, convolutions 2, the config's stage maps 1, width 128, convolutions 2"),
+        ("mmseg", {"stages": 2}, "has stage maps 2, width 128, convolutions 2, the config's stage maps 1, width 128, "
+         "convolutions 2"),
         ("mmdet", {}, "mmdet takes none"),
     ],
-)
+)  # fmt: skip
 def test_it_goes_where_it_fits_and_is_proved(target, options, left_out, tmp_path, monkeypatch):
     pytest.importorskip(target)
     monkeypatch.chdir(Path(__file__).parents[2])
@@ -61,6 +65,37 @@ def test_it_goes_where_it_fits_and_is_proved(target, options, left_out, tmp_path
         assert again.fcn is None
     else:
         assert all(torch.equal(value, decoder.state_dict()[name]) for name, value in again.fcn.items())
+
+
+def test_two_maps_side_by_side_are_mmsegs_resize_concat(tmp_path, monkeypatch):
+    pytest.importorskip("mmseg")
+    monkeypatch.chdir(Path(__file__).parents[2])
+    torch.manual_seed(0)
+    backbone = TimmBackbone("tf_efficientnet_lite0")
+    decoder = FCNDecoder(backbone.out_channels, channels=WIDTH, num_convs=1, dilation=1, stages=2).train()
+    maps = backbone(torch.randn(2, 3, 64, 96))
+    assert maps[-2].shape[-2:] != maps[-1].shape[-2:]
+    decoder(maps)
+    state = {f"teacher.backbone.{k}": v for k, v in backbone.state_dict().items()}
+    state |= {f"teacher.decoder.{k}": v for k, v in decoder.state_dict().items()}
+    declared = {
+        "method": "slotcon_decoder",
+        "branch": "teacher",
+        "backbone": {"type": "TimmBackbone", "name": "tf_efficientnet_lite0"},
+        **dict(mean=[127.5] * 3, std=[127.5] * 3, colour_order="RGB"),
+    }
+    torch.save({"state_dict": state, PRETRAINING_KEY: declared}, tmp_path / "x.pth")
+    config = "configs/transfer/mmseg/fcn_lite0_camvid.py"
+    meta = convert(tmp_path / "x.pth", tmp_path / "out.pth", "mmseg", config=config)
+    assert meta["fcn"]
+    assert "fcn head" in meta["proof"]["relative_errors"]
+    backbone.eval(), decoder.eval()
+    image = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        maps = backbone(image)
+        got = build_canonical_fcn(read_checkpoint(tmp_path / "out.pth").fcn)(fcn_input(maps, 2))
+        want = decoder(maps)[0]
+    assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 
 
 def test_mmsegs_head_takes_it_by_its_prefix_and_starts_its_classifier_as_ever(tmp_path, monkeypatch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,8 +43,10 @@ class Target:
             strides and dilations as in the canonical model: neither changes a weight's meaning.
         build_fpn: (channels of the four stage maps, width, whether with norm layers) -> the framework's pyramid.
         config_fpn: config file -> (width, norm as :func:`one_name` has it) of its feature pyramid; None if it has none.
-        build_fcn: (channels of the last stage map, width, number of convolutions) -> the framework's FCN head.
-        config_fcn: config file -> (width, number of convolutions) of its FCN head on the last map; None if it has none.
+        build_fcn: (channels of the last stage maps that it sees, width, number of convolutions) -> the framework's FCN
+            head.
+        config_fcn: (config file, number of stage maps) -> (how many of the last it sees, width, number of
+            convolutions) of its FCN head; None if it has none.
         save: (tensors under the file's names, metadata, path) -> None.
     """
 
@@ -58,8 +60,8 @@ class Target:
     build_fpn: Callable[[tuple[int, ...], int, bool], Runnable] | None = None
     config_fpn: Callable[[str], tuple[int, str | None] | None] = lambda config: None
     fcn_names: KeyMap | None = None
-    build_fcn: Callable[[int, int, int], Runnable] | None = None
-    config_fcn: Callable[[str], tuple[int, int] | None] = lambda config: None
+    build_fcn: Callable[[Sequence[int], int, int], Runnable] | None = None
+    config_fcn: Callable[[str, int], tuple[int, int, int] | None] = lambda config, maps: None
 
     def table_of(self, name: str, canonical: CanonicalBackbone) -> KeyMap:
         """The key map that a canonical name of a checkpoint goes by."""

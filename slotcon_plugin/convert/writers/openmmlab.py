@@ -7,6 +7,7 @@ the others with ``prefix='neck.'`` or ``prefix='decode_head.'`` added, on the ne
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from typing import Any
@@ -94,29 +95,39 @@ def build_fpn(library: str, channels: tuple[int, ...], width: int, norm: bool) -
     return Runnable(nn.ModuleDict({"neck": neck}), lambda net, maps: tuple(net["neck"](maps)))
 
 
-def config_fcn(path: str) -> tuple[int, int] | None:
-    """Width and number of convolutions of the config's FCN head, if it is one of 3x3 with norm on the last map."""
+def config_fcn(path: str, maps: int) -> tuple[int, int, int] | None:
+    """What the config's FCN head is, if it is one of 3x3 with norm.
+
+    Args:
+        path: of the config.
+        maps: how many stage maps its backbone has.
+
+    Returns:
+        How many of the last maps it sees side by side, its width, its number of convolutions.
+    """
     head = _model_of_config(path).get("decode_head") or {}
     norm = one_name((head.get("norm_cfg") or {}).get("type"))
     if head.get("type") != "FCNHead" or norm != "BN" or head.get("kernel_size", 3) != 3:
         return None
-    if head.get("in_index", -1) not in (-1, 3) or head.get("input_transform"):
+    transform, index = head.get("input_transform"), head.get("in_index", -1)
+    seen = list(index) if isinstance(index, (list, tuple)) else [index % maps]
+    if transform not in (None, "resize_concat") or seen != list(range(maps - len(seen), maps)):
         return None
-    return head["channels"], head.get("num_convs", 2)
+    return len(seen), head["channels"], head.get("num_convs", 2)
 
 
-def build_fcn(in_channels: int, width: int, num_convs: int) -> Runnable:
+def build_fcn(in_channels: Sequence[int], width: int, num_convs: int) -> Runnable:
     """mmseg's FCN head without its classifier."""
     from mmengine.registry import DefaultScope
 
     build = import_module("mmseg.models.decode_heads").FCNHead
     with DefaultScope.overwrite_default_scope("mmseg"):  # its loss is looked up by name
         head = build(
-            in_channels=in_channels, channels=width, num_convs=num_convs, num_classes=2, concat_input=False,
-            norm_cfg={"type": "BN"},
+            in_channels=list(in_channels), in_index=list(range(-len(in_channels), 0)), input_transform="resize_concat",
+            channels=width, num_convs=num_convs, num_classes=2, concat_input=False, norm_cfg={"type": "BN"},
         )  # fmt: skip
     module = nn.ModuleDict({"decode_head": nn.ModuleDict({"convs": head.convs})})
-    return Runnable(module, lambda net, maps: (net["decode_head"]["convs"](maps[-1]),))
+    return Runnable(module, lambda net, maps: (net["decode_head"]["convs"](head._transform_inputs(maps)),))
 
 
 def _target(library: str) -> Target:
