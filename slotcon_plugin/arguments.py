@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import re
 import sys
@@ -181,7 +182,10 @@ def _device(name: str) -> str:
 
 
 class KeyValues(DictAction):
-    """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it."""
+    """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it.
+
+    A value may be a ``dict(...)`` too, written as in a config.
+    """
 
     def __call__(
         self,
@@ -197,11 +201,39 @@ class KeyValues(DictAction):
             if not (key.strip("+") and equals):
                 raise argparse.ArgumentError(self, f"expected KEY=VALUE such as train_cfg.max_epochs=100, got {pair!r}")
             try:
+                if re.match(r"dict\s*\(|\{", value):
+                    options[key] = _python_value(ast.parse(value, mode="eval").body)
+                    continue
                 parse = self._parse_iterable if value.startswith(("[", "(")) or "," in value else _one_value
                 options[key] = parse(value)
-            except AssertionError as error:
+            except (SyntaxError, ValueError) as error:
+                raise argparse.ArgumentError(
+                    self, f"{pair!r}: expected values as in a config, KEY=dict(type='Name', option=1); {error}"
+                ) from error
+            except (AssertionError, RecursionError) as error:
                 raise argparse.ArgumentError(self, f"{pair!r}: brackets that are opened must be closed") from error
         setattr(namespace, self.dest, options)
+
+
+def _python_value(node: ast.expr) -> Any:
+    """Literals and ``dict(...)`` of them.
+
+    Raises:
+        ValueError: something else.
+    """
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and not node.args:
+        options = {keyword.arg: _python_value(keyword.value) for keyword in node.keywords}
+        if None not in options:  # **more
+            return options
+    if isinstance(node, (ast.List, ast.Tuple)):
+        kind = list if isinstance(node, ast.List) else tuple
+        return kind(map(_python_value, node.elts))
+    if isinstance(node, ast.Dict):
+        return dict(zip(map(ast.literal_eval, node.keys), map(_python_value, node.values), strict=True))
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        raise ValueError(f"{ast.unparse(node)} is no value") from None
 
 
 def _one_value(text: str) -> Any:

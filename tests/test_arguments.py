@@ -25,6 +25,31 @@ def test_values_are_what_they_look_like():
     }
 
 
+def test_a_dict_is_written_as_in_a_config():
+    given = options(
+        "model.decoder=dict(_delete_=True, type='FCN', sizes=[1, (2, 3)], more=dict(a=-1.5, b={'c': None}))"
+    )
+    sizes, more = [1, (2, 3)], {"a": -1.5, "b": {"c": None}}
+    assert given == {"model.head": {"_delete_": True, "type": "FCN", "sizes": sizes, "more": more}}
+    assert options("a={'b': 1}", "c=1") == {"a": {"b": 1}, "c": 1}
+
+
+@pytest.mark.parametrize(
+    ("value", "why"),
+    [
+        ("dict(a=1", "was never closed"),
+        ("dict(a=Name)", "Name is no value"),
+        ("dict(**a)", "a is no value"),
+        ("dict(a=print('x'))", "print('x') is no value"),
+        ("x,(y", "brackets"),
+    ],
+)
+def test_what_is_no_value_is_refused(value, why, capsys):
+    with pytest.raises(SystemExit):
+        options(f"k={value}")
+    assert why in capsys.readouterr().err
+
+
 def test_a_path_with_blanks_and_equals_signs_stays_as_it_is():
     assert options("data_root=/my photos/a=b", "b='/x y'") == {"data_root": "/my photos/a=b", "b": "/x y"}
 
