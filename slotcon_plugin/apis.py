@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,7 @@ def pretrain(
     batch_mode: str | None = None,
     overwrite: bool = False,
     budget: float | None = None,
+    next_steps: bool = True,
 ) -> Runner:
     """Run the pretraining that a config describes.
 
@@ -107,13 +109,14 @@ def pretrain(
         overwrite: set a used work dir aside and start anew.
         budget: seconds that the run may take, over all its resumptions; its length follows in place of
             ``train_cfg.max_epochs``. None = as the checkpoint has it that is gone on with, ``math.inf`` = none.
+        next_steps: say at the end which commands go on from here.
 
     Raises:
         UserError: the config is refused, or the work dir is another run's
             (:func:`~slotcon_plugin.engine.claim_work_dir`), or ``init`` cannot be started from.
         RunFailedError: the run ended itself, and says why.
     """
-    progress = ProgressHook(pretraining_head, pretraining_made)
+    progress = ProgressHook(pretraining_head, partial(pretraining_made, next_steps=next_steps))
     with run_console() as at_the_end:
         at_the_end.callback(progress.close)
         return _pretrain(cfg, resume, batch_mode, overwrite, budget, progress)
@@ -141,20 +144,21 @@ def _pretrain(
         keep_freed_memory()
         cfg.train_dataloader.pin_memory = False  # torch would warn that there is nothing to pin it for
     processes = start_processes(cfg)
+    recipe_batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
     fit_batch(cfg, processes, batch_mode)
     with failures_told(cfg.work_dir):
         claim = shared(claim)
         meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
         plan = plan_budget(cfg, budget, began, meta)
         from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
-        settings = settle_for_run(cfg, processes, from_weights, meta.get(SETTINGS))
-        if claim.checkpoint:
-            cfg.resume, cfg.load_from = True, str(claim.checkpoint)
-        elif init:
+        settings = settle_for_run(cfg, processes, recipe_batch, from_weights, meta.get(SETTINGS))
+        if init and not claim.checkpoint:
             initial = initial or read_initial_weights(init, cfg.model.backbone)
             initial.set_input(cfg)
         runner = TerseRunner.from_cfg(cfg)
-        if initial:
+        if claim.checkpoint:
+            runner.go_on_from(claim.checkpoint)
+        elif initial:
             initial.put_into(unwrapped(runner.model))
         runner.register_hook(RunStampHook(claim.run, settings))
         runner.register_hook(progress)

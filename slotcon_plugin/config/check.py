@@ -155,7 +155,7 @@ def _read_by_mmengine() -> dict[str, set[str]]:
         "randomness": arguments(set_random_seed).names | {"diff_rank_seed"},
         "log_processor": arguments(LogProcessor).names,
         "env_cfg": {"cudnn_benchmark", "mp_cfg", "dist_cfg", "resource_limit"},
-        "auto_scale_lr": {"enable", "base_batch_size", "mode"},
+        "auto_scale_lr": {"enable", "base_batch_size", "base_accumulative_counts", "mode"},
     }
 
 

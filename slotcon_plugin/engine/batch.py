@@ -12,6 +12,9 @@ Where the loss is a mean over images (detection, segmentation), accumulated pass
 BatchNorm apart, whatever the optimiser: hence the default. Where the loss relates the images of a batch (contrast,
 queue, center) they do not, and more and smaller steps are the better bargain: pretraining configs say so beside their
 batch, ``auto_scale_lr = dict(base_batch_size=512, mode='scale-lr')``. ``--batch-mode`` overrides either.
+
+A config that has been fitted, such as the copy that a run leaves in its work dir, is a recipe for the batch that it was
+fitted to: fitted again on as many processes it stays as it is.
 """
 
 from __future__ import annotations
@@ -98,7 +101,9 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     """Make a config of mmengine run its recipe on these processes; in place.
 
     ``auto_scale_lr.base_batch_size`` states the recipe's total batch, ``auto_scale_lr.mode`` what to do elsewhere;
-    ``train_dataloader.batch_size``, images of a pass on each process, may be left to the rule.
+    ``train_dataloader.batch_size``, images of a pass on each process, may be left to the rule. Afterwards
+    ``base_batch_size`` is the total batch here, and ``base_accumulative_counts`` the passes a step by which the config
+    counts its iterations.
 
     Args:
         cfg: a pretraining config, or one of mmdet or mmseg.
@@ -116,22 +121,21 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
         text = "The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands"
         print_log(text, "current")
         return text
-    plan = plan_batch(
-        rule["base_batch_size"],
-        processes,
-        cfg.train_dataloader.get("batch_size"),
-        mode or rule.get("mode") or MODES[0],
-        cfg.optim_wrapper.get("accumulative_counts", 1),
-    )
-    rule["enable"] = False  # done here; mmengine must not scale again
+    mode = mode or rule.get("mode") or MODES[0]
+    counted, asked = rule.get("base_accumulative_counts", 1), cfg.optim_wrapper.get("accumulative_counts", 1)
+    if mode == "accumulate" and asked == counted:  # nobody's wish, but what an earlier fit has led to
+        asked = 1
+    plan = plan_batch(rule["base_batch_size"], processes, cfg.train_dataloader.get("batch_size"), mode, asked)
     cfg.train_dataloader.batch_size = plan.per_process
-    if plan.accumulate > 1:
-        cfg.optim_wrapper.accumulative_counts = plan.accumulate
+    if max(plan.accumulate, counted) > 1:
+        cfg.optim_wrapper.accumulative_counts = rule["base_accumulative_counts"] = plan.accumulate
+    rule["base_batch_size"] = processes * plan.per_process * plan.accumulate
+    rule["enable"] = False  # done here; mmengine must not scale again
     text = f"T{plan.text[1:]}"
     if plan.lr_factor != 1:
         text += _follow(cfg, plan.lr_factor)
     print_log(text, "current")
-    _stretch_iterations(cfg, plan.accumulate / plan.lr_factor)
+    _stretch_iterations(cfg, plan.accumulate / (counted * plan.lr_factor))
     return text
 
 

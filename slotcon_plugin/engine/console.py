@@ -103,6 +103,10 @@ class ConsoleHandler(logging.Handler):
 class TerseRunner(Runner):
     """mmengine's runner with :class:`ConsoleHandler` in the place of its own; use it within :func:`run_console`."""
 
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
+        self._resume, self._load_from = True, str(checkpoint)
+
     def build_logger(self, log_level: int | str = "INFO", *args: Any, **kwargs: Any) -> MMLogger:
         """A logger whose file begins with what was logged before there was one."""
         former = _console_of(MMLogger.get_current_instance())

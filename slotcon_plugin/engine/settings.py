@@ -15,23 +15,30 @@ SETTINGS = "settings"
 
 
 def settle_for_run(
-    cfg: Config, processes: int, from_weights: bool = False, former: Mapping[str, Any] | None = None
+    cfg: Config,
+    processes: int,
+    recipe_batch: int | None = None,
+    from_weights: bool = False,
+    former: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Settle what a config leaves to its run, in place; its batch is that of :func:`fit_batch` already.
 
     Args:
         cfg: a pretraining config.
         processes: of this run.
+        recipe_batch: total batch of the recipe, before it was fitted; None = it states none.
         from_weights: it does not start from random weights.
         former: :data:`SETTINGS` of the checkpoint that it goes on from.
 
     Returns:
         For :data:`SETTINGS`.
     """
-    return settle(cfg, _run_size(cfg, processes, from_weights), former) if has_rules(cfg) else {}
+    if not has_rules(cfg):
+        return dict(former or {})  # a copy in a work dir: what the rules gave is written out in it
+    return settle(cfg, _run_size(cfg, processes, recipe_batch, from_weights), former)
 
 
-def _run_size(cfg: Config, processes: int, from_weights: bool) -> RunSize:
+def _run_size(cfg: Config, processes: int, recipe_batch: int | None, from_weights: bool) -> RunSize:
     loader, epochs = cfg.train_dataloader, cfg.train_cfg.max_epochs
     photos = len(DATASETS.build(loader.dataset))
     passes = cfg.optim_wrapper.get("accumulative_counts", 1)
@@ -40,7 +47,7 @@ def _run_size(cfg: Config, processes: int, from_weights: bool) -> RunSize:
     return RunSize(
         photos=photos,
         batch=batch,
-        recipe_batch=(cfg.get("auto_scale_lr") or {}).get("base_batch_size") or batch,
+        recipe_batch=recipe_batch or batch,
         epochs=epochs,
         steps=max(-(-iterations // passes), 1),
         from_weights=from_weights,

@@ -23,9 +23,9 @@ from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
-from slotcon_plugin.engine.progress import ProgressHook, images_per_step
+from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import write_text
+from slotcon_plugin.files import from_here, write_text
 from slotcon_plugin.transfer.backbone import (
     RANDOM,
     Origin,
@@ -108,7 +108,6 @@ def _train(
         if claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
             origin = former.origin(pretraining)
-            cfg.resume, cfg.load_from = True, str(claim.checkpoint)
         elif cfg.get("load_from"):
             former = read_transfer_checkpoint(cfg.load_from)
             cfg.load_from = str(former.path)
@@ -118,6 +117,8 @@ def _train(
                 require_start(cfg.work_dir, backbone, pretraining)
             origin = use_backbone(cfg, backbone, pretraining)
         runner = _build_runner(cfg, processes)
+        if claim.checkpoint:
+            runner.go_on_from(claim.checkpoint)
         if former:
             check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
         seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
@@ -136,8 +137,8 @@ def _head(origin: Origin, runner: Runner) -> list[tuple[str, str]]:
     length = f"{loop.max_epochs} epochs" if isinstance(loop, EpochBasedTrainLoop) else f"{loop.max_iters:,} steps"
     return [
         ("fine-tuning", f"{task_name(runner.cfg)} from {origin}"),
-        ("photos", f"{photos:,}, {length} of {images_per_step(runner)}"),
-        ("output", str(runner.work_dir)),
+        ("photos", f"{photos:,}, {length} of {images_per_step(runner.train_dataloader)}"),
+        ("output", from_here(runner.work_dir)),
     ]
 
 
@@ -160,6 +161,13 @@ def evaluate(
         UserError: missing data, class counts that disagree, a checkpoint of another model, or the result of another
             checkpoint in the work dir.
     """
+    with run_console() as at_the_end:
+        return _evaluate(cfg, checkpoint, data_root, pretraining, at_the_end)
+
+
+def _evaluate(
+    cfg: Config, checkpoint: str, data_root: str | None, pretraining: str | None, at_the_end: ExitStack
+) -> dict[str, float]:
     recipe = _prepare(cfg, data_root)
     given = read_transfer_checkpoint(checkpoint)
     path, tested = test_result_path(cfg.work_dir, given)
@@ -168,8 +176,11 @@ def evaluate(
     _take_named_backbone(cfg.model)
     runner = _build_runner(cfg, start_processes(cfg))
     check_whole(unwrapped(runner.model), given)
-    seed = given.facts.get("seed", 0)
-    runner.register_hook(TransferRun(task_name(cfg), recipe, given.origin(pretraining), seed, test_path=path, **tested))
+    seed, origin = given.facts.get("seed", 0), given.origin(pretraining)
+    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, seed, test_path=path, **tested))
+    progress = EvaluationProgressHook([("testing", f"{given.path}, {task_name(cfg)} from {origin}")])
+    at_the_end.callback(progress.close)
+    runner.register_hook(progress)
     return runner.test()
 
 
@@ -261,7 +272,7 @@ def input_convention(model: dict[str, Any]) -> dict[str, Any]:
     return convention
 
 
-def _build_runner(cfg: Config, processes: int) -> Runner:
+def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     if not torch.cuda.is_available():
         keep_freed_memory()
         if processes > 1:

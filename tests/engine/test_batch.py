@@ -108,3 +108,35 @@ def test_a_momentum_that_must_follow_has_to_be_stated():
     del cfg.model.teacher_momentum
     with pytest.raises(UserError, match="state model"):
         fit_batch(cfg, 2)
+
+
+@pytest.mark.parametrize(("processes", "mode"), [(2, None), (2, "accumulate"), (8, None), (16, "scale-lr")])
+def test_a_fitted_config_is_left_alone(processes, mode):
+    cfg = recipe(batch_size=32)
+    cfg.param_scheduler[0].update(by_epoch=False, begin=100, end=1000)
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000, val_interval=200)
+    cfg.default_hooks = dict()
+    fit_batch(cfg, processes, mode)
+    once = Config(cfg.to_dict())
+    fit_batch(cfg, processes)  # --batch-mode is said once
+    assert cfg.to_dict() == once.to_dict()
+
+
+def test_a_fitted_config_is_fitted_to_other_processes_as_its_recipe_is():
+    """16 images as 8 passes of 2 on one process, its copy taken to 8 processes, and back."""
+    cfg = recipe("accumulate", batch_size=2)
+    cfg.auto_scale_lr.base_batch_size = 16
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=100)
+    cfg.default_hooks = dict()
+    for processes, passes in [(1, 8), (8, 1), (1, 8), (2, 4)]:
+        fit_batch(cfg, processes)
+        assert (cfg.optim_wrapper.accumulative_counts, cfg.train_cfg.max_iters) == (passes, 100 * passes)
+        assert (cfg.optim_wrapper.optimizer.lr, cfg.auto_scale_lr.base_batch_size) == (2.0, 16)
+
+
+def test_the_copy_of_a_scaled_run_scales_from_its_own_batch():
+    cfg = recipe(batch_size=32)
+    fit_batch(cfg, 2)  # 64 of 512
+    fit_batch(cfg, 4)
+    assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2.0 * 128 / 512)
+    assert cfg.model.teacher_momentum == pytest.approx(0.99 ** (128 / 512))

@@ -12,7 +12,8 @@ from slotcon_plugin import devices
 from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
-from slotcon_plugin.engine.progress import ProgressHook, duration, table
+from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
+from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.engine.work_dir import set_aside
 
 
@@ -72,13 +73,28 @@ print("went on", file=sys.stderr)
 
 def test_without_a_terminal_a_line_now_and_then(tiny, capsys, monkeypatch):
     seconds = iter(range(0, 100_000, 10))
-    monkeypatch.setattr("slotcon_plugin.engine.progress.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("slotcon_plugin.engine.progress_line.time.monotonic", lambda: next(seconds))
     runner = tiny(epochs=25)
     runner.register_hook(ProgressHook(lambda _: [], lambda _: []))
     runner.train()
     lines = [line for line in capsys.readouterr().out.splitlines() if "photos/s" in line]
     assert runner.max_iters == 100 and 16 <= len(lines) <= 21, lines  # the first step, then every 5 %
     assert lines[0].startswith("  1%  epoch 1 of 25  16 min left  0.4 photos/s  loss "), lines[0]
+
+
+def test_a_test_has_a_head_lines_and_an_end(tiny, capsys, monkeypatch):
+    seconds = iter(range(0, 100_000, 10))
+    monkeypatch.setattr("slotcon_plugin.engine.progress_line.time.monotonic", lambda: next(seconds))
+    runner = tiny(epochs=1)
+    runner._test_dataloader = runner.build_dataloader(runner.cfg.train_dataloader)
+    hook = EvaluationProgressHook([("testing", "iter_90.pth")])
+    hook.before_test(runner)
+    for batch in range(4):
+        hook.after_test_iter(runner, batch)
+    hook.after_test(runner)
+    shown = capsys.readouterr().out
+    assert [word in shown for word in ("testing     iter_90.pth", "photos      16", "device ")] == [True] * 3
+    assert " 25%  30 s left  0.4 photos/s" in shown and "done        in 50 s" in shown
 
 
 @pytest.mark.parametrize(
