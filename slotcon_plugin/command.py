@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
+from slotcon_plugin.files import from_here
 
 DONE, FAILED, WRONG_USE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
 
@@ -40,6 +43,16 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         _into_log_files(text)
         status = FAILED
     sys.exit(status)
+
+
+def own_command() -> str:
+    """How to type the ``slotcon`` command of this environment, which need not be the active one."""
+    script = Path(sys.executable).with_name("slotcon")
+    if not script.is_file():
+        return f"{'python' if shutil.which('python') == sys.executable else sys.executable} -m slotcon_plugin"
+    if shutil.which("slotcon") == str(script):
+        return "slotcon"
+    return from_here(script)
 
 
 def _say(message: object, status: int) -> int:

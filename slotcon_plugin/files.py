@@ -76,3 +76,9 @@ def sha256_of(path: str | Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def from_here(path: str | Path) -> str:
+    """A path as one would type it: below the current folder relative to that."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

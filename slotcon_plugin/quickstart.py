@@ -3,31 +3,62 @@
 from __future__ import annotations
 
 import os
+import shlex
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
 from slotcon_plugin.apis import pretrain, use_photos
+from slotcon_plugin.command import own_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.runs import numbered_checkpoints
-from slotcon_plugin.data import ListFile, TwoViewDataset
+from slotcon_plugin.data import TwoViewDataset
+from slotcon_plugin.devices import choose_device
 from slotcon_plugin.engine import set_aside
+from slotcon_plugin.engine.console import SCREEN
+from slotcon_plugin.engine.progress import table
+from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
 from slotcon_plugin.photos import evenly_spaced, list_photos
+from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups
 
 _IMAGES_SEEN = 13_000  # four to five minutes on two cores
 _MAX_PHOTOS, _HELD_OUT, _BATCH, _PLACES = 2000, 48, 64, 8
+_SCENES = {"train": 160, "val": 80}  # with masks, of the demo scenes
 
 
-def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
-    """Choose photos of a folder, spread evenly: a list file to train on and one of photos that are held out.
+class Gain(NamedTuple):
+    """What pretraining has changed.
+
+    Attributes:
+        figure: what was measured, percent: ``'mIoU'``.
+        how: on what, and in which way.
+        pretrained, random: of the backbone, and of one with random weights.
+    """
+
+    figure: str
+    how: str
+    pretrained: float
+    random: float
+
+    def __str__(self) -> str:
+        ours, theirs = round(self.pretrained, 1), round(self.random, 1)
+        verdict = "" if ours > theirs else ": nothing gained in a run this short"
+        return f"{ours - theirs:+.1f} {self.figure} over random weights: {ours} against {theirs}{verdict}\n{self.how}"
+
+
+def choose_photos(folder: Path) -> tuple[list[str], list[str]]:
+    """Choose photos of a folder, spread evenly: paths to train on, and some that are held out.
 
     Raises:
         UserError: there are fewer photos than one batch and some to look at.
@@ -35,40 +66,45 @@ def take_photos(folder: Path, work_dir: Path) -> tuple[Path, Path]:
     found = [os.path.abspath(folder / name) for name in list_photos(folder)]
     photos = [path for path in found if "\n" not in path]
     if left_out := len(found) - len(photos):
-        print(f"left out {left_out} photos with a line break in their path: the lists here have a photo a line")
+        SCREEN.print(f"left out {left_out} photos with a line break in their path: the lists here have a photo a line")
     if len(photos) < _BATCH + 8:
-        raise UserError(f"{folder} has {len(photos)} photos; the quickstart needs {_BATCH + 8} at least")
+        raise UserError(
+            f"{folder} has {len(photos)} photos; the quickstart needs {_BATCH + 8} at least (or no folder: it then "
+            "takes demo scenes)"
+        )
     chosen = evenly_spaced(len(photos), _MAX_PHOTOS)
     apart = max(len(chosen) // _HELD_OUT, 9)
-    lists = []
-    for name, indices in (("train", np.delete(chosen, np.s_[::apart])), ("held_out", chosen[::apart])):
-        lists.append(work_dir / f"{name}.txt")
-        lists[-1].write_bytes(b"".join(os.fsencode(photos[i]) + b"\n" for i in indices))
-    return lists[0], lists[1]
+    return tuple([photos[i] for i in indices] for indices in (np.delete(chosen, np.s_[::apart]), chosen[::apart]))
 
 
-def _judge_on_masks(config: str, checkpoint: Path, data_root: str) -> list[tuple[str, str, str]]:
+def _write_list(photos: Sequence[str], file: Path) -> str:
+    file.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in photos))
+    return str(file)
+
+
+def _judge_on_masks(config: str, checkpoint: Path, data_root: str, device: str) -> Gain:
     """Linear segmentation on frozen features of demo scenes, pretrained and random backbone."""
-    train, val = (open_labelled_set(data_root, split).subset(limit) for split, limit in (("train", 160), ("val", 80)))
+    train, val = (open_labelled_set(data_root, split).subset(limit) for split, limit in _SCENES.items())
     arms = load_probe_arms(checkpoint, config)
-    results = probe_arms(arms, train, val, pretraining="slotcon", neighbours=0, seeds=(0, 1))
-    return [
-        (arm, "linear segmentation of held-out scenes, mIoU", f"{results[arm]['linear'].miou[0]:.1f}") for arm in arms
-    ]
+    results = probe_arms(arms, train, val, pretraining="slotcon", neighbours=0, seeds=(0, 1), device=device)
+    how = f"of linear segmentation on frozen features: {len(train)} scenes to learn from, {len(val)} others to judge by"
+    return Gain("mIoU", how, *(results[arm]["linear"].miou[0] for arm in ("checkpoint", "random")))
 
 
-def _judge_without_masks(config: str, checkpoint: Path, held_out: Path) -> list[tuple[str, str, str]]:
+def _judge_without_masks(config: str, checkpoint: Path, held_out: str, device: str) -> Gain:
     """Whether a place of a photo is found again in another augmented view of it, pretrained and random backbone."""
-    views = {**load_config(config).train_dataloader.dataset, "source": dict(type="ListFile", path=str(held_out))}
+    views = {**load_config(config).train_dataloader.dataset, "source": dict(type="ListFile", path=held_out)}
     views.pop("type")
     # places are looked up on the stride-16 map: views must share as many of its pixels as are looked up
     views.update(min_overlap_pixels=_PLACES, overlap_grid=views["view_size"] // 16)
     dataset = TwoViewDataset(**views)
-    rows = []
-    for arm, (backbone, _) in load_probe_arms(checkpoint, config).items():
-        figures = evaluate_pixel_retrieval(_last_map(backbone.eval()), dataset, num_pairs=_PLACES)
-        rows.append((arm, "places found again in another view, %", f"{100 * figures['pixel_accuracy']:.1f}"))
-    return rows
+    arms = load_probe_arms(checkpoint, config)
+    found = [
+        100 * evaluate_pixel_retrieval(embed, dataset, _PLACES, device=device)["pixel_accuracy"]
+        for embed in (_last_map(arms[arm][0].eval().to(device)) for arm in ("checkpoint", "random"))
+    ]
+    how = f"found again in another view, of {len(dataset)} photos that were held out, by frozen features"
+    return Gain("% of places", how, *found)
 
 
 def _last_map(backbone: nn.Module):
@@ -76,7 +112,7 @@ def _last_map(backbone: nn.Module):
 
 
 def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> None:
-    """Pretrain, export, judge, draw; says where all of it is.
+    """Pretrain, export, judge, draw; says where all of it is, what was gained, and what to do next.
 
     Args:
         photos: folder of photos; None = demo scenes, made on the spot.
@@ -85,44 +121,63 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> 
     Raises:
         UserError: there are too few photos.
     """
-    work_dir = Path(out)
+    began = time.monotonic()
+    work_dir, device = Path(out), choose_device()[0]
+    chosen = choose_photos(Path(photos)) if photos else None
     if numbered_checkpoints(work_dir):
         set_aside(work_dir)  # of an earlier try
     work_dir.mkdir(parents=True, exist_ok=True)
 
-    if photos:
+    if chosen:
         name = "slotcon_small"
-        train, held_out = take_photos(Path(photos), work_dir)
-        num_photos = len(ListFile(train))
+        train, held_out = (_write_list(*it) for it in zip(chosen, (work_dir / "train.txt", work_dir / "held_out.txt")))
     else:
-        name, num_photos = "slotcon_demo", 1200
+        name = "slotcon_demo"
     cfg = load_config(name)
-    if photos:
-        use_photos(cfg, str(train))
-    data_root = None if photos else cfg.train_dataloader.dataset.source.root
+    if chosen:
+        use_photos(cfg, train)
+    data_root = None if chosen else cfg.train_dataloader.dataset.source.root
+    if data_root and not Path(data_root).exists():
+        SCREEN.print(f"making demo scenes in {data_root}, once: less than a minute")
+    num_photos = len(DATASETS.build(cfg.train_dataloader.dataset.source))
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
-    print(f"== 1/4 pretraining for {cfg.train_cfg.max_epochs} epochs (`eta` in the log is the time that is left)")
-    runner = pretrain(cfg)
+    SCREEN.print("1 of 4      pretraining: most of the time, five to ten minutes on two CPU cores")
+    runner = pretrain(cfg, next_steps=False)
 
     # asked of the run, since an earlier one may have left checkpoints with higher numbers
-    config, checkpoint = str(work_dir / "config.py"), Path(runner.message_hub.get_info("last_ckpt"))
-    cfg.dump(config)
+    config, checkpoint = str(work_dir / f"{name}.py"), Path(runner.message_hub.get_info("last_ckpt"))
     branch = runner.model.transfer_branch
-    print(f"== 2/4 exporting the {branch}'s backbone")
+    SCREEN.print(f"\n2 of 4      exporting the {branch}'s backbone, some seconds")
     backbone = work_dir / "backbone_torchvision.pth"
     convert(checkpoint, backbone, "torchvision", overwrite=True)
-    print("== 3/4 comparing frozen features with those of a random backbone")
+    SCREEN.print("3 of 4      comparing its frozen features with those of random weights, less than a minute")
     torch.manual_seed(0)
-    rows = (
-        _judge_without_masks(config, checkpoint, held_out) if photos else _judge_on_masks(config, checkpoint, data_root)
+    gain = (
+        _judge_without_masks(config, checkpoint, held_out, device)
+        if chosen
+        else _judge_on_masks(config, checkpoint, data_root, device)
     )
-    print("== 4/4 drawing what the prototypes have found")
-    shown = list(ListFile(held_out).names) if photos else [f"{data_root}/images/val"]
-    picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, "teacher", "cpu")
+    SCREEN.print("4 of 4      drawing what the prototypes have found, some seconds\n")
+    shown = chosen[1] if chosen else [f"{data_root}/images/val"]
+    picture = visualize_groups(config, str(checkpoint), shown, str(work_dir / "groups.png"), 16, 320, branch, device)
 
-    print(f"\n{rows[0][1]}:")
-    for arm, _, figure in rows:
-        print(f"  {'pretrained' if arm == 'checkpoint' else arm:<12}{figure:>6}")
-    print(f"\nbackbone   {backbone}\ngroupings  {picture}\ncheckpoint {checkpoint}")
-    print(f"TensorBoard: tensorboard --logdir {work_dir}")
+    rows = [
+        ("done", f"in {duration(time.monotonic() - began)}, all of it in {work_dir}"),
+        ("backbone", f"{backbone}, as torchvision names it"),
+        ("groupings", f"{picture}: photos, and the parts that the prototypes found in them"),
+        ("gained", str(gain)),
+        ("next", "\n".join(_next_steps(work_dir, photos))),
+    ]
+    SCREEN.print(table(rows))
+
+
+def _next_steps(work_dir: Path, photos: str | None) -> list[str]:
+    command, here = own_command(), shlex.quote(str(work_dir))
+    steps = [
+        f"{command} look {here}    # curves of the run",
+        f"{command} export {here} backbone.pkl --target detectron2    # or mmdet, mmseg, timm, torchvision",
+    ]
+    if photos:
+        return [f"{command} pretrain {shlex.quote(photos)} --out runs/mine    # all of the photos, for longer", *steps]
+    return [f"{command} quickstart my_photos/ --work-dir work_dirs/mine    # the same on photos of your own", *steps]

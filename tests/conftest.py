@@ -1,6 +1,7 @@
 """Shared by all tests: one thread a process and no GPU, so that figures are those of any machine."""
 
 import os
+import re
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -43,3 +44,39 @@ def folder(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(small).resize((96, 72), Image.Resampling.BICUBIC).save(path)
     return tmp_path / "photos"
+
+
+@pytest.fixture
+def same_as_recorded():
+    """Each line of a recording in a document is one that a run shows, in the same order; figures and paths apart."""
+
+    def compare(shown: str, document: Path, name: str) -> None:
+        recorded = document.read_text().split(f"<!-- recording: {name} -->\n```text\n")[1].split("```")[0]
+        kept, found = _masked(recorded), _masked(shown)
+        assert kept and [line for line in found if line in kept] == kept, "\n".join(found)
+
+    return compare
+
+
+_LABELS = (
+    "pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next|backbone|groupings|gained|. of 4"
+)
+_COMMANDS = "pretrain|export|evaluate|look|quickstart"
+
+
+def _masked(shown: str) -> list[str]:
+    """Lines of a run without what differs from run to run: figures, paths, the device, the health's word."""
+    lines = []
+    for line in filter(str.strip, shown.splitlines()):
+        if not re.match(rf"({_LABELS}) |  ", line):
+            continue  # settings that follow from the run
+        if re.match(r" *\d+%", line):
+            continue  # a quick run ends before its first line of progress
+        line = re.sub(r"^(device|health) .*", r"\1", line)
+        line = re.sub(rf"(\S*python\S* -m slotcon_plugin|\S*slotcon)(?= ({_COMMANDS}) )", "slotcon", line)
+        line = re.sub(r": nothing gained.*| \(the recipe has [^)]*\)", "", line)
+        line = re.sub(r"[^\s,:;]*(my_photos|work_dirs|demo_scenes)[^\s,:;]*", r"\1", line)
+        line = re.sub(r"[+-]?[\d][\d,.e+-]*( min\b| s\b)?", "N", line).lstrip()
+        if line not in lines and not line.startswith("Settings"):
+            lines.append(line)
+    return lines

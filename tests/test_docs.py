@@ -208,7 +208,9 @@ def place(tmp_path_factory):
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
     (place / "my_photos").symlink_to("labelled/images/train")
-    command = next(c for f, c in documented() if f == "README.md" and "slotcon_small.py --photos my_photos/" in c)
+    command = next(
+        c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
+    )
     short = ["train_cfg.max_epochs=2", "default_hooks.logger.interval=1", "default_hooks.slot_health.interval=1"]
     words = [sys.executable, *split(command), "--cfg-options", *short]
     done = subprocess.run(words, cwd=place, capture_output=True, text=True)
@@ -260,25 +262,6 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         assert (place / name).stat().st_size > 500, name
 
 
-def masked(shown: str) -> list[str]:
-    """Lines of a run without what differs from run to run: figures, paths, the device, the health's word."""
-    lines = []
-    for line in filter(str.strip, shown.splitlines()):
-        if not re.match(r"(pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next) |  ", line):
-            continue  # settings that follow from the run
-        if re.match(r" *\d+%", line):
-            continue  # a quick run ends before its first line of progress
-        line = re.sub(r"^(device|health) .*", r"\1", line)
-        line = re.sub(r"(photos/s).*", r"\1", line)  # the loss comes a step later, the health's word after an epoch
-        line = re.sub(r"\S*(my_photos|work_dirs)\S*", r"\1", line)
-        line = re.sub(r"[\d][\d,.e+-]*( min| s)?", "N", line).lstrip()
-        if line not in lines and not line.startswith("Settings"):
-            lines.append(line)
-    return lines
-
-
 @pytest.mark.slow
-def test_the_recorded_run_is_what_a_run_shows(place):
-    text = (ROOT / "docs/pretrain.md").read_text().split("<!-- recording: slotcon_small -->\n```text\n")[1]
-    recorded, shown = masked(text.split("```")[0]), masked((place / "shown.txt").read_text())
-    assert [line for line in shown if line in recorded] == recorded, "\n".join(shown)
+def test_the_recorded_run_is_what_a_run_shows(place, same_as_recorded):
+    same_as_recorded((place / "shown.txt").read_text(), ROOT / "docs/pretrain.md", "slotcon_small")

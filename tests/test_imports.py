@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "declaration"},
-    "engine": {"registry", "config", "models", "convert"},
+    "engine": {"registry", "command", "config", "models", "convert"},
     "profiling": {"registry", "config", "data", "models", "engine", "photos"},
     "initialization": {"convert", "models"},
     "apis": {"registry", "config", "convert", "models", "engine", "initialization"},
@@ -67,8 +67,8 @@ MAY_IMPORT = {
     },
     "__main__": {"cli"},
     "quickstart": {
-        *{"apis", "config", "convert", "data"},
-        *{"engine", "evaluation", "photos", "visualization"},
+        *{"apis", "command", "config", "convert", "data"},
+        *{"engine", "evaluation", "photos", "registry", "visualization"},
     },
 }
 

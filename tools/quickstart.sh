@@ -15,17 +15,10 @@ TEXT
     exit 0
 fi
 
-# a relative path is meant from where the user stands
-arguments=()
-for argument in "$@"; do
-    if [ -e "$argument" ]; then argument="$(realpath "$argument")"; fi
-    arguments+=("$argument")
-done
-if [ "${#arguments[@]}" -gt 0 ] && [ "${arguments[0]#-}" = "${arguments[0]}" ] && [ ! -d "${arguments[0]}" ]; then
-    echo "quickstart.sh: ${arguments[0]} is not a folder; give a folder of photos, or nothing for demo scenes" >&2
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+if [ "$#" -gt 0 ] && [ "${1#-}" = "$1" ] && [ ! -d "$1" ]; then
+    echo "quickstart.sh: $1 is not a folder; give a folder of photos, or nothing for demo scenes" >&2
     exit 2
 fi
-
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-bash tools/setup_env.sh pretrain
-exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m slotcon_plugin quickstart "${arguments[@]}"
+bash "$ROOT/tools/setup_env.sh" pretrain
+exec "${SLOTCON_VENV:-$ROOT/.venv}/bin/python" -m slotcon_plugin quickstart "$@"

@@ -45,7 +45,8 @@ class RunSize:
 
     def __str__(self) -> str:
         start = ", from weights" if self.from_weights else ""
-        return f"{self.photos:,} photos, {self.epochs:g} epochs, {self.steps:,} steps of {self.batch} images{start}"
+        epochs = f"{self.epochs:g} epoch{'s' if self.epochs != 1 else ''}"
+        return f"{self.photos:,} photos, {epochs}, {self.steps:,} steps of {self.batch} images{start}"
 
 
 def teacher_momentum(recipe: float, run: RunSize, schedule: str = "cosine") -> float:

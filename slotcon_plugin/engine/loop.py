@@ -34,8 +34,8 @@ class PretrainLoop(EpochBasedTrainLoop):
             photos, ranks = len(self.dataloader.dataset), get_world_size()
             raise UserError(
                 f"{photos} photos do not fill one batch of {self.dataloader.batch_size} images per GPU"
-                f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos or set train_dataloader.batch_size to "
-                f"{max(photos // ranks, 1)} or less"
+                f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos, or a smaller batch: "
+                f"--cfg-options train_dataloader.batch_size={max(photos // ranks, 1)}"
             )
 
     def end_with_this_iteration(self) -> None:

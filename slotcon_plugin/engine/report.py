@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
+from slotcon_plugin.command import own_command
 from slotcon_plugin.convert.network import network_of_backbone
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.engine.progress import health_of
+from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import unwrapped
 
 
@@ -25,19 +28,20 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
     place = next((source[key] for key in ("root", "path", "ann_file") if key in source), source["type"])
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     batch = loader.batch_size * get_world_size() * accumulated
-    steps = runner.max_iters // accumulated
+    steps, epochs = runner.max_iters // accumulated, runner.cfg.train_cfg.max_epochs
     return [
         ("pretraining", f"{model.method.title}: {network} from {init}"),
         ("photos", f"{len(loader.dataset):,} of {place}{views}"),
-        ("length", f"{runner.cfg.train_cfg.max_epochs:g} epochs, {steps:,} steps of {batch} photos"),
-        ("output", str(runner.work_dir)),
+        ("length", f"{epochs:g} epoch{'s' if epochs != 1 else ''}, {steps:,} steps of {batch} photos"),
+        ("output", from_here(runner.work_dir)),
     ]
 
 
-def pretraining_made(runner: Runner) -> list[tuple[str, str]]:
-    """Where the checkpoint is, what has become of loss and health, what to do with it."""
+def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str, str]]:
+    """Where the checkpoint is, what has become of loss and health; with ``next_steps`` what to do with it."""
     work_dir, model = runner.work_dir, unwrapped(runner.model)
-    rows = [("checkpoint", runner.message_hub.get_info("last_ckpt") or "none was written")]
+    last = runner.message_hub.get_info("last_ckpt")
+    rows = [("checkpoint", from_here(last) if last else "none was written")]
     path = Path(work_dir) / "health.jsonl"
     records = read_json_lines(path) if any(isinstance(h, SlotHealthHook) for h in runner.hooks) else []
     if records:
@@ -50,17 +54,19 @@ def pretraining_made(runner: Runner) -> list[tuple[str, str]]:
         if "effective_rank" in last:
             found.append(f"features of effective rank {last['effective_rank']:.0f}")
         rows.append(("health", ", ".join(filter(None, [health_of(runner), *found]))))
-    rows.append(("next", "\n".join(next_steps(work_dir, model.method.groups))))
+    if next_steps:
+        rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups))))
     return rows
 
 
-def next_steps(work_dir: str, groups: bool) -> list[str]:
+def _next_steps(work_dir: str, groups: bool) -> list[str]:
     """Commands that go on from a finished pretraining."""
-    look = [f"python tools/plot_run.py {work_dir} --out curves.html"]
+    command, run = own_command(), shlex.quote(work_dir)
+    look = [f"{command} look {run}"]
     if groups:
-        look.append(f"python tools/visualize_groups.py {work_dir} PHOTOS --out groups.html")
+        look.append(f"{command} look {run} PHOTOS")
     return [
         *look,
-        f"python tools/eval_probe.py {work_dir} --data LABELLED",
-        f"python tools/convert_to_mmseg.py {work_dir} backbone.pth    # or _d2, _mmdet, _timm, _torchvision",
+        f"{command} evaluate {run} LABELLED",
+        f"{command} export {run} backbone.pth --target mmseg    # or detectron2, mmdet, timm, torchvision",
     ]

@@ -18,18 +18,15 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from slotcon_plugin.command import own_command
 from slotcon_plugin.engine.late import LateFlag
 from slotcon_plugin.errors import RunStoppedError
+from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1
-_COMMANDS = {
-    "train.py": "python tools/train.py",
-    "quickstart.py": "bash tools/quickstart.sh",
-    "slotcon": "slotcon",
-}
 _AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent already; a person takes longer
 
 
@@ -85,7 +82,7 @@ class StopOnSignalHook(Hook):
         self.after_train(runner)
         name = self._asked.name if self._asked else "a signal to another process"
         name = "Ctrl-C" if self._asked == signal.SIGINT else name
-        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; {_how_to_go_on()}"
+        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; {_how_to_go_on(runner)}"
         print_log(text, "current")
         raise RunStoppedError(text)
 
@@ -104,14 +101,17 @@ class StopOnSignalHook(Hook):
                 os.write(2, b"\nstopping after this step; Ctrl-C again ends at once, without a checkpoint\n")
 
 
-def _how_to_go_on() -> str:
+def _how_to_go_on(runner: Runner) -> str:
     """The command, if it is known: a launcher's is not."""
-    words = [word for word in sys.argv[1:] if word != "--overwrite"]
-    words += [] if "--resume" in words else ["--resume"]
-    command = _COMMANDS.get(os.path.basename(sys.argv[0]))
-    if command is None or get_world_size() > 1:
+    script, words = sys.argv[0], [word for word in sys.argv[1:] if word != "--overwrite"]
+    ours = script.endswith(("slotcon", "slotcon_plugin/__main__.py"))
+    if get_world_size() > 1 or not (ours or os.path.basename(script) == "train.py"):
         return "--resume goes on from there"
-    return f"go on with: {command} {shlex.join(words)}"
+    if ours and words[:1] == ["quickstart"]:  # which would start anew; its pretraining can be gone on with
+        copy = os.path.join(runner.work_dir, os.path.basename(runner.cfg.filename))
+        words = ["pretrain", "--config", from_here(copy), "--out", from_here(runner.work_dir)]
+    words += [] if "--resume" in words else ["--resume"]
+    return f"go on with: {own_command() if ours else f'python {script}'} {shlex.join(words)}"
 
 
 def end_with_parent() -> None:

@@ -108,7 +108,7 @@ def claim_work_dir(
                 if not overwrite:
                     raise UserError(
                         f"the work dir {work_dir} holds the checkpoints of a run. --resume goes on with it, "
-                        "--overwrite sets it aside and begins anew, --work-dir puts this run elsewhere"
+                        "--overwrite sets it aside and begins anew; or name another folder"
                     )
                 set_aside(folder)
         known = {name: value for name, value in identity.items() if value is not None}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from slotcon_plugin.errors import UserError
 
@@ -152,6 +152,8 @@ class Photo:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):  # whose text is an address in memory
+        return "not a picture of a kind that can be read"
     return str(error) or type(error).__name__  # a MemoryError has no text
 
 
