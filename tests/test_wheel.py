@@ -100,3 +100,9 @@ def test_from_photos_to_figures_from_an_empty_folder(installed):
         "python", tool, "slotcon_small", "--photos", photos, "--work-dir", "runs/b", *SHORT, "train_cfg.max_epochs=1"
     )
     assert list((installed.folder / "runs/b").glob("*.pth"))
+    # a plan's steps are the tools of the package
+    assert f"{tool.parent}/train.py {config.parent}/vader_demo.py" in installed("benchmark", "demo", "--dry-run")
+    few = ["--layout", "camvid", "--splits", "train=2", "val=1", "test=1", "--size", "96", "72"]
+    plan = f"_base_ = [{installed('configs', 'demo').strip()!r}]\ndata = dict(scenes=dict(demo_scenes={few}))\n"
+    (installed.folder / "tiny.py").write_text(plan)
+    assert "data/scenes: done" in installed("benchmark", "tiny.py", "--step", "data/scenes", "--gpus", "0")

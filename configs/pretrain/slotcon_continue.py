@@ -5,7 +5,7 @@
 Another network of timm's: --cfg-options model.backbone.name=convnext_tiny. What was measured: docs/continue.md.
 """
 
-_base_ = ["_base_/slotcon_small.py"]
+_base_ = ["_base_/slotcon_r18.py"]
 
 init = dict(_delete_=True, file=None)  # to be given: --init FILE
 model = dict(

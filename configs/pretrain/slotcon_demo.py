@@ -3,7 +3,7 @@
 python tools/train.py configs/pretrain/slotcon_demo.py
 """
 
-_base_ = ["_base_/slotcon_small.py"]
+_base_ = ["_base_/slotcon_r18.py"]
 
 # Blocks that start as identities do better on these scenes (on photos it is the other way round: docs/small_data.md)
 model = dict(backbone=dict(zero_init_residual=True))

@@ -3,7 +3,7 @@
 python tools/train.py configs/pretrain/slotcon_small.py --photos my_photos/
 """
 
-_base_ = ["_base_/slotcon_small.py"]
+_base_ = ["_base_/slotcon_r18.py"]
 
 data_root = "data/photos"
 photos = dict(type="ImageFolder", root="${data_root}")

@@ -7,7 +7,7 @@
 What it reaches is in docs/vader.md.
 """
 
-_base_ = ["_base_/vader_small.py"]
+_base_ = ["_base_/vader_r18.py"]
 
 data_root = "data/demo_scenes_small"
 photos = dict(type="DemoScenes", root="${data_root}", num_train=2000, num_val=200, size=(160, 120))

@@ -6,7 +6,7 @@ Settings are those of vader_demo.py. On photos they were measured with crops fro
 from .2 as here, and not searched.
 """
 
-_base_ = ["_base_/vader_small.py"]
+_base_ = ["_base_/vader_r18.py"]
 
 data_root = "data/photos"
 photos = dict(type="ImageFolder", root="${data_root}")

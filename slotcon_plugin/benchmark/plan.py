@@ -23,7 +23,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import find_config, load_config, shipped_file
 from slotcon_plugin.errors import UserError
 
 TOOLS = ("mm", "detectron2", "probe", "unsupervised")
@@ -141,15 +141,14 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     """Read and check a plan.
 
     Args:
-        path: config file.
+        path: config file, or its name.
         overrides: ``{"coco": "/data/coco"}`` moves a data set; any other key overrides the config as usual
             (``{"seeds": [0, 1]}``, ``{"tasks.probe.args": [...]}``).
 
     Raises:
         UserError: the file, a key or a value is not what a plan knows.
     """
-    if not Path(path).is_file():
-        raise UserError(f"plan {path} does not exist; plans are in configs/benchmark/")
+    path = find_config(path)
     cfg = load_config(path)
     moved = {
         f"data.{key}.path" if key in cfg.get("data", {}) else key: value for key, value in (overrides or {}).items()
@@ -183,6 +182,8 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
     if foreign := sorted(set(entry) - set(names)):
         raise UserError(f"{where} has no {foreign}; it knows {sorted(names)}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    if isinstance(values.get("config"), str):
+        values["config"] = shipped_file(values["config"])
     try:
         return kind(**values)
     except TypeError as error:

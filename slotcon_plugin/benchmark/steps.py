@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, RANDOM, Plan, Pretraining, Task
-from slotcon_plugin.config import load_config
+from slotcon_plugin.config import load_config, shipped_file
 from slotcon_plugin.registry import MODELS
 
 CHECKPOINT = "checkpoint.pth"
@@ -55,12 +55,12 @@ class Step:
             first_option = next(i for i, text in enumerate(arguments) if text.startswith("--"))
             arguments.insert(first_option, "--resume")
         if self.tool == "tools/train.py" and gpus > 1:
-            return ["bash", "tools/dist_train.sh", arguments[0], str(gpus), *arguments[1:]]
+            return ["bash", shipped_file("tools/dist_train.sh"), arguments[0], str(gpus), *arguments[1:]]
         if self.tool == "tools/train_d2.py":
             arguments[:0] = ["--num-gpus", str(max(gpus, 1))]
         if self.tool.startswith("tools/eval_") and gpus:
             arguments += ["--device", "cuda"]
-        return [sys.executable, self.tool, *arguments]
+        return [sys.executable, shipped_file(self.tool), *arguments]
 
     def shown(self, gpus: int = 0) -> str:
         """The command for people: ``python`` instead of this interpreter's path."""

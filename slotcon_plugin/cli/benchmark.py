@@ -1,10 +1,12 @@
 """Run a whole benchmark: pretrain, convert, transfer, table. What is done stays done; after a stop just start again.
 
-    slotcon benchmark configs/benchmark/demo.py
-    slotcon benchmark configs/benchmark/small_real.py --dry-run --set photos=my_photos/ coco=/data/coco
-    slotcon benchmark configs/benchmark/coco_main.py --gpus 8 --slurm run.sh && bash run.sh --partition gpu
+    slotcon benchmark demo
+    slotcon benchmark small_real --dry-run --set photos=my_photos/ coco=/data/coco
+    slotcon benchmark coco_main --gpus 8 --slurm run.sh && bash run.sh --partition gpu
 
-Run it from the root of a checkout: its steps are commands of tools/. docs/benchmark_plans.md
+`slotcon configs benchmark` lists the plans that come with the package. Leaves table.md, table.csv and table.html in the
+work dir. Its steps run the tools of the checkout or of the installed package; fine-tuning needs mmdet, mmseg
+or detectron2. docs/benchmark_plans.md
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from slotcon_plugin.files import write_text
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """PLAN and what to do with it."""
-    parser.add_argument("plan", help="config file below configs/benchmark")
+    parser.add_argument("plan", help="a plan's name, or its config file")
     parser.add_argument("--work-dir", type=Path, help="where everything goes (default: work_dirs/benchmark/PLAN)")
     add_cfg_options(
         parser,
@@ -41,21 +43,20 @@ def run(args: argparse.Namespace) -> None:
     """Do what was asked for.
 
     Raises:
-        UserError: not in a checkout, or the plan or its data are not as they must be.
+        UserError: the plan or its data are not as they must be.
         RunFailedError: a step has failed.
     """
     from slotcon_plugin.benchmark import load_plan, plan_steps
     from slotcon_plugin.benchmark.render import write_tables
     from slotcon_plugin.benchmark.run import describe, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
+    from slotcon_plugin.config import shipped_file
 
-    if not Path("tools/train.py").is_file():
-        raise UserError("run this from the root of a checkout: steps are commands of tools/")
     plan = load_plan(args.plan, args.set)
     work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
     steps = plan_steps(plan, work_dir)
     gpus = _gpus() if args.gpus is None else args.gpus
-    base = ["python", "tools/benchmark.py", args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
+    base = ["python", shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
     if args.set:
         base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
     if args.dry_run:

@@ -1,6 +1,6 @@
 """Configs as they come from files and from the command line: loaded, checked, and complete before a run starts."""
 
-from slotcon_plugin.config.find import find_config, list_configs, shipped
+from slotcon_plugin.config.find import find_config, list_configs, shipped, shipped_file
 from slotcon_plugin.config.load import apply_options, load_config, read_config, resolve
 from slotcon_plugin.config.rules import RunSize, has_rules, settle
 
@@ -15,4 +15,5 @@ __all__ = [
     "resolve",
     "settle",
     "shipped",
+    "shipped_file",
 ]

@@ -20,6 +20,12 @@ def shipped() -> Path:
     return installed if installed.is_dir() else _PACKAGE.parent
 
 
+def shipped_file(path: str) -> str:
+    """A file by its path in the checkout: the one that is there from here, else the one that comes with the package."""
+    own = shipped() / path
+    return path if Path(path).exists() or not own.exists() else str(own)
+
+
 def find_config(name: str | Path) -> Path:
     """The config file that is meant.
 

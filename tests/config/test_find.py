@@ -44,6 +44,13 @@ def test_a_name_of_two_is_refused(repo, monkeypatch, tmp_path):
         find_config("demo")
 
 
+def test_mim_finds_each_recipe_by_its_file_name():
+    """It walks the package, parts in ``_base_`` too, and refuses a name that it meets twice."""
+    files = [path for path in (shipped() / "configs").rglob("*.py") if path.parts[-2] != "benchmark"]
+    names = [path.name for path in files]
+    assert [path for path in files if path.parent.name != "_base_" and names.count(path.name) > 1] == []
+
+
 def test_every_config_says_in_a_line_what_it_is_for():
     everything = list_configs()
     files = [path for path in (shipped() / "configs").rglob("*.py") if path.parent.name != "_base_"]
