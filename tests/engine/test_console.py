@@ -85,8 +85,9 @@ def test_without_a_terminal_a_line_now_and_then(tiny, capsys, monkeypatch):
 def test_a_test_has_a_head_lines_and_an_end(tiny, capsys, monkeypatch):
     seconds = iter(range(0, 100_000, 10))
     monkeypatch.setattr("slotcon_plugin.engine.progress_line.time.monotonic", lambda: next(seconds))
-    runner = tiny(epochs=1)
-    runner._test_dataloader = runner.build_dataloader(runner.cfg.train_dataloader)
+    built = tiny(epochs=1)
+    loader = built.build_dataloader(built.cfg.train_dataloader)
+    runner = types.SimpleNamespace(model=built.model, logger=built.logger, test_dataloader=loader)
     hook = EvaluationProgressHook([("testing", "iter_90.pth")])
     hook.before_test(runner)
     for batch in range(4):
