@@ -184,7 +184,7 @@ def _device(name: str) -> str:
 class KeyValues(DictAction):
     """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it.
 
-    A value may be a ``dict(...)`` too, written as in a config.
+    A value may be a ``dict(...)`` too, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
     """
 
     def __call__(
@@ -204,8 +204,8 @@ class KeyValues(DictAction):
                 if re.match(r"dict\s*\(|\{", value):
                     options[key] = _python_value(ast.parse(value, mode="eval").body)
                     continue
-                parse = self._parse_iterable if value.startswith(("[", "(")) or "," in value else _one_value
-                options[key] = parse(value)
+                iterable = value.startswith(("[", "(")) or ("," in value and not value.startswith("${"))
+                options[key] = (self._parse_iterable if iterable else _one_value)(value)
             except (SyntaxError, ValueError) as error:
                 raise argparse.ArgumentError(
                     self, f"{pair!r}: expected values as in a config, KEY=dict(type='Name', option=1); {error}"
