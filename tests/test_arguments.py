@@ -26,9 +26,7 @@ def test_values_are_what_they_look_like():
 
 
 def test_a_dict_is_written_as_in_a_config():
-    given = options(
-        "model.decoder=dict(_delete_=True, type='FCN', sizes=[1, (2, 3)], more=dict(a=-1.5, b={'c': None}))"
-    )
+    given = options("model.head=dict(_delete_=True, type='FCN', sizes=[1, (2, 3)], more=dict(a=-1.5, b={'c': None}))")
     sizes, more = [1, (2, 3)], {"a": -1.5, "b": {"c": None}}
     assert given == {"model.head": {"_delete_": True, "type": "FCN", "sizes": sizes, "more": more}}
     assert options("a={'b': 1}", "c=1") == {"a": {"b": 1}, "c": 1}
