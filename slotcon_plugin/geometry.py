@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import roi_align
 
 
 class TwoViewBatch(NamedTuple):
@@ -65,21 +64,21 @@ def overlap_boxes(crop_boxes: Tensor, flipped: Tensor) -> Tensor:
     return torch.where(flipped[..., None], mirrored, boxes)
 
 
-def align_to_overlap(
-    maps: Tensor, overlap_box: Tensor, flipped: Tensor, output_size: tuple[int, int] | None = None
-) -> Tensor:
+def align_to_overlap(maps: Tensor, overlap_box: Tensor, flipped: Tensor) -> Tensor:
     """Resample one view's maps on the grid of the overlap ("inverse augmentation": RoIAlign, then un-flip).
 
-    Applied to both views of a pair, position (i, j) of the two results shows the same place of the photo.
+    Applied to both views of a pair, position (i, j) of the two results shows the same place of the photo. A box within
+    the map has less than a pixel for each of the map's: RoIAlign takes one bilinear sample, and that is separable.
+    As products of matrices, its gradient is many times as fast as torchvision's on a CPU, and the same in every run on
+    a GPU.
 
     Args:
         maps: (B, C, H, W) in the view's frame.
         overlap_box: (B, 4) of that view, xyxy in [0, 1], see :func:`overlap_boxes`.
         flipped: (B,) bool of that view.
-        output_size: (height, width) of the result; the maps' own when None, as in the paper.
 
     Returns:
-        (B, C, *output_size), dtype of ``maps``.
+        (B, C, H, W), dtype of ``maps``.
     """
     batch, _, height, width = maps.shape
     if overlap_box.shape != (batch, 4) or flipped.shape != (batch,):
@@ -88,12 +87,26 @@ def align_to_overlap(
             f"got {tuple(overlap_box.shape)} and {tuple(flipped.shape)}"
         )
     # Half precision cannot place a box on a fine grid, so the boxes and the resampling are fp32.
-    left, top, right, bottom = overlap_box.float().unbind(1)
-    sample = torch.arange(batch, device=maps.device, dtype=torch.float32)
-    rois = torch.stack([sample, left * width, top * height, right * width, bottom * height], dim=1)
-    aligned = roi_align(maps.float(), rois, output_size or (height, width), sampling_ratio=-1, aligned=True)
-    aligned = torch.where(flipped[:, None, None, None], aligned.flip(-1), aligned)
-    return aligned.to(maps.dtype)
+    with torch.autocast(maps.device.type, enabled=False):
+        left, top, right, bottom = overlap_box.float().unbind(1)
+        rows = _bilinear(top, bottom, height)
+        columns = _bilinear(left.where(~flipped, right), right.where(~flipped, left), width)
+        return torch.einsum("biy,bcyx,bjx->bcij", rows, maps.float(), columns).to(maps.dtype)
+
+
+def _bilinear(first: Tensor, last: Tensor, size: int) -> Tensor:
+    """What each pixel of a row of ``size`` counts at the centres of ``size`` bins between two places.
+
+    Args:
+        first, last: (B,) where the bins begin and end, in [0, 1] of the row; backwards, if first > last.
+
+    Returns:
+        (B, size, size) float32, bins by pixels; outside the outermost pixels' centres these alone count.
+    """
+    pixel = torch.arange(size, device=first.device)
+    place = first[:, None] + (pixel + 0.5) / size * (last - first)[:, None]
+    place = (place * size - 0.5).clamp(0, size - 1)
+    return (1 - (place[..., None] - pixel).abs()).clamp(min=0)
 
 
 def view_to_source(points: Tensor, crop_box: Tensor, flipped: Tensor) -> Tensor:

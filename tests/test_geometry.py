@@ -54,13 +54,15 @@ def test_whole_view_aligns_to_itself_and_a_flipped_one_to_its_mirror_image():
 
 
 def test_five_by_five_by_hand():
-    maps = torch.arange(25.0).view(1, 1, 5, 5)
-    # The box x 1..3, y 2..4 on a 2 x 2 grid: its bins are pixels (2, 1), (2, 2), (3, 1), (3, 2) themselves.
-    aligned = align_to_overlap(maps, torch.tensor([[0.2, 0.4, 0.6, 0.8]]), torch.tensor([False]), (2, 2))
-    torch.testing.assert_close(aligned[0, 0], torch.tensor([[11.0, 12], [16, 17]]))
-    # Half a pixel to the right lies between two columns.
-    aligned = align_to_overlap(maps, torch.tensor([[0.3, 0.4, 0.7, 0.8]]), torch.tensor([True]), (2, 2))
-    torch.testing.assert_close(aligned[0, 0], torch.tensor([[12.5, 11.5], [17.5, 16.5]]))
+    maps = torch.arange(25.0).view(1, 1, 5, 5)  # 5 y + x
+    # The box x 1..3, y 2..4: its bins are .4 wide, centred at 1.2, 1.6, ... 2.8, which are .7, 1.1, ... 2.3 of pixels.
+    aligned = align_to_overlap(maps, torch.tensor([[0.2, 0.4, 0.6, 0.8]]), torch.tensor([False]))
+    x, y = torch.tensor([0.7, 1.1, 1.5, 1.9, 2.3]), torch.tensor([1.7, 2.1, 2.5, 2.9, 3.3])
+    torch.testing.assert_close(aligned[0, 0], 5 * y[:, None] + x)
+    # At the border the outermost pixels alone count; the view is mirrored.
+    aligned = align_to_overlap(maps, torch.tensor([[0.0, 0.0, 0.4, 0.4]]), torch.tensor([True]))
+    x = torch.tensor([0, 0.1, 0.5, 0.9, 1.3])
+    torch.testing.assert_close(aligned[0, 0], 5 * x[:, None] + x.flip(0))
 
 
 def _naive_align(maps, box, flipped):
@@ -99,12 +101,12 @@ def test_both_views_aligned_show_the_same_places(flips):
     flipped = torch.tensor([flips])
     boxes = overlap_boxes(crops, flipped)
     aligned = []
-    for view, size in ((0, 32), (1, 16)):
-        centres = (torch.arange(size) + 0.5) / size
+    for view in (0, 1):
+        centres = (torch.arange(16) + 0.5) / 16
         points = torch.stack(torch.meshgrid(centres, centres, indexing="xy"), dim=-1).view(1, -1, 2)
         source = view_to_source(points, crops[:, view], flipped[:, view])
-        maps = source.view(1, size, size, 2).permute(0, 3, 1, 2)
-        aligned.append(align_to_overlap(maps, boxes[:, view], flipped[:, view], (16, 16)))
+        maps = source.view(1, 16, 16, 2).permute(0, 3, 1, 2)
+        aligned.append(align_to_overlap(maps, boxes[:, view], flipped[:, view]))
     torch.testing.assert_close(aligned[0], aligned[1])
     assert aligned[0][0, 0, 0, 0] == pytest.approx(31)  # the first bin of the shared box, 30..62
     assert aligned[0][0, 1, -1, 0] == pytest.approx(67)

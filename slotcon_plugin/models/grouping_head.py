@@ -96,13 +96,11 @@ class GroupingObjective:
             ``loss_group`` and ``loss_slot``, weighted, ``loss_mean_entropy`` if it has a weight; and the head's part of
             ``BasePretrainer.monitor``.
         """
-        num_prototypes = student[0].assignment_logits.shape[1]
         aligned = [
-            align_to_overlap(
-                torch.cat([student[i].assignment_logits, teacher[i].assignment_logits], dim=1),
-                overlap[:, i],
-                flipped[:, i],
-            ).split(num_prototypes, dim=1)
+            [
+                align_to_overlap(branch[i].assignment_logits, overlap[:, i], flipped[:, i])
+                for branch in (student, teacher)
+            ]
             for i in (0, 1)
         ]
         with torch.no_grad():
