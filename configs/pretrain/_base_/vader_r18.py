@@ -8,7 +8,7 @@ model = dict(
     queue_size="${queue_size(16384, 32)}",  # of 512 photos at most, 32 pixels each
     teacher_momentum="${teacher_momentum(0.999, 'constant')}",
 )
-auto_scale_lr = dict(base_batch_size=64)
+auto_scale_lr = dict(base_batch_size=32)
 optim_wrapper = dict(
     dtype="bfloat16", optimizer=dict(_delete_=True, type="AdamW", lr=1e-3, weight_decay=1e-4, fused=True)
 )
@@ -16,7 +16,7 @@ warmup_epochs = "${warmup_epochs(1)}"
 min_lr = 1e-6
 
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,  # of as many photos, more steps
     num_workers=2,
     dataset=dict(
         view_size=96,
