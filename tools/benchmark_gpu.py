@@ -10,13 +10,16 @@ for photos.
 
 from __future__ import annotations
 
+import gc
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_json
 
 CONFIGS = {"SlotCon": "slotcon_coco", "VADeR": "vader_coco"}
 BATCHES = (64, 128, 256, 512)
@@ -38,14 +41,13 @@ def main() -> None:
         return
     if not args.out:
         parser.error("--out FILE or --table FILE")
-    result = measure(args.device, args.dtype, args.repeats)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(result, indent=1))
+    for result in measure(args.device, args.dtype, args.repeats):
+        write_json(args.out, result)  # what is measured is kept, whatever comes
     print(table(result))
 
 
-def measure(device: str, dtype: str, repeats: int) -> dict[str, Any]:
-    """Images/s and peak memory of both arms for every method and batch that fits."""
+def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
+    """Images/s and peak memory of both arms for every method and batch that fits: the result so far, row after row."""
     import torch
 
     from slotcon_plugin.config import load_config
@@ -54,7 +56,8 @@ def measure(device: str, dtype: str, repeats: int) -> dict[str, Any]:
 
     on_gpu = device != "cpu"
     configs = Path(__file__).resolve().parent.parent / "configs/pretrain"
-    rows = []
+    where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, views of 64"
+    rows: list[dict[str, Any]] = []
     for method, name in CONFIGS.items():
         for batch in BATCHES if on_gpu else (4,):
             row: dict[str, Any] = {"method": method, "batch": batch}
@@ -68,10 +71,10 @@ def measure(device: str, dtype: str, repeats: int) -> dict[str, Any]:
             except torch.OutOfMemoryError:
                 row["out_of_memory"] = True
             rows.append(row)
+            yield {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats, "rows": rows}
+            gc.collect()  # models hold themselves by their hooks
             if on_gpu:
                 torch.cuda.empty_cache()
-    where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, views of 64"
-    return {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats, "rows": rows}
 
 
 def table(result: dict[str, Any]) -> str:

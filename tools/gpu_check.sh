@@ -18,11 +18,12 @@ plain arm. Needs torch, torchvision, timm, numpy, opencv, scipy, safetensors, ma
 TEXT
 }
 
-DEVICE=cuda WHEELS="" FETCH="" OUT=work_dirs/gpu_check
+DEVICE=cuda WHEELS="" FETCH="" OUT="$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../work_dirs/gpu_check"
+fail() { echo "gpu_check.sh: $1" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case "$1" in
         --device | --wheels | --fetch | --out)
-            [ $# -gt 1 ] || { echo "gpu_check.sh: $1 needs a value" >&2; exit 2; }
+            [ $# -gt 1 ] || fail "$1 needs a value"
             case "$1" in --device) DEVICE="$2" ;; --wheels) WHEELS="$(realpath -m "$2")" ;; --fetch) FETCH="$(realpath -m "$2")" ;; --out) OUT="$(realpath -m "$2")" ;; esac
             shift 2 ;;
         -h | --help) usage; exit 0 ;;
@@ -32,20 +33,35 @@ done
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 run() { bash tools/python.sh "$@"; }
+case "$DEVICE" in cuda | cpu) ;; *) fail "--device is cuda or cpu, not $DEVICE" ;; esac
 if [ -n "$FETCH" ]; then
     run -m pip wheel --quiet --no-deps --wheel-dir "$FETCH" --constraint requirements/tested.txt \
-        mmengine simplejpeg tabulate addict yapf platformdirs termcolor rich markdown-it-py mdurl pygments pyyaml
+        mmengine simplejpeg tabulate addict yapf platformdirs termcolor rich markdown-it-py mdurl pygments pyyaml ||
+        fail "pip could not get the packages; --fetch needs a network, and the Python version that will run the check"
     du -sh "$FETCH"
     exit 0
 fi
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}"
 if [ -n "$WHEELS" ]; then
-    run -m pip install --quiet --no-index --no-deps --upgrade --target "$OUT/packages" "$WHEELS"/*.whl
-    export PYTHONPATH="$PYTHONPATH:$OUT/packages"  # behind what the environment has
+    compgen -G "$WHEELS/*.whl" > /dev/null || fail "there are no wheels in $WHEELS; --fetch DIR fills a folder"
+    missing=()  # what the environment has stays in use
+    for wheel in "$WHEELS"/*.whl; do
+        name="$(basename "$wheel")"
+        run -c 'import sys; from importlib.metadata import version; version(sys.argv[1])' "${name%%-*}" 2> /dev/null ||
+            missing+=("$wheel")
+    done
+    if [ ${#missing[@]} -gt 0 ]; then
+        run -m pip install --quiet --no-index --no-deps --upgrade --target "$OUT/packages" "${missing[@]}" ||
+            fail "these wheels are not for this Python; --fetch must run with the same version"
+        export PYTHONPATH="$PYTHONPATH:$OUT/packages"
+    fi
 fi
+lacking="$(run -c 'import pytest, slotcon_plugin' 2>&1 > /dev/null | tail -n 1)" || true
+case "$lacking" in *Error*) fail "$lacking; --wheels DIR takes packages from a folder, see --help" ;; esac
 if [ "$DEVICE" = cuda ] && ! run -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; then
-    echo "gpu_check.sh: torch sees no GPU; --device cpu rehearses without one" >&2
-    exit 2
+    fail "torch sees no GPU; --device cpu rehearses without one"
 fi
-SLOTCON_CHECK_DEVICE="$DEVICE" run -m pytest -q -m gpu -p no:cacheprovider tests/gpu
-run tools/benchmark_gpu.py --device "$DEVICE" --out "$OUT/gpu.json"
+failed=0
+SLOTCON_CHECK_DEVICE="$DEVICE" run -m pytest -q -m gpu -p no:cacheprovider tests/gpu || failed=$?
+run tools/benchmark_gpu.py --device "$DEVICE" --out "$OUT/gpu.json"  # figures also where a test has failed
+exit $failed
