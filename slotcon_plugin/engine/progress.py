@@ -77,7 +77,7 @@ class ProgressHook(Hook):
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             where = f"epoch {runner.epoch + 1} of {runner.max_epochs}"
         parts = [line.share, where, line.left, f"{line.pace * images_per_step(runner.train_dataloader):.3g} photos/s"]
-        if (loss := mean_on_host(runner.message_hub, "train/loss", 20)) is not None:
+        if loss := mean_on_host(runner.message_hub, "train/loss", 20):  # 0 as long as a queue is empty
             parts.append(f"loss {loss:.4g}")
         return "  ".join([*parts, *filter(None, [health_of(runner)])])
 

@@ -45,9 +45,9 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     path = Path(work_dir) / "health.jsonl"
     records = read_json_lines(path) if any(isinstance(h, SlotHealthHook) for h in runner.hooks) else []
     if records:
-        first, last = records[0], records[-1]
-        if "loss" in first and "loss" in last:
-            rows.append(("loss", f"{first['loss']:.4g} at the start, {last['loss']:.4g} at the end"))
+        last, losses = records[-1], [record["loss"] for record in records if record.get("loss")]
+        if losses:  # 0 is that of an empty queue: there was nothing to tell apart
+            rows.append(("loss", f"{losses[0]:.4g} at the start, {losses[-1]:.4g} at the end"))
         found = []
         if "live_prototypes_epoch" in last:
             found.append(f"{last['live_prototypes_epoch']} of {last['num_prototypes']} prototypes in use")
