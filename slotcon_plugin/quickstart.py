@@ -33,7 +33,7 @@ from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups
 
 _IMAGES_SEEN = 13_000  # four to five minutes on two cores
-_MAX_PHOTOS, _HELD_OUT, _BATCH, _PLACES = 2000, 48, 64, 8
+_FEWEST, _MAX_PHOTOS, _HELD_OUT, _PLACES = 72, 2000, 48, 8
 _SCENES = {"train": 160, "val": 80}  # with masks, of the demo scenes
 
 
@@ -61,15 +61,15 @@ def choose_photos(folder: Path) -> tuple[list[str], list[str]]:
     """Choose photos of a folder, spread evenly: paths to train on, and some that are held out.
 
     Raises:
-        UserError: there are fewer photos than one batch and some to look at.
+        UserError: there are fewer photos than some batches and some to look at.
     """
     found = [os.path.abspath(folder / name) for name in list_photos(folder)]
     photos = [path for path in found if "\n" not in path]
     if left_out := len(found) - len(photos):
         SCREEN.print(f"left out {left_out} photos with a line break in their path: the lists here have a photo a line")
-    if len(photos) < _BATCH + 8:
+    if len(photos) < _FEWEST:
         raise UserError(
-            f"{folder} has {len(photos)} photos; the quickstart needs {_BATCH + 8} at least (or no folder: it then "
+            f"{folder} has {len(photos)} photos; the quickstart needs {_FEWEST} at least (or no folder: it then "
             "takes demo scenes)"
         )
     chosen = evenly_spaced(len(photos), _MAX_PHOTOS)
@@ -139,8 +139,8 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> 
     data_root = None if chosen else cfg.train_dataloader.dataset.source.root
     if data_root and not Path(data_root).exists():
         SCREEN.print(f"making demo scenes in {data_root}, once: less than a minute")
-    num_photos = len(DATASETS.build(cfg.train_dataloader.dataset.source))
-    cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // _BATCH * _BATCH)))
+    num_photos, batch = len(DATASETS.build(cfg.train_dataloader.dataset.source)), cfg.train_dataloader.batch_size
+    cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // batch * batch)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
     SCREEN.print("1 of 4      pretraining: most of the time, five to ten minutes on two CPU cores")
     runner = pretrain(cfg, next_steps=False)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from slotcon_plugin.cli import COMMANDS, build_parser
+from slotcon_plugin.cli import COMMANDS, build_parser, main
 from slotcon_plugin.config import find_config, load_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 
@@ -220,8 +220,12 @@ def place(tmp_path_factory):
 
 
 def quick() -> list[str]:
+    """Of the tools in all documents, of slotcon in the README."""
     commands = {command for file, command in documented() if file.endswith(".md")}
+    ours = {command for file, command in documented() if file == "README.md" and command.startswith("slotcon")}
     return sorted(
+        command for command in ours if split(command)[1] in ("look", "export", "embed") or "--measure" in command
+    ) + sorted(
         command
         for command in commands
         if split(command)[0].startswith("tools/")
@@ -241,7 +245,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID", "LABELLED"], "labelled"),
         **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
         "CONFIG": "configs/pretrain/slotcon_small.py",
-        "WORK_DIR": str(checkpoint.parent),
+        **dict.fromkeys(["WORK_DIR", "runs/mine", "runs/slotcon"], str(checkpoint.parent)),
         "PLAN": "configs/benchmark/coco_main.py",
     }
     commands = quick()
@@ -250,16 +254,21 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     for command in commands:
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
-        for name in ("OUT.pth", "backbone.pth"):  # of one target, then of the next; not replaced without --force
+        for name in (
+            "OUT.pth",
+            "backbone.pth",
+            "backbone.pkl",
+        ):  # of one target, then of the next; not replaced without --force
             (place / name).unlink(missing_ok=True)
         status = 0
         try:
-            runpy.run_path(words[0], run_name="__main__")
+            main(words[1:]) if words[0] == "slotcon" else runpy.run_path(words[0], run_name="__main__")
         except SystemExit as end:
             status = end.code or 0
         assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
-    for name in ("curves.html", "groups.html", "prototypes.html", "backbone.pkl", "OUT.safetensors", "run.sh"):
-        assert (place / name).stat().st_size > 500, name
+    made = [place / name for name in ("groups.html", "vectors.npz", "backbone.pkl", "OUT.safetensors", "run.sh")]
+    made += [checkpoint.parent / name for name in ("curves.html", "prototypes.html")]
+    assert all(path.stat().st_size > 500 for path in made)
 
 
 @pytest.mark.slow

@@ -77,7 +77,6 @@ def test_demo_scenes_become_a_backbone_as_recorded(tmp_path, repo, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(quickstart, "load_config", small)
     monkeypatch.setattr(quickstart, "_IMAGES_SEEN", 64)
-    monkeypatch.setattr(quickstart, "_BATCH", 16)
     monkeypatch.setattr(quickstart, "_SCENES", {"train": 4, "val": 2})
     quickstart.quickstart()
     said = capsys.readouterr().out
