@@ -21,9 +21,9 @@ from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_json
 
-CONFIGS = {"SlotCon": "slotcon_coco", "VADeR": "vader_coco"}
+CONFIGS = {"SlotCon": "slotcon", "VADeR": "vader"}
 BATCHES = (64, 128, 256, 512)
-REHEARSAL = {"model.backbone.depth": 18, "train_dataloader.dataset.view_size": 64}
+REHEARSAL = {"train_dataloader.dataset.view_size": 64}
 
 
 def main() -> None:
@@ -56,13 +56,14 @@ def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
 
     on_gpu = device != "cpu"
     configs = Path(__file__).resolve().parent.parent / "configs/pretrain"
-    where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, views of 64"
+    where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, small heads, views of 64"
+    size = "coco" if on_gpu else "small"
     rows: list[dict[str, Any]] = []
     for method, name in CONFIGS.items():
         for batch in BATCHES if on_gpu else (4,):
             row: dict[str, Any] = {"method": method, "batch": batch}
             try:
-                cfg = load_config(configs / f"{name}.py", {} if on_gpu else REHEARSAL)
+                cfg = load_config(configs / f"{name}_{size}.py", {} if on_gpu else REHEARSAL)
                 ours = profile_step(cfg, batch, dtype, device, repeats)
                 row |= {"images_per_s": ours.images_per_s, "gib": ours.peak_gib}
                 row |= {"of_matmul": ours.tflops / ours.matmul_tflops}
