@@ -208,6 +208,8 @@ def place(tmp_path_factory):
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
     (place / "my_photos").symlink_to("labelled/images/train")
+    (place / "data").mkdir()
+    (place / "data/demo_scenes").symlink_to(labelled)
     command = next(
         c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
     )
