@@ -208,8 +208,6 @@ def place(tmp_path_factory):
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
     (place / "my_photos").symlink_to("labelled/images/train")
-    (place / "data").mkdir()
-    (place / "data/demo_scenes").symlink_to(labelled)
     command = next(
         c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
     )
@@ -244,10 +242,12 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     checkpoint = next((place / "work_dirs/slotcon_small").glob("iter_*.pth"))
     put_in = {
         **dict.fromkeys(["my_photos/", "path/to/photos", "data/photos", "PHOTOS"], "my_photos"),
-        **dict.fromkeys(["labelled/", "data/demo", "data/camvid", "CAMVID", "LABELLED"], "labelled"),
+        **dict.fromkeys(
+            ["labelled/", "data/demo", "data/demo_scenes", "data/camvid", "CAMVID", "LABELLED"], "labelled"
+        ),
         **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
         "CONFIG": "configs/pretrain/slotcon_small.py",
-        **dict.fromkeys(["WORK_DIR", "runs/mine", "runs/slotcon"], str(checkpoint.parent)),
+        **dict.fromkeys(["WORK_DIR", "runs/mine", "runs/slotcon", "work_dirs/slotcon_demo"], str(checkpoint.parent)),
         "PLAN": "configs/benchmark/coco_main.py",
     }
     commands = quick()
@@ -268,7 +268,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         except SystemExit as end:
             status = end.code or 0
         assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
-    made = [place / name for name in ("groups.html", "vectors.npz", "backbone.pkl", "OUT.safetensors", "run.sh")]
+    made = [place / name for name in ("groups.html", "vectors.npz", "continued.pkl", "OUT.safetensors", "run.sh")]
     made += [checkpoint.parent / name for name in ("curves.html", "prototypes.html")]
     assert all(path.stat().st_size > 500 for path in made)
 
