@@ -9,7 +9,6 @@ _base_ = ["_base_/slotcon_r18.py"]
 
 init = dict(_delete_=True, file=None)  # to be given: --init FILE
 model = dict(
-    transfer_branch="teacher",
     # torchvision's ResNets, which detectors build as their own:
     #     dict(_delete_=True, type="TorchvisionResNet", stride=16, norm_eval=True)
     # norm_eval: good weights go with their BatchNorm statistics, which small views in strong colours spoil
@@ -22,8 +21,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(custom_keys={"student.backbone": dict(layer_decay=0.75)}),
 )
 # weights of photos of 224 know little of crops of 96
-train_dataloader = dict(batch_size=64, dataset=dict(view_size=160, scale=(0.2, 1.0)))
-auto_scale_lr = dict(base_batch_size=64)
+train_dataloader = dict(dataset=dict(view_size=160, scale=(0.2, 1.0)))
 data_root = "data/photos"
 photos = dict(type="ImageFolder", root="${data_root}")
 train_cfg = dict(max_epochs=10)

@@ -18,11 +18,9 @@ model = dict(
     contrast_temperature=0.2,
     group_loss_weight=0.5,
     teacher_momentum="${teacher_momentum(0.99)}",
-    # of a run this short: its teacher still averages weights that knew less (docs/small_data.md)
-    transfer_branch="student",
 )
 
-auto_scale_lr = dict(base_batch_size=32, mode="scale-lr")
+auto_scale_lr = dict(base_batch_size=64, mode="scale-lr")
 optim_wrapper = dict(
     type="MixedPrecisionOptimWrapper",
     dtype="bfloat16",
@@ -31,11 +29,10 @@ optim_wrapper = dict(
 warmup_epochs = "${warmup_epochs(1)}"
 
 train_dataloader = dict(
-    batch_size=32,  # of as many photos, more steps
+    batch_size=64,
     num_workers=2,
     dataset=dict(
         view_size=96,
-        scale=(0.25, 1.0),  # two views of .08 seldom show the same things
         # the paper's blur of up to 2 pixels is for views of 224
         photometric=[
             dict(blur_prob=1.0, solarise_prob=0.0, blur_sigma=(0.1, 0.9)),
