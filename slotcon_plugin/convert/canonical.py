@@ -71,7 +71,8 @@ def fcn_form(fcn: Mapping[str, Tensor], channels: Sequence[int]) -> tuple[int, i
         channels: of all stage maps.
 
     Returns:
-        1 for the maps, if no number of maps has as many channels as the head takes; 0 for what cannot be told.
+        (maps, width, convolutions). Where the weights fit no number of maps it is 1, where a width is missing 0: the
+        shapes that follow then name the tensor that is wrong.
     """
     first = fcn.get("convs.0.conv.weight")
     seen = first.shape[1] if first is not None and first.ndim == 4 else 0
