@@ -89,6 +89,27 @@ def test_loss_and_queue_equal_a_loop():
     assert out["queue_fill"].item() == pytest.approx(30 / 40)
 
 
+def test_symmetric_loss_is_the_mean_of_both_directions():
+    vader = make_vader(temperature=1.0, symmetric=True)
+    vader.eval()
+    vader.queue.enqueue(F.normalize(torch.randn(14, 32), dim=1), torch.arange(14) % 5)
+    data = batch()
+    other_way = data._replace(
+        views=data.views[::-1], crop_boxes=data.crop_boxes.flip(1), flipped=data.flipped.flip(1)
+    )
+    torch.manual_seed(1)
+    expected, keys = zip(*[naive_loss(vader, way) for way in (data, other_way)])
+    torch.manual_seed(1)
+    out = vader(data, mode="loss")
+    assert expected[0].item() != pytest.approx(expected[1].item(), rel=1e-4)
+    assert out["loss_pixel"].item() == pytest.approx(sum(expected).item() / 2, rel=1e-5)
+    # keys of both directions are queued, image after image
+    written = torch.cat([vader.queue.keys[14:], vader.queue.keys[:10]])
+    of_image = [torch.cat([way[6 * b : 6 * b + 6] for way in keys]) for b in range(3)]
+    assert torch.allclose(written, torch.cat(of_image), atol=1e-5)
+    assert vader.queue.image_ids[14:].tolist() == [0] * 12 + [1] * 12 + [2] * 2
+
+
 def test_keys_of_the_same_image_are_no_negatives(vader):
     """An epoch shorter than the queue: with only its own keys in the queue, an image has no negatives and no loss."""
     data = batch(size=1, first=9)

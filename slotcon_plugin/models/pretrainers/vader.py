@@ -31,6 +31,8 @@ class VADeR(BasePretrainer):
         decoupled: leave the positive out of InfoNCE's denominator, see :func:`info_nce_loss`.
         queue_size: negatives kept, over all ranks.
         interpolation: how the teacher's map is read at a matching place: ``'bilinear'`` or ``'nearest'``.
+        symmetric: the student sees the second view, too, and the teacher the first; the loss is the mean of both
+            directions, and the keys of both are queued. Twice the forward passes.
         kwargs: see :class:`BasePretrainer`; the teacher's momentum is .999 throughout, as in MoCo.
     """
 
@@ -46,6 +48,7 @@ class VADeR(BasePretrainer):
         decoupled: bool = False,
         queue_size: int = 65536,
         interpolation: str = "bilinear",
+        symmetric: bool = False,
         teacher_momentum: float = 0.999,
         teacher_momentum_schedule: str = "constant",
         **kwargs,
@@ -63,6 +66,7 @@ class VADeR(BasePretrainer):
         self.temperature = temperature
         self.decoupled = decoupled
         self.interpolation = interpolation
+        self.symmetric = symmetric
 
         backbone, channels, strides = self.build_backbone(backbone)
         decoder = build_part("decoder", decoder, "FPNDecoder", in_channels=channels, strides=strides)
@@ -76,25 +80,35 @@ class VADeR(BasePretrainer):
 
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`; ``sample_index`` tells which keys of the queue are of the same image."""
-        first = self.embed(batch.views[0], "student")
-        with torch.no_grad():
-            second = self.embed(batch.views[1], "teacher")
-        pairs = sample_pairs(batch.crop_boxes, batch.flipped, first.shape[-2:], self.num_pairs)
-        queries = take_pixels(first, pairs.index)
-        keys = nn.functional.normalize(sample_points(second, pairs.points, self.interpolation), dim=-1)
-
-        contrast = (queries, keys, self.queue.keys, self.queue.excluded_for(batch.sample_index))
-        loss = info_nce_loss(*contrast, self.temperature, self.decoupled)
+        directions = [self._pairs(batch, student=0)]
+        if self.symmetric:
+            directions.append(self._pairs(batch, student=1))
+        negatives = self.queue.keys, self.queue.excluded_for(batch.sample_index)
+        losses = [info_nce_loss(*pairs, *negatives, self.temperature, self.decoupled) for pairs in directions]
+        keys = torch.cat([keys for _, keys in directions], dim=1)  # (B, P or 2 P, D)
         figures = {}
         if self.reporting:
+            queries = torch.cat([queries for queries, _ in directions], dim=1)
             nearest = nearest_keys(queries, keys.flatten(0, 1)).flatten()
             own = torch.arange(len(nearest), device=nearest.device)
             figures = {
                 # share of queries whose nearest key of the batch, their own image's included, is their own
                 "pixel_accuracy": (nearest == own).float().mean(),
-                **contrast_figures(*contrast),
+                **contrast_figures(queries, keys, *negatives),
                 "queue_fill": self.queue.fill,
             }
         self.monitor = {**figures, "features": keys.flatten(0, 1)}
-        self.queue.enqueue(keys.flatten(0, 1), batch.sample_index.repeat_interleave(self.num_pairs))
-        return {"loss_pixel": loss, **figures}
+        self.queue.enqueue(keys.flatten(0, 1), batch.sample_index.repeat_interleave(keys.shape[1]))
+        return {"loss_pixel": sum(losses) / len(losses), **figures}
+
+    def _pairs(self, batch: TwoViewBatch, student: int) -> tuple[Tensor, Tensor]:
+        """Queries of the view that the student sees and their keys of the other, ``(B, P, D)`` each."""
+        seen = self.embed(batch.views[student], "student")
+        with torch.no_grad():
+            other = self.embed(batch.views[1 - student], "teacher")
+        boxes, flipped = batch.crop_boxes, batch.flipped
+        if student == 1:
+            boxes, flipped = boxes.flip(1), flipped.flip(1)
+        pairs = sample_pairs(boxes, flipped, seen.shape[-2:], self.num_pairs)
+        keys = sample_points(other, pairs.points, self.interpolation)
+        return take_pixels(seen, pairs.index), nn.functional.normalize(keys, dim=-1)
