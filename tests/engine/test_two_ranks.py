@@ -1,0 +1,65 @@
+"""Runs of two processes on one machine, by the command that users type."""
+
+import os
+import re
+import subprocess
+import time
+
+import pytest
+import torch
+from torchvision.models import resnet18
+
+from slotcon_plugin.convert.safe_load import load_file
+
+
+def train_on_two(repo, config, work_dir, *more):
+    """Returns what it wrote on the console, and seconds."""
+    began = time.monotonic()
+    done = subprocess.run(
+        ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(work_dir), *map(str, more)],
+        env={**os.environ, "PYTHONPATH": str(repo)},
+        capture_output=True,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, time.monotonic() - began
+
+
+@pytest.mark.slow
+def test_ranks_end_a_budget_together(tmp_path, repo, config_file):
+    """Both plan the same number of steps, though their clocks differ: otherwise one would wait for the other for ever."""
+    _, wall_s = train_on_two(
+        repo, config_file("bfloat16"), tmp_path / "run", "--budget", "30s", "--batch-mode", "scale-lr"
+    )
+    checkpoints = list((tmp_path / "run").glob("iter_*.pth"))
+    last = load_file(max(checkpoints, key=lambda path: path.stat().st_mtime))
+    budget = last["meta"]["budget"]
+    assert budget["seconds"] == 30
+    assert 1 < budget["used"] < 33
+    assert last["meta"]["iter"] == last["state_dict"]["teacher_steps"].item() >= 10
+    assert wall_s < 30 + 30  # two interpreters start and end
+
+
+@pytest.mark.slow
+def test_ranks_hold_the_backbone_and_then_train_it(tmp_path, repo, config_file):
+    weights = tmp_path / "resnet18.pth"
+    torch.manual_seed(1)
+    torch.save(resnet18().state_dict(), weights)
+    config = tmp_path / "heads_first.py"
+    config.write_text(
+        f"_base_ = [{str(config_file('bfloat16'))!r}]\n"
+        "default_hooks = dict(heads_first=dict(type='HeadsFirstHook', share=0.5))\n"
+    )
+    train_on_two(repo, config, tmp_path / "run", "--init", weights, "--init-title", "noise")
+    given = {k: v for k, v in torch.load(weights).items() if not re.match(r"fc\.|.*num_batches", k)}
+    files = sorted((tmp_path / "run").glob("iter_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
+    steps = int(files[-1].stem.split("_")[1])
+    held, moved = [file for file in files if int(file.stem.split("_")[1]) <= steps // 2], files[-1]
+    assert held
+    for file in held:
+        state = load_file(file)["state_dict"]
+        for branch in ("student", "teacher"):
+            assert all(torch.equal(state[f"{branch}.backbone.{key}"], value) for key, value in given.items())
+    state = load_file(moved)["state_dict"]
+    assert not any(torch.equal(state[f"student.backbone.{key}"], value) for key, value in given.items())
