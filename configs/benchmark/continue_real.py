@@ -1,24 +1,27 @@
 """ImageNet weights alone, then SlotCon or VADeR on photos of your own: is continuing worth its minutes?
 
     python tools/benchmark.py configs/benchmark/continue_real.py --dry-run \\
-        --set weights=tf_efficientnet_lite0.pth photos=my_photos/ masks=/data/camvid domain=camvid_unlabelled.txt
+        --set weights=tf_efficientnet_lite0.pth photos=my_photos/ masks=/data/camvid domain=camvid_unlabelled.txt \\
+        boxes=/data/coco_small
 
 `weights` are timm's of tf_efficientnet_lite0; `photos` any folder; `masks` is images/SPLIT and annotations/SPLIT with splits
 train and test; `domain` photos of the masks' own kind, without their labels (a list of files, one a line). The FCN knows
-the eleven classes of CamVid; for other classes give it a config of your own.
+the eleven classes of CamVid; for other classes give it a config of your own. `boxes` are some hundred photos in COCO's layout.
 """
 
 data = dict(
     weights=dict(path="weights/tf_efficientnet_lite0.pth"),
     photos=dict(path="data/photos"),  # any folder of photos, nested or flat
     domain=dict(path="data/domain.txt"),
+    boxes=dict(path="data/coco_small", expects=["annotations/instances_train2017.json", "train2017"]),
     masks=dict(path="data/camvid", expects=["images/train", "annotations/train", "images/test", "annotations/test"]),
 )
 # From random weights BatchNorm's statistics have to be learned, and the backbone ten times as quickly.
-from_scratch = {
-    "model.backbone.norm_eval": False,
-    "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": 0.2,
-}
+fcn_from_scratch, detector_from_scratch = (
+    {"model.backbone.norm_eval": False, "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult": rate}
+    for rate in (0.2, 1.0)
+)
+from_scratch = dict(segmentation=fcn_from_scratch, tenth=fcn_from_scratch, objects=detector_from_scratch)
 epochs = {"train_cfg.max_epochs": 2}  # 90 steps of 2,915 photos
 domain_epochs = {"train_cfg.max_epochs": 13}  # 91 steps of CamVid's 468 photos for training and validation
 continued = dict(checkpoint="{weights}", init_title="ImageNet", reads=["weights"], per_seed=True, hours=0.15)
@@ -55,7 +58,16 @@ tasks = dict(
         result="mmseg_fcn_lite0_camvid_tenth",
         title="FCN, a tenth of the labels",
     ),
+    objects=dict(
+        tool="mm",
+        data="boxes",
+        config="configs/transfer/mmdet/mask_rcnn_lite0_fpn_coco_object.py",
+        result="mmdet_mask_rcnn_lite0_fpn_coco_object",
+        metrics=["bbox_mAP_50", "segm_mAP_50"],
+        title="objects of any class, Mask R-CNN",
+        hours=0.25,
+    ),
 )
 seeds = [0, 1, 2]
 estimate = "hours of one core of an AMD EPYC (Zen 5)"
-del continued, domain_epochs, epochs, from_scratch, segmentation, slotcon, vader
+del continued, detector_from_scratch, domain_epochs, epochs, fcn_from_scratch, from_scratch, segmentation, slotcon, vader

@@ -71,8 +71,8 @@ class Pretraining:
         init_title: how tables call these weights.
         network: timm's name of the network in a ``checkpoint`` of somebody else's.
         options: overrides of the config, as ``KEY: VALUE``.
-        task_options: overrides of the tasks' mmengine configs for this row (from scratch a network may need other
-            learning rates), as ``KEY: VALUE``.
+        task_options: overrides of tasks' mmengine configs for this row (from scratch a network may need other
+            learning rates), ``TASK: {KEY: VALUE}``.
         photos: data set whose photos take the place of the config's (``--photos``).
         reads: data sets that the config reads by itself, where it or ``options`` say.
         per_seed: pretrain once for every seed of the plan, not once for all.
@@ -85,7 +85,7 @@ class Pretraining:
     init_title: str | None = None
     network: str | None = None
     options: Mapping[str, Any] | None = None
-    task_options: Mapping[str, Any] | None = None
+    task_options: Mapping[str, Mapping[str, Any]] | None = None
     photos: str | None = None
     reads: tuple[str, ...] = ()
     per_seed: bool = False
@@ -206,6 +206,9 @@ def _check(plan: Plan) -> None:
         require(not entry.config or Path(entry.config).is_file(), f"{where}: {entry.config} does not exist")
         for data in (*entry.reads, *filter(None, [entry.photos])):
             require(data in plan.data, f"{where}: no data set {data!r} in data")
+        of_mm = [name for name, task in plan.tasks.items() if task.tool == "mm"]
+        for task in entry.task_options or {}:
+            require(task in of_mm, f"{where}.task_options: {task!r} is no task of tool mm, {', '.join(of_mm)}")
     for name, task in plan.tasks.items():
         where = f"tasks.{name}"
         require(task.tool in TOOLS, f"{where}: tool {task.tool!r} is none of {', '.join(TOOLS)}")

@@ -198,7 +198,7 @@ def _measure(
     if task.tool == "mm":
         tool = "tools/train.py"
         arguments = (task.config, "--work-dir", str(folder), "--data-root", path, *backbone, *named, *extra)
-        options = {**(task.options or {}), **(entry.task_options or {})}
+        options = {**(task.options or {}), **(entry.task_options or {}).get(name, {})}
         arguments += ("--cfg-options", *_key_values(plan, options), f"randomness.seed={seed}")
     elif task.tool == "detectron2":
         tool = "tools/train_d2.py"

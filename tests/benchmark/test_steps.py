@@ -70,7 +70,8 @@ def test_transfer_commands_start_from_the_pretraining_of_their_seed(plan, tmp_pa
 def test_rows_that_start_from_weights(plan_file, tmp_path):
     """The run starts from the file and is run again when it changes; a row's own options reach its tasks."""
     weights = f"{tmp_path}/photos/net.pth"
-    row = {"checkpoint": "{photos}/net.pth", "init_title": "ImageNet", "task_options": {"model.backbone.norm_eval": 0}}
+    of_tasks = {"camvid": {"model.backbone.norm_eval": 0}}
+    row = {"checkpoint": "{photos}/net.pth", "init_title": "ImageNet", "task_options": of_tasks}
     plan = load_plan(plan_file, {f"pretraining.slotcon.{key}": value for key, value in row.items()})
     steps = by_name(plan, tmp_path / "w")
     command = steps["pretrain/slotcon-seed1"].command()
@@ -79,6 +80,11 @@ def test_rows_that_start_from_weights(plan_file, tmp_path):
     assert steps["camvid/slotcon-seed1"].inputs == (tmp_path / "w/pretrain/slotcon-seed1/checkpoint.pth",)
     assert "model.backbone.norm_eval=0" in steps["camvid/slotcon-seed0"].command()
     assert "model.backbone.norm_eval=0" not in steps["camvid/random-seed0"].command()
+
+
+def test_options_of_a_row_are_for_tasks_that_take_them(plan_file):
+    with pytest.raises(UserError, match=r"pretraining\.slotcon\.task_options: 'coco' is no task of tool mm, camvid"):
+        load_plan(plan_file, {"pretraining.slotcon.task_options": {"coco": {"SOLVER.MAX_ITER": 1}}})
 
 
 def test_weights_of_somebody_elses_are_probed_with_the_name_of_their_network(plan_file, tmp_path):

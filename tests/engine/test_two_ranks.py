@@ -28,7 +28,7 @@ def train_on_two(repo, config, work_dir, *more):
 
 @pytest.mark.slow
 def test_ranks_end_a_budget_together(tmp_path, repo, config_file):
-    """Both plan the same number of steps, though their clocks differ: otherwise one would wait for the other for ever."""
+    """Both plan the same number of steps, though their clocks differ: else one would wait for the other for ever."""
     _, wall_s = train_on_two(
         repo, config_file("bfloat16"), tmp_path / "run", "--budget", "30s", "--batch-mode", "scale-lr"
     )
