@@ -94,9 +94,7 @@ def test_symmetric_loss_is_the_mean_of_both_directions():
     vader.eval()
     vader.queue.enqueue(F.normalize(torch.randn(14, 32), dim=1), torch.arange(14) % 5)
     data = batch()
-    other_way = data._replace(
-        views=data.views[::-1], crop_boxes=data.crop_boxes.flip(1), flipped=data.flipped.flip(1)
-    )
+    other_way = data._replace(views=data.views[::-1], crop_boxes=data.crop_boxes.flip(1), flipped=data.flipped.flip(1))
     torch.manual_seed(1)
     expected, keys = zip(*[naive_loss(vader, way) for way in (data, other_way)])
     torch.manual_seed(1)
