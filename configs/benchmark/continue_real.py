@@ -63,7 +63,7 @@ tasks = dict(
         data="boxes",
         config="configs/transfer/mmdet/mask_rcnn_lite0_fpn_coco_object.py",
         result="mmdet_mask_rcnn_lite0_fpn_coco_object",
-        metrics=["bbox_mAP_50", "segm_mAP_50"],
+        metrics=["AP50_box", "AP50_mask"],
         title="objects of any class, Mask R-CNN",
         hours=0.25,
     ),
