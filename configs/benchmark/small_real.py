@@ -3,7 +3,7 @@
     python tools/benchmark.py configs/benchmark/small_real.py --dry-run \\
         --set photos=my_photos/ masks=/data/camvid
 
-`photos` is any folder, `masks` is images/SPLIT and annotations/SPLIT with splits train and test. The FCN knows the eleven
+`photos` is any folder, `masks` is images/SPLIT and annotations/SPLIT with splits train and test. The segmenters know the eleven
 classes of CamVid; for other classes leave it out or give it a config of your own.
 """
 
@@ -28,18 +28,28 @@ pretraining = dict(
         hours=0.35,
     ),
 )
+segmentation = dict(
+    tool="mm",
+    options={"train_cfg.max_iters": 500, "param_scheduler.0.end": 500},
+    data="masks",
+    metrics=["mIoU"],
+    hours=0.1,
+)
 tasks = dict(
     probe=dict(published="camvid_frozen_r18", title="linear, frozen", hours=0.06),
     unsupervised=dict(only=["slotcon"], title="label-free", hours=0.03),
     segmentation=dict(
-        tool="mm",
+        segmentation,
         config="configs/transfer/mmseg/fcn_r18_camvid.py",
-        options={"train_cfg.max_iters": 500, "param_scheduler.0.end": 500},
-        data="masks",
         result="mmseg_fcn_r18_camvid",
-        metrics=["mIoU"],
         title="FCN, fine-tuned",
-        hours=0.1,
+    ),
+    pyramid=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fpn_r18_camvid.py",
+        result="mmseg_fpn_r18_camvid",
+        title="Semantic FPN, fine-tuned",
     ),
 )
+del segmentation
 estimate = "hours of one core of an AMD EPYC, measured with 2,915 photos and CamVid"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,16 +25,19 @@ class CanonicalBackbone:
             also what lies behind the last map, if the file has all of it.
         network: what they are the weights of.
         meta: provenance and input convention, see :mod:`slotcon_plugin.convert.metadata`.
-        fpn: a feature pyramid's ``lateral.{0..3}.weight`` (1x1) and ``output.{0..3}.weight`` (3x3), level 0 = stride 4,
-            each with ``bias`` or ``norm.*``; None where the checkpoint has none.
-        fcn: an FCN head's ``convs.{i}.conv.weight`` (3x3) and ``convs.{i}.bn.*``; None where the checkpoint has none.
+        decoders: weights of the decoders that the checkpoint has, kind -> canonical names, see
+            :data:`~slotcon_plugin.convert.decoders.DECODERS`.
     """
 
     state_dict: dict[str, Tensor]
     network: Network
     meta: dict[str, Any] = field(default_factory=dict)
-    fpn: dict[str, Tensor] | None = None
-    fcn: dict[str, Tensor] | None = None
+    decoders: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Backbone's and decoders', under canonical names."""
+        return {name: value for part in (self.state_dict, *self.decoders.values()) for name, value in part.items()}
 
 
 def build_canonical(canonical: CanonicalBackbone, output_stride: int | None = None) -> nn.Module:
@@ -49,55 +50,6 @@ def build_canonical(canonical: CanonicalBackbone, output_stride: int | None = No
     if lost := set(missing) - canonical.network.behind.keys():
         raise RuntimeError(f"{canonical.network} got no weight for {sorted(lost)[0]}")
     return model.eval()
-
-
-def build_canonical_fpn(fpn: Mapping[str, Tensor]) -> nn.Module:
-    """torchvision's feature pyramid holding these weights: ordered dict of stage maps -> the same of outputs."""
-    from torchvision.ops import FeaturePyramidNetwork
-
-    from slotcon_plugin.convert.names import TORCHVISION_FPN
-
-    channels, width, norm = fpn_form(fpn)
-    module = FeaturePyramidNetwork(channels, width, norm_layer=nn.BatchNorm2d if norm else None)
-    module.load_state_dict({TORCHVISION_FPN.to_target(k).removeprefix("fpn."): v for k, v in fpn.items()})
-    return module.eval()
-
-
-def fcn_form(fcn: Mapping[str, Tensor], channels: Sequence[int]) -> tuple[int, int, int]:
-    """How many of the last stage maps an FCN head sees side by side, its width, its number of convolutions.
-
-    Args:
-        fcn: under canonical names, whole or not.
-        channels: of all stage maps.
-
-    Returns:
-        (maps, width, convolutions). Where the weights fit no number of maps it is 1, where a width is missing 0: the
-        shapes that follow then name the tensor that is wrong.
-    """
-    first = fcn.get("convs.0.conv.weight")
-    seen = first.shape[1] if first is not None and first.ndim == 4 else 0
-    stages = next((n for n in range(1, len(channels) + 1) if sum(channels[-n:]) == seen), 1)
-    width = fcn["convs.0.bn.weight"].numel() if "convs.0.bn.weight" in fcn else 0
-    return stages, width, 1 + max(int(name.split(".")[1]) for name in fcn)
-
-
-def fcn_input(maps: Sequence[Tensor], stages: int) -> Tensor:
-    """The last stage maps side by side at the size of the first of these, bilinearly: ``(B, sum of C, h, w)``."""
-    size = maps[-stages].shape[-2:]
-    resized = [nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[-stages:]]
-    return torch.cat(resized, dim=1)
-
-
-def build_canonical_fcn(fcn: Mapping[str, Tensor]) -> nn.Module:
-    """Convolution, BatchNorm and ReLU in turn, holding these weights: :func:`fcn_input` -> what is classified."""
-    blocks = []
-    for i in range(len(fcn) // 6):
-        weight = fcn[f"convs.{i}.conv.weight"]
-        conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1, bias=False)
-        blocks.append(nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(len(weight)), activate=nn.ReLU())))
-    module = nn.Sequential(*blocks)
-    module.load_state_dict({name.removeprefix("convs."): value for name, value in fcn.items()})
-    return module.eval()
 
 
 def backbone_sha256(state_dict: Mapping[str, Tensor]) -> str:
@@ -144,37 +96,6 @@ def canonicalise(
         complete |= behind
         left_over = sorted({name.partition(".")[0] for name in candidate.weights if name not in complete})
     return complete, network, left_over
-
-
-def fpn_form(fpn: Mapping[str, Tensor]) -> tuple[list[int], int, bool]:
-    """Channels of the stage maps that a feature pyramid takes, its width, whether it has norm layers."""
-    levels = sum(re.fullmatch(r"lateral\.\d+\.weight", name) is not None for name in fpn)
-    channels = [fpn[f"lateral.{level}.weight"].shape[1] for level in range(levels)]
-    return channels, fpn["lateral.0.weight"].shape[0], "lateral.0.norm.weight" in fpn
-
-
-def fpn_shapes(channels: Sequence[int], width: int, norm: bool = False) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of a feature pyramid on stage maps of so many channels."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for level, count in enumerate(channels):
-        for part, shape in (("lateral", (width, count, 1, 1)), ("output", (width, width, 3, 3))):
-            shapes[f"{part}.{level}.weight"] = shape
-            shapes |= _norm_shapes(f"{part}.{level}.norm", width) if norm else {f"{part}.{level}.bias": (width,)}
-    return shapes
-
-
-def fcn_shapes(in_channels: int, width: int, num_convs: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of an FCN head's convolutions on a map of so many channels."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for i in range(num_convs):
-        shapes[f"convs.{i}.conv.weight"] = (width, in_channels if i == 0 else width, 3, 3)
-        shapes |= _norm_shapes(f"convs.{i}.bn", width)
-    return shapes
-
-
-def _norm_shapes(name: str, width: int) -> dict[str, tuple[int, ...]]:
-    leaves = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{leaf}": (width,) for leaf in leaves} | {f"{name}.num_batches_tracked": ()}
 
 
 def _find_depth(weights: Mapping[str, Tensor], where: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.convert.convert import convert
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.sources import SOURCES, known_kinds
@@ -74,7 +75,7 @@ def summary(out: str, meta: dict) -> str:
         proved = f"every stage's map equals that of {proof['framework']}: largest relative error {worst:.1e}"
     else:
         proved = f"by the key map alone, not by features: {proof['reason']}"
-    parts = {"fpn": "FPN", "fcn": "FCN head"}
+    parts = {name: kind.title for name, kind in DECODERS.items()}
     left_out = "".join(
         f"        its {title} is left out: {meta[f'{part}_left_out']}\n"
         for part, title in parts.items()

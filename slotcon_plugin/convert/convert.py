@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import slotcon_plugin
-from slotcon_plugin.convert.canonical import CanonicalBackbone, fcn_form, fpn_form
+from slotcon_plugin.convert.canonical import CanonicalBackbone
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
@@ -40,7 +41,7 @@ def convert(
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
         network: that ``src`` holds, or its name; None = what this project's file declares, else a plain ResNet.
         which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
-        fpn: whether a feature pyramid or FCN head goes with the backbone. Plain loaders (timm's ``checkpoint_path``)
+        fpn: whether a decoder goes with the backbone. Plain loaders (timm's ``checkpoint_path``)
             take no file with one.
         overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a folder or a device.
         config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
@@ -64,45 +65,44 @@ def convert(
     if isinstance(network, str):
         network = network_by_name(network)
     canonical = read_checkpoint(src, which, kind, prefix, declared, network)
-    for part in ("fpn", "fcn"):
-        if getattr(canonical, part) and (misfit := _misfit(canonical, part, row, config) if fpn else "not asked for"):
-            meta = {**canonical.meta, part: False, f"{part}_left_out": misfit}
-            canonical = replace(canonical, **{part: None}, meta=meta)
+    for kind in [kind for kind in DECODERS if kind in canonical.decoders]:
+        if misfit := _misfit(canonical, kind, row, config) if fpn else "not asked for":
+            meta = {**canonical.meta, kind: False, f"{kind}_left_out": misfit}
+            rest = {name: part for name, part in canonical.decoders.items() if name != kind}
+            canonical = replace(canonical, decoders=rest, meta=meta)
     library = canonical.network.library
     if library not in row.names:
         raise ConversionError(f"{target} has no {canonical.network}: tools/convert_to_timm.py writes timm's networks")
-    weights = {**canonical.state_dict, **(canonical.fpn or {}), **(canonical.fcn or {})}
-    tensors = {row.table_of(name, canonical).to_target(name): value for name, value in weights.items()}
+    tensors = {row.table_of(name, canonical).to_target(name): value for name, value in canonical.weights.items()}
     proof = prove(canonical, tensors, row, config)
     meta = {**canonical.meta, "target": target, "proof": proof, "tool_version": slotcon_plugin.__version__}
     write(out, lambda path: row.save(tensors, meta, path))
     return meta
 
 
-def _misfit(canonical: CanonicalBackbone, part: str, target: Target, config: str | None) -> str | None:
-    """Why a decoder (``fpn`` or ``fcn``) cannot go into the config's; None if it can.
+def _misfit(canonical: CanonicalBackbone, name: str, target: Target, config: str | None) -> str | None:
+    """Why a decoder of some kind cannot go into the config's; None if it can.
 
     Frameworks load what matches and skip the rest: under norm layers, convolutions without their biases.
     """
-    if getattr(target, f"{part}_names") is None:
+    kind = DECODERS[name]
+    if name not in target.decoders:
         return f"{target.name} takes none"
+    if kind.on and kind.on not in canonical.decoders:
+        return f"the {DECODERS[kind.on].title} that it stands on is left out"
     if config is None:
         return None
     channels = canonical.network.channels
     try:
-        theirs = target.config_fpn(config) if part == "fpn" else target.config_fcn(config, len(channels))
+        theirs = target.decoders[name].of_config(config, len(channels))
     except ImportError:
         return None  # the proof will say what is not installed
     if theirs is None:
         return "the config has none"
-    if part == "fpn":
-        _, width, norm = fpn_form(canonical.fpn)
-        own, words = (width, "BN" if norm else None), "width {} and norm {}"
-    else:
-        own, words = fcn_form(canonical.fcn, channels), "stage maps {}, width {}, convolutions {}"
+    own = kind.form(canonical.decoders[name], channels)
     if own == theirs:
         return None
-    return f"the checkpoint's has {words.format(*own)}, the config's {words.format(*theirs)}"
+    return f"the checkpoint's has {kind.words.format(*own)}, the config's {kind.words.format(*theirs)}"
 
 
 def check_out(out: Path, src: str | Path, overwrite: bool) -> None:

@@ -11,7 +11,7 @@ title, init        the same in words, and what that run started from, if the fil
 branch, prefix     ``student``, ``teacher`` or ``backbone``; what stood before the names in the file
 left_over          modules beside the backbone that were not taken (heads, queues, ...)
 network            ``name``, ``library`` (``torchvision``: a plain ResNet; ``timm``) and ``options``
-fpn, fcn           whether a feature pyramid, an FCN head is in the file too
+fpn, semantic, fcn whether a feature pyramid, its semantic branch, an FCN head is in the file too
 fpn_left_out       why the checkpoint's pyramid is not, if it has one; ``fcn_left_out`` likewise
 colour_order       ``RGB`` or ``BGR``; this and the next four are ``unknown`` where the file and the user are silent
 mean, std          of each channel in that order, for pixels in 0..255

@@ -150,6 +150,29 @@ OPENMMLAB_FPN = KeyMap(
     )
 )
 
+# The semantic branch on a pyramid: blocks of 3x3 convolution and GroupNorm; behind each an activation and, but at the
+# finest level, a doubling, which files count and this table does not.
+PROJECT_SEMANTIC = KeyMap(
+    tuple(
+        rule
+        for block in range(4)
+        for rule in (
+            (f"scale.{{level}}.{block}.conv.weight", f"decoder.scale.{{level}}.{4 * block}.weight"),
+            (f"scale.{{level}}.{block}.norm.{{conv}}", f"decoder.scale.{{level}}.{4 * block + 1}.{{conv}}"),
+        )
+    )
+)
+MMSEG_SEMANTIC = KeyMap(
+    tuple(
+        rule
+        for block in range(4)
+        for rule in (
+            (f"scale.{{level}}.{block}.conv.weight", f"decode_head.scale_heads.{{level}}.{2 * block}.conv.weight"),
+            (f"scale.{{level}}.{block}.norm.{{conv}}", f"decode_head.scale_heads.{{level}}.{2 * block}.gn.{{conv}}"),
+        )
+    )
+)
+
 # What an FCN head has before its classifier: 3x3 convolutions on the last stage map, a BatchNorm behind each.
 PROJECT_FCN = KeyMap(
     (

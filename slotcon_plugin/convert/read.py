@@ -13,27 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from slotcon_plugin.convert.canonical import (
-    CanonicalBackbone,
-    backbone_sha256,
-    canonicalise,
-    fcn_form,
-    fcn_shapes,
-    fpn_shapes,
-)
+from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
-from slotcon_plugin.convert.names import (
-    DETECTRON2,
-    DETECTRON2_FPN,
-    MMSEG_FCN,
-    OPENMMLAB_FPN,
-    PROJECT_FCN,
-    PROJECT_FPN,
-    SEQUENTIAL,
-    TORCHVISION_FPN,
-    KeyMap,
-)
+from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
 from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
@@ -45,8 +29,6 @@ from slotcon_plugin.files import sha256_of
 
 _ANCHOR = "layer1.0.conv1.weight"
 _SPELLINGS = (None, DETECTRON2, SEQUENTIAL)
-_PYRAMIDS = (PROJECT_FPN, DETECTRON2_FPN, OPENMMLAB_FPN, TORCHVISION_FPN)
-_FCNS = (PROJECT_FCN, MMSEG_FCN)
 
 
 def read_checkpoint(
@@ -57,7 +39,7 @@ def read_checkpoint(
     declared: Mapping[str, Any] | None = None,
     network: Network | None = None,
 ) -> CanonicalBackbone:
-    """Read one branch's backbone (and this project's feature pyramid or FCN head, if there is one) of a checkpoint.
+    """Read one branch's backbone (and this project's decoder, if there is one) of a checkpoint.
 
     Args:
         path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also a
@@ -97,12 +79,12 @@ def read_checkpoint(
     chosen, branch = choose(candidates, str(path), which, prefix, default, source.branches)
     where = f"{path} ({source.kind}, {branch})"
     complete, network, left_over = canonicalise(chosen, where, network)
-    fpn = fcn = left_out = None
+    decoders, left_out = {}, {}
     if origin or source.kind == "slotcon_plugin":
-        fpn, fcn, left_out = _read_decoder(tensors, chosen, network, where)
+        decoders, left_out = _read_decoders(tensors, chosen, network, where)
     digest = backbone_sha256({name: complete[name] for name in network.shapes})
     if not zipfile.is_zipfile(path):
-        refuse_holes({**complete, **(fpn or {}), **(fcn or {})}, str(path))
+        refuse_holes(CanonicalBackbone(complete, network, {}, decoders).weights, str(path))
     if origin and origin.get("backbone_sha256", digest) != digest:
         raise ConversionError(f"{path}: the weights are not those that this package once wrote into it: damaged")
     known = dict(IMAGENET_INPUT if source.imagenet_input else UNKNOWN_INPUT)
@@ -119,9 +101,8 @@ def read_checkpoint(
         "prefix": chosen.prefix,
         "left_over": left_over,
         "network": network.described(),
-        "fpn": fpn is not None,
-        "fcn": fcn is not None,
-        **({"fpn_left_out": left_out} if left_out else {}),
+        **{kind: kind in decoders for kind in DECODERS},
+        **{f"{kind}_left_out": why for kind, why in left_out.items()},
         **known,
         **_checked_input(declared or {}),
         **({"title": whole_title(told), "init": told.get("init")} if told.get("title") else {}),
@@ -129,7 +110,7 @@ def read_checkpoint(
         **({"origin": origin} if origin else {}),
         "backbone_sha256": digest,
     }
-    return CanonicalBackbone(complete, network, meta, fpn, fcn)
+    return CanonicalBackbone(complete, network, meta, decoders)
 
 
 def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Network | None:
@@ -167,29 +148,26 @@ def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_decoder(
+def _read_decoders(
     tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, where: str
-) -> tuple[dict[str, Tensor] | None, dict[str, Tensor] | None, str | None]:
-    """Pyramid and FCN head of the same branch under canonical names, and why a pyramid that is there is not taken."""
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
+    """Decoders of the same branch under canonical names, and why one that is there is not taken."""
     # Frameworks' own files name no backbone; of timm's networks they have ``model.`` before each name.
     within = r"(backbone\.)?model\.$|backbone\.$" if network.library == "timm" else r"backbone\.$"
     branch = re.sub(within, "", backbone.prefix)
     own = {key.removeprefix(branch): value for key, value in tensors.items() if key.startswith(branch)}
-    fpn = _renamed(own, _PYRAMIDS)
+    found = {name: part for name, kind in DECODERS.items() if (part := _renamed(own, kind.spellings))}
     chosen = {match[1] for key in own if (match := re.match(r"heads\.p(\d+)\.", key))}
-    left_out = None
-    if fpn and chosen and len(chosen) < len(network.channels):
-        fpn, left_out = {}, f"it was pretrained at {', '.join(f'p{level}' for level in sorted(chosen))} alone"
-    if fpn:
-        width = next((v.shape[0] for k, v in fpn.items() if k.startswith("lateral.0.") and v.ndim == 1), 0)
-        norm = any(".norm." in name for name in fpn)
-        fpn = _whole(fpn, fpn_shapes(network.channels, width, norm), f"{where}: {{}} of the feature pyramid")
-    fcn = _renamed(own, _FCNS)
-    if fcn:
-        stages, width, convs = fcn_form(fcn, network.channels)
-        shapes = fcn_shapes(sum(network.channels[-stages:]), width, convs)
-        fcn = _whole(fcn, shapes, f"{where}: {{}} of the FCN head")
-    return fpn or None, fcn or None, left_out
+    left_out = {}
+    if "fpn" in found and chosen and len(chosen) < len(network.channels):
+        del found["fpn"]
+        left_out["fpn"] = f"it was pretrained at {', '.join(f'p{level}' for level in sorted(chosen))} alone"
+    decoders = {}
+    for name, part in found.items():
+        kind = DECODERS[name]
+        shapes = kind.shapes(kind.form(part, network.channels), network.channels)
+        decoders[name] = _whole(part, shapes, f"{where}: {{}} of the {kind.title}")
+    return decoders, left_out
 
 
 def _renamed(tensors: Mapping[str, Tensor], spellings: Iterable[KeyMap]) -> dict[str, Tensor]:

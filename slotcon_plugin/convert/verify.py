@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from slotcon_plugin.convert.canonical import (
-    CanonicalBackbone,
-    build_canonical,
-    build_canonical_fcn,
-    build_canonical_fpn,
-    fcn_form,
-    fcn_input,
-    fpn_form,
-)
-from slotcon_plugin.convert.names import KeyMap
-from slotcon_plugin.convert.writers.base import Runnable, Target
+from slotcon_plugin.convert.canonical import CanonicalBackbone, build_canonical
+from slotcon_plugin.convert.decoders import DECODERS
+from slotcon_plugin.convert.writers.base import Target
 from slotcon_plugin.errors import ConversionError
 
 TOLERANCE = 1e-5
@@ -46,8 +38,7 @@ def prove(
             differing key are named.
     """
     names = target.names[canonical.network.library]
-    parts = (canonical.state_dict, canonical.fpn or {}, canonical.fcn or {})
-    known = {target.table_of(name, canonical).to_target(name) for part in parts for name in part}
+    known = {target.table_of(name, canonical).to_target(name) for name in canonical.weights}
     stray = sorted(set(tensors) - known)
     if stray:
         raise ConversionError(f"{target.name}: {stray[0]} has no counterpart in the checkpoint")
@@ -69,17 +60,16 @@ def prove(
         _load_strictly(backbone.module, {name: tensors.get(name) for name in pairs}, target.name, optional)
         got = backbone.run(backbone.module, image)
         errors = _compare(target.name, network.stages, got, maps, backbone.module, pairs)
-        if canonical.fpn is not None:
-            channels, width, norm = fpn_form(canonical.fpn)
-            want = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
-            fpn = target.build_fpn(tuple(channels), width, norm)
-            levels = [f"fpn level {i}" for i in range(len(maps))]
-            errors |= _prove_decoder(canonical.fpn, target.fpn_names, tensors, target, fpn, maps, want.values(), levels)
-        if canonical.fcn is not None:
-            stages, width, convs = fcn_form(canonical.fcn, network.channels)
-            want = (build_canonical_fcn(canonical.fcn)(fcn_input(maps, stages)),)
-            fcn = target.build_fcn(network.channels[-stages:], width, convs)
-            errors |= _prove_decoder(canonical.fcn, target.fcn_names, tensors, target, fcn, maps, want, ["fcn head"])
+        computed = {None: tuple(maps)}
+        for name, weights in canonical.decoders.items():
+            kind = DECODERS[name]
+            form, given = kind.form(weights, network.channels), computed[kind.on]
+            computed[name] = kind.compute(weights, form, given)
+            theirs = target.decoders[name].build(network.channels, form)
+            pairs = {target.decoders[name].names.to_target(key): value for key, value in weights.items()}
+            _load_strictly(theirs.module, {key: tensors.get(key) for key in pairs}, target.name)
+            got, stages = theirs.run(theirs.module, given), kind.outputs(len(given))
+            errors |= _compare(target.name, stages, got, computed[name], theirs.module, pairs)
     return {
         "method": "feature parity",
         "framework": f"{framework.__name__} {framework.__version__}",
@@ -89,27 +79,11 @@ def prove(
     }
 
 
-def _prove_decoder(
-    part: Mapping[str, Tensor],
-    names: KeyMap,
-    tensors: Mapping[str, Tensor],
-    target: Target,
-    theirs: Runnable,
-    maps: tuple[Tensor, ...],
-    expected: Iterable[Tensor],
-    stages: list[str],
-) -> dict[str, float]:
-    pairs = {names.to_target(name): value for name, value in part.items()}
-    _load_strictly(theirs.module, {name: tensors.get(name) for name in pairs}, target.name)
-    return _compare(target.name, stages, theirs.run(theirs.module, maps), tuple(expected), theirs.module, pairs)
-
-
 def _prove_by_names(
     canonical: CanonicalBackbone, tensors: Mapping[str, Tensor], target: Target, reason: Exception
 ) -> dict[str, Any]:
     """Without the framework: the documented key map, read backwards, must give the canonical weights again."""
-    weights = {**canonical.state_dict, **(canonical.fpn or {}), **(canonical.fcn or {})}
-    for canonical_name, value in weights.items():
+    for canonical_name, value in canonical.weights.items():
         table = target.table_of(canonical_name, canonical)
         name = table.to_target(canonical_name)
         if name not in tensors or not torch.equal(tensors[name], value) or table.to_canonical(name) != canonical_name:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.metadata import started_from
 from slotcon_plugin.convert.names import TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
@@ -73,11 +74,11 @@ def prepare_backbone(
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True, network=network)
-    for part, title in (("fpn", "FPN"), ("fcn", "FCN head")):
-        if meta[part]:
-            print_log(f"The checkpoint's {title} carries over", "current")
-        elif f"{part}_left_out" in meta:
-            print_log(f"The checkpoint's {title} does not carry over: {meta[f'{part}_left_out']}", "current")
+    for name, kind in DECODERS.items():
+        if meta[name]:
+            print_log(f"The checkpoint's {kind.title} carries over", "current")
+        elif f"{name}_left_out" in meta:
+            print_log(f"The checkpoint's {kind.title} does not carry over: {meta[f'{name}_left_out']}", "current")
     told = started_from(meta)
     return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told), meta
 

@@ -244,7 +244,7 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
         model.backbone.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file)}
         if meta["fpn"]:
             model.neck.init_cfg = {"type": "Pretrained", "checkpoint": str(origin.file), "prefix": "neck."}
-        if meta["fcn"]:
+        if meta["fcn"] or meta["semantic"]:
             convs = {"type": "Pretrained", "checkpoint": str(origin.file), "prefix": "decode_head."}
             classifier = {"type": "Normal", "std": 0.01, "override": {"name": "conv_seg"}}  # mmseg's own start
             model.decode_head.init_cfg = [classifier, convs]

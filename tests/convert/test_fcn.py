@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
-from slotcon_plugin.convert.canonical import build_canonical_fcn, fcn_input
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.decoders import FCNDecoder
@@ -32,12 +32,17 @@ def fcn_file(path, **options):
     return path, decoder
 
 
+def computed(canonical, maps):
+    fcn, kind = canonical.decoders["fcn"], DECODERS["fcn"]
+    return kind.compute(fcn, kind.form(fcn, canonical.network.channels), maps)[0]
+
+
 def test_it_is_read_and_computes_what_the_decoder_computes(tmp_path):
     source, decoder = fcn_file(tmp_path / "x.pth")
     canonical = read_checkpoint(source)
     with torch.no_grad():
         maps = build_canonical(canonical)(IMAGE)
-        got, want = build_canonical_fcn(canonical.fcn)(maps[-1]), decoder(maps)[0]
+        got, want = computed(canonical, maps), decoder(maps)[0]
     assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 
 
@@ -62,9 +67,9 @@ def test_it_goes_where_it_fits_and_is_proved(target, options, left_out, tmp_path
     assert ("fcn head" in meta["proof"]["relative_errors"]) is (left_out is None)
     again = read_checkpoint(tmp_path / "out.pth")
     if left_out:
-        assert again.fcn is None
+        assert not again.decoders
     else:
-        assert all(torch.equal(value, decoder.state_dict()[name]) for name, value in again.fcn.items())
+        assert all(torch.equal(value, decoder.state_dict()[name]) for name, value in again.decoders["fcn"].items())
 
 
 def test_two_maps_side_by_side_are_mmsegs_resize_concat(tmp_path, monkeypatch):
@@ -93,7 +98,7 @@ def test_two_maps_side_by_side_are_mmsegs_resize_concat(tmp_path, monkeypatch):
     image = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         maps = backbone(image)
-        got = build_canonical_fcn(read_checkpoint(tmp_path / "out.pth").fcn)(fcn_input(maps, 2))
+        got = computed(read_checkpoint(tmp_path / "out.pth"), maps)
         want = decoder(maps)[0]
     assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 

@@ -8,8 +8,8 @@ import timm
 import torch
 
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint, read_metadata
-from slotcon_plugin.convert.canonical import build_canonical_fpn
 from slotcon_plugin.convert.cli import run
+from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.models.decoders import FPNDecoder, PyramidDecoder
@@ -66,8 +66,8 @@ def test_the_pyramid_travels_too_and_is_proved(depth, norm, target, lateral, tmp
         *(f"fpn level {i}" for i in range(4)),
     }
     again = read_checkpoint(out)
-    assert set(again.fpn) == fpn_keys(norm)
-    for name, value in again.fpn.items():
+    assert set(again.decoders["fpn"]) == fpn_keys(norm)
+    for name, value in again.decoders["fpn"].items():
         assert torch.equal(value, state_dict[f"student.decoder.fpn.{name}"])
     tensors = load_file(out).get("model") or load_file(out)["state_dict"]
     assert torch.equal(torch.as_tensor(tensors[lateral]), state_dict["student.decoder.fpn.lateral.1.weight"])
@@ -88,7 +88,7 @@ def test_a_pyramid_of_the_wrong_shape_is_named(shape, tmp_path):
     path, state_dict = vader_file(tmp_path / "x.pth")
     state_dict["student.decoder.fpn.lateral.2.weight"] = torch.ones(shape)
     torch.save({"state_dict": state_dict}, path)
-    with pytest.raises(ConversionError, match=r"lateral\.2\.weight of the feature .* expected \(16, 256, 1, 1\)"):
+    with pytest.raises(ConversionError, match=r"lateral\.2\.weight of the FPN .* expected \(16, 256, 1, 1\)"):
         read_checkpoint(path, which="student")
 
 
@@ -119,8 +119,9 @@ def test_the_real_pyramids_are_those_that_travel(decoder, tmp_path):
     canonical = read_checkpoint(path, which="student")
     with torch.no_grad():
         maps = build_canonical(canonical)(IMAGE)
-        levels = build_canonical_fpn(canonical.fpn)({str(i): stage_map for i, stage_map in enumerate(maps)})
-        for got, want in zip(levels.values(), decoder.fpn(maps), strict=True):
+        fpn, kind = canonical.decoders["fpn"], DECODERS["fpn"]
+        levels = kind.compute(fpn, kind.form(fpn, canonical.network.channels), maps)
+        for got, want in zip(levels, decoder.fpn(maps), strict=True):
             assert (got - want).abs().max() <= 1e-5 * want.abs().max()
 
 
@@ -163,7 +164,7 @@ def test_a_pyramid_goes_whole_or_not_at_all(target, config, left_out, tmp_path, 
     out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
     meta = convert(source, out, target, which="student", config=config)
     assert meta["fpn"] is (left_out is None)
-    assert (read_checkpoint(out).fpn is None) is (left_out is not None)
+    assert ("fpn" in read_checkpoint(out).decoders) is (left_out is None)
     assert ("fpn_left_out" in meta) is (left_out is not None)
     if left_out:
         assert meta["fpn_left_out"].endswith(left_out)
@@ -198,10 +199,11 @@ def test_detectron2s_own_loader_fills_a_pyramid(norm, tmp_path):
 
 
 def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, monkeypatch):
-    def absent(config):
+    def absent(config, maps):
         raise ModuleNotFoundError("No module named 'nowhere'")
 
-    target = replace(TARGETS["detectron2"], imports="nowhere.models", config_fpn=absent)
+    fpn = replace(TARGETS["detectron2"].decoders["fpn"], of_config=absent)
+    target = replace(TARGETS["detectron2"], imports="nowhere.models", decoders={"fpn": fpn})
     monkeypatch.setitem(TARGETS, "detectron2", target)
     source, _ = vader_file(tmp_path / "x.pth")
     (tmp_path / "some.yaml").write_text("MODEL: {}\n")
@@ -215,5 +217,5 @@ def test_a_pyramid_of_some_levels_stays_behind_and_says_so(tmp_path):
     state_dict = {k: v for k, v in state_dict.items() if "output" not in k or "output.0" in k}
     torch.save({"state_dict": state_dict | {"student.heads.p2.grouping.prototypes": torch.randn(4, 8)}}, path)
     canonical = read_checkpoint(path, which="student")
-    assert canonical.fpn is None
+    assert not canonical.decoders
     assert canonical.meta["fpn_left_out"] == "it was pretrained at p2 alone"

@@ -168,7 +168,7 @@ def test_the_student_is_what_converters_take(densecl, tmp_path):
     densecl.declare(checkpoint)
     torch.save(checkpoint, tmp_path / "iter_1.pth")
     canonical = read_checkpoint(tmp_path / "iter_1.pth")
-    assert (canonical.meta["method"], canonical.meta["branch"], canonical.fpn) == ("densecl", "student", None)
+    assert (canonical.meta["method"], canonical.meta["branch"], canonical.decoders) == ("densecl", "student", {})
     for name, value in densecl.student["backbone"].state_dict().items():
         assert torch.equal(canonical.state_dict[name], value), name
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from slotcon_plugin.convert.canonical import fpn_shapes
+from slotcon_plugin.convert.decoders import fpn_shapes
 from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.demo_scenes import make_demo_scenes
@@ -60,7 +60,7 @@ def weights_of_timm(tmp_path_factory) -> Callable[..., Path]:
             state = {}
             for key, value in net.state_dict().items():  # statistics and norms as after training
                 state[f"student.backbone.{key}"] = torch.rand_like(value) + 0.5 if value.ndim == 1 else value
-            for key, shape in (fpn_shapes(net.out_channels, pyramid) if pyramid else {}).items():
+            for key, shape in (fpn_shapes((pyramid, None), net.out_channels) if pyramid else {}).items():
                 state[f"student.decoder.fpn.{key}"] = 0.1 * torch.randn(shape)
             mean, std = ([255 * value for value in values] for values in (net.mean, net.std))
             declared = {"method": "vader", "title": "VADeR", "branch": "student", "init": None, "colour_order": "RGB"}

@@ -27,6 +27,7 @@ LAYOUT = {
     "mmseg/fcn_r50_ade20k": "ade20k",
     "mmseg/fpn_r50_ade20k": "ade20k",
     "mmseg/fcn_r18_camvid": "camvid",
+    "mmseg/fpn_r18_camvid": "camvid",
     "mmdet/mask_rcnn_r50_fpn_1x_coco": "coco",
     "mmdet/mask_rcnn_r18_fpn_coco_small": "coco",
 }

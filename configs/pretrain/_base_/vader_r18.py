@@ -22,5 +22,10 @@ train_dataloader = dict(
         view_size=96,
         overlap_grid=24,
         scale=(0.2, 1.0),  # views of 96 of a small photo have no detail to show below
+        # the paper's blur of up to 2 pixels is for views of 224
+        photometric=[
+            dict(blur_prob=1.0, solarise_prob=0.0, blur_sigma=(0.1, 0.9)),
+            dict(blur_prob=0.1, solarise_prob=0.2, blur_sigma=(0.1, 0.9)),
+        ],
     ),
 )

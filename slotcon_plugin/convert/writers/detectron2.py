@@ -8,17 +8,18 @@ asks for detectron2's matching by suffix: one file so serves R50-FPN, where the 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from slotcon_plugin.convert.decoders import Form
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
-from slotcon_plugin.convert.writers.base import Runnable, Target, one_name
+from slotcon_plugin.convert.writers.base import Runnable, Target, TargetDecoder, one_name
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
 
@@ -100,16 +101,17 @@ def _read_config(path: str) -> Any:
     return cfg
 
 
-def config_fpn(path: str) -> tuple[int, str | None] | None:
-    """Width and norm of the config's feature pyramid."""
+def config_fpn(path: str, maps: int) -> Form | None:
+    """Of the config's feature pyramid."""
     cfg = _read_config(path)
     if "fpn" not in cfg.MODEL.BACKBONE.NAME:
         return None
     return cfg.MODEL.FPN.OUT_CHANNELS, one_name(cfg.MODEL.FPN.NORM)
 
 
-def build_fpn(channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
+def build_fpn(channels: Sequence[int], form: Form) -> Runnable:
     """detectron2's FPN on given stage maps."""
+    width, norm = form
     from detectron2.layers import ShapeSpec
     from detectron2.modeling.backbone import FPN, Backbone
 
@@ -152,9 +154,7 @@ DETECTRON2_TARGET = Target(
     imports="detectron2.modeling",
     suffixes=(".pkl",),
     names={"torchvision": DETECTRON2, "timm": TIMM_BACKBONE},
-    fpn_names=DETECTRON2_FPN,
     build_backbone=build_backbone,
-    build_fpn=build_fpn,
-    config_fpn=config_fpn,
     save=save,
+    decoders={"fpn": TargetDecoder(DETECTRON2_FPN, build_fpn, config_fpn)},
 )

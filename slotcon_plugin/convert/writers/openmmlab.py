@@ -1,12 +1,13 @@
 """mmdet and mmsegmentation: torchvision's names under ``state_dict``, for ``init_cfg=dict(type='Pretrained')``.
 
-The backbone's names carry no prefix, the pyramid's start with ``neck.``, those of mmseg's FCN head with
+The backbone's names carry no prefix, the pyramid's start with ``neck.``, those of mmseg's FCN head and FPN head with
 ``decode_head.``: a config takes the first with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)`` on the backbone,
 the others with ``prefix='neck.'`` or ``prefix='decode_head.'`` added, on the neck or the head.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -14,9 +15,10 @@ from typing import Any
 
 from torch import nn
 
-from slotcon_plugin.convert.names import MMSEG_FCN, OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
+from slotcon_plugin.convert.decoders import GROUP, Form, group_norm
+from slotcon_plugin.convert.names import MMSEG_FCN, MMSEG_SEMANTIC, OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.writers.base import Runnable, Target, one_name, save_torch
+from slotcon_plugin.convert.writers.base import Runnable, Target, TargetDecoder, one_name, save_torch
 from slotcon_plugin.errors import ConversionError
 
 # Settings of a config's backbone that change neither the weights' names nor their meaning.
@@ -81,30 +83,58 @@ def _model_of_config(path: str) -> dict:
     return model.to_dict()
 
 
-def config_fpn(path: str) -> tuple[int, str | None] | None:
-    """Width and norm of the config's FPN neck."""
+def config_fpn(path: str, maps: int) -> Form | None:
+    """Of the config's FPN neck."""
     neck = _model_of_config(path).get("neck") or {}
     norm = (neck.get("norm_cfg") or {}).get("type")
     return (neck["out_channels"], one_name(norm)) if neck.get("type") == "FPN" else None
 
 
-def build_fpn(library: str, channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
+def build_fpn(library: str, channels: Sequence[int], form: Form) -> Runnable:
     """The library's FPN neck on given stage maps."""
+    width, norm = form
     norm_cfg = {"type": "BN"} if norm else None
-    neck = import_module(f"{library}.models.necks").FPN(list(channels), width, num_outs=4, norm_cfg=norm_cfg)
+    neck = import_module(f"{library}.models.necks").FPN(
+        list(channels), width, num_outs=len(channels), norm_cfg=norm_cfg
+    )
     return Runnable(nn.ModuleDict({"neck": neck}), lambda net, maps: tuple(net["neck"](maps)))
 
 
-def config_fcn(path: str, maps: int) -> tuple[int, int, int] | None:
-    """What the config's FCN head is, if it is one of 3x3 with norm.
+def config_semantic(path: str, maps: int) -> Form | None:
+    """Of the config's FPN head, if it sees the whole pyramid."""
+    head = _model_of_config(path).get("decode_head") or {}
+    norm, strides = head.get("norm_cfg") or {}, head.get("feature_strides", ())
+    seen = list(head.get("in_index", ()))
+    if head.get("type") != "FPNHead" or seen != list(range(maps)) or len(strides) != maps:
+        return None
+    if min(strides[1:]) <= strides[0]:  # a level that is not doubled
+        return None
+    blocks = tuple(max(1, int(math.log2(stride) - math.log2(strides[0]))) for stride in strides)
+    grouped = norm.get("type") == "GN"
+    norm = group_norm(head["channels"] // norm["num_groups"]) if grouped else one_name(norm.get("type"))
+    return head["in_channels"][0], head["channels"], norm, blocks
 
-    Args:
-        path: of the config.
-        maps: how many stage maps its backbone has.
 
-    Returns:
-        How many of the last maps it sees side by side, its width, its number of convolutions.
-    """
+def build_semantic(channels: Sequence[int], form: Form) -> Runnable:
+    """mmseg's FPN head without its classifier."""
+    from mmengine.registry import DefaultScope
+
+    pyramid, width, _, blocks = form
+    # a level of the finest's stride would not be doubled behind its block; the levels behind it are
+    strides = [1] + [2**count for count in blocks[1:]]
+    build = import_module("mmseg.models.decode_heads").FPNHead
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        head = build(
+            feature_strides=strides, in_channels=[pyramid] * len(blocks), in_index=list(range(len(blocks))),
+            channels=width, num_classes=2, dropout_ratio=0, norm_cfg={"type": "GN", "num_groups": width // GROUP},
+        )  # fmt: skip
+    head.conv_seg = nn.Identity()
+    module = nn.ModuleDict({"decode_head": head})
+    return Runnable(module, lambda net, maps: (net["decode_head"](maps),))
+
+
+def config_fcn(path: str, maps: int) -> Form | None:
+    """Of the config's FCN head, if it is one of 3x3 with norm."""
     head = _model_of_config(path).get("decode_head") or {}
     norm = one_name((head.get("norm_cfg") or {}).get("type"))
     if head.get("type") != "FCNHead" or norm != "BN" or head.get("kernel_size", 3) != 3:
@@ -116,10 +146,12 @@ def config_fcn(path: str, maps: int) -> tuple[int, int, int] | None:
     return len(seen), head["channels"], head.get("num_convs", 2)
 
 
-def build_fcn(in_channels: Sequence[int], width: int, num_convs: int) -> Runnable:
+def build_fcn(channels: Sequence[int], form: Form) -> Runnable:
     """mmseg's FCN head without its classifier."""
     from mmengine.registry import DefaultScope
 
+    stages, width, num_convs = form
+    in_channels = channels[-stages:]
     build = import_module("mmseg.models.decode_heads").FCNHead
     with DefaultScope.overwrite_default_scope("mmseg"):  # its loss is looked up by name
         head = build(
@@ -130,20 +162,21 @@ def build_fcn(in_channels: Sequence[int], width: int, num_convs: int) -> Runnabl
     return Runnable(module, lambda net, maps: (net["decode_head"]["convs"](head._transform_inputs(maps)),))
 
 
-def _target(library: str) -> Target:
+def _target(library: str, **heads: TargetDecoder) -> Target:
     return Target(
         name=library,
         imports=f"{library}.models",
         suffixes=(".pth", ".pt"),
         names={"torchvision": TORCHVISION, "timm": TIMM_BACKBONE},
-        fpn_names=OPENMMLAB_FPN,
         build_backbone=partial(build_backbone, library),
-        build_fpn=partial(build_fpn, library),
-        config_fpn=config_fpn,
         save=save_torch,
-        **({"fcn_names": MMSEG_FCN, "build_fcn": build_fcn, "config_fcn": config_fcn} if library == "mmseg" else {}),
+        decoders={"fpn": TargetDecoder(OPENMMLAB_FPN, partial(build_fpn, library), config_fpn), **heads},
     )
 
 
 MMDET_TARGET = _target("mmdet")
-MMSEG_TARGET = _target("mmseg")
+MMSEG_TARGET = _target(
+    "mmseg",
+    semantic=TargetDecoder(MMSEG_SEMANTIC, build_semantic, config_semantic),
+    fcn=TargetDecoder(MMSEG_FCN, build_fcn, config_fcn),
+)

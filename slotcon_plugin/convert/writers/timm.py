@@ -75,7 +75,6 @@ TIMM_TARGET = Target(
     imports="timm",
     suffixes=(".pth", ".pt", ".safetensors", ""),
     names={"torchvision": TIMM, "timm": TIMM},
-    fpn_names=None,
     build_backbone=build_backbone,
     save=save,
 )

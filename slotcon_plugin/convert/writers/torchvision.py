@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from slotcon_plugin.convert.decoders import Form
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import TORCHVISION, TORCHVISION_FPN
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.writers.base import Runnable, Target, save_torch
+from slotcon_plugin.convert.writers.base import Runnable, Target, TargetDecoder, save_torch
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import stage_maps
 
@@ -28,8 +29,9 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
     return Runnable(module, stage_maps)
 
 
-def build_fpn(channels: tuple[int, ...], width: int, norm: bool) -> Runnable:
+def build_fpn(channels: Sequence[int], form: Form) -> Runnable:
     """torchvision's FeaturePyramidNetwork on given stage maps."""
+    width, norm = form
     from torchvision.ops import FeaturePyramidNetwork
 
     fpn = FeaturePyramidNetwork(list(channels), width, norm_layer=nn.BatchNorm2d if norm else None)
@@ -59,8 +61,7 @@ TORCHVISION_TARGET = Target(
     imports="torchvision",
     suffixes=(".pth", ".pt", ".safetensors"),
     names={"torchvision": TORCHVISION},
-    fpn_names=TORCHVISION_FPN,
     build_backbone=build_backbone,
-    build_fpn=build_fpn,
     save=save,
+    decoders={"fpn": TargetDecoder(TORCHVISION_FPN, build_fpn)},
 )
