@@ -184,7 +184,7 @@ def _device(name: str) -> str:
 class KeyValues(DictAction):
     """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it.
 
-    A value may be a ``dict(...)`` too, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
+    A value may be a ``dict(...)`` too, or a list of them, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
     """
 
     def __call__(
@@ -201,7 +201,7 @@ class KeyValues(DictAction):
             if not (key.strip("+") and equals):
                 raise argparse.ArgumentError(self, f"expected KEY=VALUE such as train_cfg.max_epochs=100, got {pair!r}")
             try:
-                if re.match(r"dict\s*\(|\{", value):
+                if re.match(r"[\[(]?\s*(dict\s*\(|\{)", value):
                     options[key] = _python_value(ast.parse(value, mode="eval").body)
                     continue
                 iterable = value.startswith(("[", "(")) or ("," in value and not value.startswith("${"))

@@ -30,6 +30,7 @@ def test_a_dict_is_written_as_in_a_config():
     sizes, more = [1, (2, 3)], {"a": -1.5, "b": {"c": None}}
     assert given == {"model.head": {"_delete_": True, "type": "FCN", "sizes": sizes, "more": more}}
     assert options("a={'b': 1}", "c=1") == {"a": {"b": 1}, "c": 1}
+    assert options("a=[dict(b=1,c=(2,3)),dict(b=4)]") == {"a": [{"b": 1, "c": (2, 3)}, {"b": 4}]}
     assert options("a=${queue_size(65536, 32)}") == {"a": "${queue_size(65536, 32)}"}
 
 
