@@ -74,11 +74,11 @@ def prepare_backbone(
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True, network=network)
-    for name, kind in DECODERS.items():
-        if meta[name]:
+    for part, kind in DECODERS.items():
+        if meta[part]:
             print_log(f"The checkpoint's {kind.title} carries over", "current")
-        elif f"{name}_left_out" in meta:
-            print_log(f"The checkpoint's {kind.title} does not carry over: {meta[f'{name}_left_out']}", "current")
+        elif f"{part}_left_out" in meta:
+            print_log(f"The checkpoint's {kind.title} does not carry over: {meta[f'{part}_left_out']}", "current")
     told = started_from(meta)
     return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told), meta
 
