@@ -184,7 +184,7 @@ def _device(name: str) -> str:
 class KeyValues(DictAction):
     """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it.
 
-    A value may be a ``dict(...)`` too, or a list of them, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
+    A value may be a ``dict(...)`` or a list of them, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
     """
 
     def __call__(
