@@ -13,7 +13,7 @@ data = dict(
     weights=dict(path="weights/tf_efficientnet_lite0.pth"),
     photos=dict(path="data/photos"),  # any folder of photos, nested or flat
     domain=dict(path="data/domain.txt"),
-    boxes=dict(path="data/coco_small", expects=["annotations/instances_train2017.json", "train2017"]),
+    boxes=dict(path="data/coco_small", expects=["annotations/instances_val2017.json", "train2017", "val2017"]),
     masks=dict(path="data/camvid", expects=["images/train", "annotations/train", "images/test", "annotations/test"]),
 )
 # From random weights BatchNorm's statistics have to be learned, and the backbone ten times as quickly.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from slotcon_plugin.convert.names import (
@@ -152,8 +153,6 @@ def fcn_shapes(form: Form, channels: Sequence[int]) -> Shapes:
 
 def compute_fcn(weights: Weights, form: Form, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """What its classifier sees: the last stage maps side by side at the size of the first of these, convolved."""
-    import torch
-
     stages, _, num_convs = form
     size = maps[-stages].shape[-2:]
     resized = [nn.functional.interpolate(x, size=size, mode="bilinear", align_corners=False) for x in maps[-stages:]]

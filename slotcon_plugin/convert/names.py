@@ -10,6 +10,7 @@ not know is an error instead of passing through.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -150,27 +151,24 @@ OPENMMLAB_FPN = KeyMap(
     )
 )
 
+
+def _semantic(conv: Callable[[int], str], norm: Callable[[int], str]) -> KeyMap:
+    """The table from what a framework calls the n-th block's convolution and norm."""
+    rules = [
+        ((f"scale.{{level}}.{n}.conv.weight", conv(n)), (f"scale.{{level}}.{n}.norm.{{conv}}", norm(n)))
+        for n in range(4)
+    ]
+    return KeyMap(tuple(rule for pair in rules for rule in pair))
+
+
 # The semantic branch on a pyramid: blocks of 3x3 convolution and GroupNorm; behind each an activation and, but at the
 # finest level, a doubling, which files count and this table does not.
-PROJECT_SEMANTIC = KeyMap(
-    tuple(
-        rule
-        for block in range(4)
-        for rule in (
-            (f"scale.{{level}}.{block}.conv.weight", f"decoder.scale.{{level}}.{4 * block}.weight"),
-            (f"scale.{{level}}.{block}.norm.{{conv}}", f"decoder.scale.{{level}}.{4 * block + 1}.{{conv}}"),
-        )
-    )
+PROJECT_SEMANTIC = _semantic(
+    lambda n: f"decoder.scale.{{level}}.{4 * n}.weight", lambda n: f"decoder.scale.{{level}}.{4 * n + 1}.{{conv}}"
 )
-MMSEG_SEMANTIC = KeyMap(
-    tuple(
-        rule
-        for block in range(4)
-        for rule in (
-            (f"scale.{{level}}.{block}.conv.weight", f"decode_head.scale_heads.{{level}}.{2 * block}.conv.weight"),
-            (f"scale.{{level}}.{block}.norm.{{conv}}", f"decode_head.scale_heads.{{level}}.{2 * block}.gn.{{conv}}"),
-        )
-    )
+MMSEG_SEMANTIC = _semantic(
+    lambda n: f"decode_head.scale_heads.{{level}}.{2 * n}.conv.weight",
+    lambda n: f"decode_head.scale_heads.{{level}}.{2 * n}.gn.{{conv}}",
 )
 
 # What an FCN head has before its classifier: 3x3 convolutions on the last stage map, a BatchNorm behind each.

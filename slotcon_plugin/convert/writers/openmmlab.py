@@ -107,7 +107,7 @@ def config_semantic(path: str, maps: int) -> Form | None:
     seen = list(head.get("in_index", ()))
     if head.get("type") != "FPNHead" or seen != list(range(maps)) or len(strides) != maps:
         return None
-    if min(strides[1:]) <= strides[0]:  # a level that is not doubled
+    if any(stride <= strides[0] for stride in strides[1:]):  # a level that is not doubled
         return None
     blocks = tuple(max(1, int(math.log2(stride) - math.log2(strides[0]))) for stride in strides)
     grouped = norm.get("type") == "GN"

@@ -31,9 +31,9 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
 
 def build_fpn(channels: Sequence[int], form: Form) -> Runnable:
     """torchvision's FeaturePyramidNetwork on given stage maps."""
-    width, norm = form
     from torchvision.ops import FeaturePyramidNetwork
 
+    width, norm = form
     fpn = FeaturePyramidNetwork(list(channels), width, norm_layer=nn.BatchNorm2d if norm else None)
     module = nn.ModuleDict({"fpn": fpn})
     return Runnable(module, lambda net, maps: tuple(net["fpn"](dict(enumerate(maps))).values()))
