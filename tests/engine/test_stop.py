@@ -36,6 +36,10 @@ def state(runner):
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
 
 
+def log_of(run):
+    return "".join(path.read_text() for path in run.rglob("*.log"))
+
+
 @pytest.fixture
 def listening():
     """Gives a signal a handler for this test: tests that were started in the background inherit ignored signals."""
@@ -66,7 +70,7 @@ def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number, lis
     resumed.train()
     want, got = state(whole), state(resumed)
     assert [name for name in want if not torch.equal(want[name], got[name])] == []
-    assert "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log")).count("Stopped by") == 1
+    assert log_of(tmp_path / "run").count("Stopped by") == 1
 
 
 def test_what_has_just_been_saved_is_not_saved_again(tiny, tmp_path):
@@ -74,7 +78,7 @@ def test_what_has_just_been_saved_is_not_saved_again(tiny, tmp_path):
     runner.register_hook(Kill(signal.SIGTERM, 3))
     with pytest.raises(RunStoppedError):
         runner.train()
-    assert "".join(p.read_text() for p in tmp_path.rglob("*.log")).count("Saving checkpoint") == 1
+    assert log_of(tmp_path).count("Saving checkpoint") == 1
 
 
 def test_a_second_ctrl_c_ends_at_once_but_not_the_launchers_repetition(tiny, monkeypatch):
@@ -105,7 +109,8 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_
     assert process.returncode == STOPPED, errors
     assert b"Traceback" not in errors
     newest = numbered_checkpoints(tmp_path / "run")[0]
-    assert newest.name != "iter_4.pth" and load_file(newest)["meta"]["iter"] == int(newest.stem[5:])
+    assert f"Stopped by SIGTERM after iteration {newest.stem[5:]}, saved as" in log_of(tmp_path / "run")
+    assert load_file(newest)["meta"]["iter"] == int(newest.stem[5:])
 
 
 @pytest.mark.slow
@@ -127,7 +132,7 @@ def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path
         assert time.monotonic() < deadline, "ranks outlive their launcher"
         time.sleep(0.1)
     newest = numbered_checkpoints(tmp_path / "run")[0]
-    assert newest.name != "iter_4.pth"
+    assert f" after iteration {newest.stem[5:]}, saved as" in log_of(tmp_path / "run")
     assert load_file(newest)["state_dict"]["teacher_steps"] == int(newest.stem[5:])
 
 
