@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+
+pytest.importorskip("detectron2")
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone
 

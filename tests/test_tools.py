@@ -107,6 +107,8 @@ def test_every_tool_is_here():
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_bug_keeps_its_traceback(tool, run_tool, monkeypatch):
+    if tool == "train_d2":
+        pytest.importorskip("detectron2")
     place, arguments = BUGS[tool]
     monkeypatch.setattr(f"slotcon_plugin.{place}", planted)
     status, stderr = run_tool(tool, arguments)

@@ -9,4 +9,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash tools/setup_env.sh all
 # One thread a process: the tests' tensors are tiny and two workers share the cores. No GPU: results are the CPU's.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= MPLBACKEND=Agg
-exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m pytest -n 2 --dist loadfile "$@"
+exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"

@@ -43,7 +43,8 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     last = runner.message_hub.get_info("last_ckpt")
     rows = [("checkpoint", from_here(last) if last else "none was written")]
     path = Path(work_dir) / "health.jsonl"
-    records = read_json_lines(path) if any(isinstance(h, SlotHealthHook) for h in runner.hooks) else []
+    watched = any(isinstance(hook, SlotHealthHook) for hook in runner.hooks)
+    records = read_json_lines(path) if watched and path.is_file() else []  # none in a run too short for a report
     if records:
         last, losses = records[-1], [record["loss"] for record in records if record.get("loss")]
         if losses:  # 0 is that of an empty queue: there was nothing to tell apart

@@ -78,7 +78,8 @@ class TimmBackbone(BaseModule):
     def _find_what_is_behind(self) -> frozenset[str]:
         used = copy.deepcopy(self.model)
         used.prune_intermediate_layers(list(self.out_indices), prune_norm=not self.norm_maps, prune_head=True)
-        return frozenset(self.model.state_dict().keys() - used.state_dict().keys())
+        kept = (key for key in used.state_dict() if not key.startswith("head."))  # ConvNeXt before 1.0.31: its norm
+        return frozenset(self.model.state_dict().keys() - set(kept))
 
     def train(self, mode: bool = True) -> TimmBackbone:
         """torch's, with ``norm_eval``."""

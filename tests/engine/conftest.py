@@ -168,7 +168,7 @@ def iterations_per_epoch():
 CONFIG = """
 _base_ = [r"{repo}/configs/pretrain/_base_/default_runtime.py", r"{repo}/configs/pretrain/_base_/slotcon_r50.py"]
 model = dict(
-    backbone=dict(depth=18),
+    backbone=dict(_delete_=True, type="TimmBackbone", name="test_resnet"),
     projector=dict(hidden_channels=32, out_channels=16),
     predictor=dict(hidden_channels=32),
     grouping=dict(num_prototypes=8),

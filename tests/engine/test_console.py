@@ -9,6 +9,7 @@ import pytest
 from mmengine.hooks import Hook
 
 from slotcon_plugin import devices
+from slotcon_plugin.apis import pretrain
 from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
@@ -96,6 +97,14 @@ def test_a_test_has_a_head_lines_and_an_end(tiny, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert [word in shown for word in ("testing     iter_90.pth", "photos      16", "device ")] == [True] * 3
     assert " 25%  30 s left  0.4 photos/s" in shown and "done        in 50 s" in shown
+
+
+def test_a_run_too_short_for_a_report_ends_as_any(tiny_config, tmp_path, capsys):
+    cfg = tiny_config(tmp_path / "run", epochs=1, hooks=[dict(type="SlotHealthHook", interval=1000)])
+    cfg.default_hooks.logger.interval = 1000
+    pretrain(cfg)
+    assert not (tmp_path / "run/health.jsonl").exists()
+    assert "checkpoint  " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -103,9 +103,10 @@ def test_a_limit_on_files_ends_the_command_in_a_sentence(tmp_path, repo, config_
 LIMIT_S = 10
 
 
-def start_two(repo, config, work_dir, *more):
+def start_two(repo, config, work_dir, *more, epochs=1000):
     launch = [sys.executable, "-m", "slotcon_plugin.launch", "--nproc_per_node", "2", *more]
-    options = ["--launcher", "pytorch", "--cfg-options", f"env_cfg.dist_cfg.timeout={LIMIT_S}"]
+    settings = [f"env_cfg.dist_cfg.timeout={LIMIT_S}", f"train_cfg.max_epochs={epochs}"]
+    options = ["--launcher", "pytorch", "--cfg-options", *settings]
     return subprocess.Popen(
         [*launch, "--master_port", str(free_port()), *command(repo, config, work_dir)[1:], *options],
         env={**os.environ, "PYTHONPATH": str(repo)},
@@ -151,12 +152,12 @@ def test_a_rank_that_stands_still_ends_the_other_in_time(tmp_path, repo, config_
 
 @pytest.mark.slow
 def test_torchruns_restart_goes_on_by_itself(tmp_path, repo, config_file):
-    process = start_two(repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1")
+    process = start_two(repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1", epochs=20)
     os.kill(rank_of(process, 1, tmp_path / "run/iter_4.pth"), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     log = "".join(path.read_text() for path in (tmp_path / "run").rglob("2*.log"))
-    assert "resumed epoch" in log and "Epoch(train) [5][3/3]" in log, log
-    checkpoint = load_file(tmp_path / "run/iter_15.pth")
-    assert checkpoint["state_dict"]["teacher_steps"] == 15
+    assert "resumed epoch" in log and "Epoch(train) [20][3/3]" in log, log
+    checkpoint = load_file(tmp_path / "run/iter_60.pth")
+    assert checkpoint["state_dict"]["teacher_steps"] == 60
     assert not (tmp_path / "run.old1").exists()

@@ -65,7 +65,7 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, config_file, dtype):
     assert want["meta"]["iter"] == got["meta"]["iter"] == 30
     for part in ("state_dict", "optimizer"):
         a, b = dict(tensors(want[part])), dict(tensors(got[part]))
-        assert a.keys() == b.keys() and len(a) > 80
+        assert a.keys() == b.keys() and len(a) > 60
         assert [name for name in a if not torch.equal(a[name], b[name])] == []
     assert want["optimizer"]["loss_scaler"] == got["optimizer"]["loss_scaler"]
     assert [s["last_step"] for s in want["param_schedulers"]] == [s["last_step"] for s in got["param_schedulers"]]

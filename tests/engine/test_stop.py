@@ -18,6 +18,7 @@ from slotcon_plugin.engine import stop
 from slotcon_plugin.errors import RunStoppedError
 
 LISTENS = [dict(type="StopOnSignalHook")]
+LONG = ["--cfg-options", "train_cfg.max_epochs=1000"]  # it does not end by itself
 NUMBERS = [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP]
 
 
@@ -101,7 +102,7 @@ def wait_for(condition, process, seconds=240):
 @pytest.mark.slow
 def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_written(tmp_path, repo, config_file):
     config = config_file("bfloat16")
-    command = [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run")]
+    command = [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run"), *LONG]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     wait_for((tmp_path / "run/iter_4.pth").exists, process)
     os.killpg(process.pid, signal.SIGTERM)
@@ -117,7 +118,7 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
 def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path, repo, config_file, number):
     config = config_file("bfloat16")
-    command = ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "run")]
+    command = ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "run"), *LONG]
     process = subprocess.Popen(
         command, env={**os.environ, "PYTHON": sys.executable}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )

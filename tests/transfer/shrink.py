@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from mmengine.config import Config
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
 
 IMAGE = (128, 96)
 CROP = (64, 64)

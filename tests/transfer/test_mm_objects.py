@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("mmdet")
 from slotcon_plugin.transfer.mm_objects import CocoObjectDataset, CocoObjectMetric
 
 
