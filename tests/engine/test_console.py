@@ -100,7 +100,7 @@ def test_a_test_has_a_head_lines_and_an_end(tiny, capsys, monkeypatch):
 
 
 def test_a_run_too_short_for_a_report_ends_as_any(tiny_config, tmp_path, capsys):
-    cfg = tiny_config(tmp_path / "run", epochs=1, hooks=[dict(type="SlotHealthHook", interval=1000)])
+    cfg = tiny_config(tmp_path / "run", epochs=0.5, hooks=[dict(type="SlotHealthHook", interval=1000)])
     cfg.default_hooks.logger.interval = 1000
     pretrain(cfg)
     assert not (tmp_path / "run/health.jsonl").exists()
