@@ -177,11 +177,10 @@ def small_run(folder: Path, tmp_path: Path, **changes: str) -> list[str]:
         ({"optim_wrapper.dtype": "int8"}, "int8"),
     ],
 )
-def test_values_that_cannot_work_are_a_sentence(changes, message, folder, tmp_path):
-    command = [sys.executable, "tools/train.py", *small_run(folder, tmp_path, **changes)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2, done.stderr
-    assert message in done.stderr and "Traceback" not in done.stderr
+def test_values_that_cannot_work_are_a_sentence(changes, message, folder, tmp_path, run_tool):
+    status, stderr = run_tool("train", small_run(folder, tmp_path, **changes))
+    assert status == 2, stderr
+    assert message in stderr and "Traceback" not in stderr
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from slotcon_plugin.convert import convert, read_metadata
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.errors import UserError
 
-LITE = {"type": "TimmBackbone", "name": "tf_efficientnet_lite0", "output_stride": 16}
+LITE = {"type": "TimmBackbone", "name": "test_efficientnet", "output_stride": 16}
 RESNET = {"type": "TorchvisionResNet", "depth": 18, "stride": 16}
 SMALL = {
     "train_cfg.max_epochs": 3,
