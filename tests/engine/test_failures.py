@@ -152,12 +152,12 @@ def test_a_rank_that_stands_still_ends_the_other_in_time(tmp_path, repo, config_
 
 @pytest.mark.slow
 def test_torchruns_restart_goes_on_by_itself(tmp_path, repo, config_file):
-    process = start_two(repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1", epochs=20)
+    process = start_two(repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1", epochs=8)
     os.kill(rank_of(process, 1, tmp_path / "run/iter_4.pth"), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     log = "".join(path.read_text() for path in (tmp_path / "run").rglob("2*.log"))
-    assert "resumed epoch" in log and "Epoch(train) [20][3/3]" in log, log
-    checkpoint = load_file(tmp_path / "run/iter_60.pth")
-    assert checkpoint["state_dict"]["teacher_steps"] == 60
+    assert "resumed epoch" in log and "Epoch(train) [8][3/3]" in log, log
+    checkpoint = load_file(tmp_path / "run/iter_24.pth")
+    assert checkpoint["state_dict"]["teacher_steps"] == 24
     assert not (tmp_path / "run.old1").exists()
