@@ -135,4 +135,4 @@ if [ "$WHAT" = all ]; then
 import PIL.AvifImagePlugin, material, mkdocs, pyarrow.parquet, pycocotools.mask, shtab'
 fi
 digest >"$VENV/.slotcon-$WHAT"
-say "ready: $VENV ($WHAT)"
+say "ready: $VENV ($WHAT); activate it by: source $VENV/bin/activate"

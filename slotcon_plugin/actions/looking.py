@@ -61,7 +61,7 @@ def look(
     out = str(out or checkpoint.parent / f"{kind}.html")
     if kind == "retrieval":
         first, *rest = collect_photos(photos)
-        return visualize_retrieval(*given, first, (rest or [first])[0], out, **settings)
+        return visualize_retrieval(*given, [first, (rest or [first])[0]], out, **settings)
     if kind == "groups":
         defaults = dict(limit=16, size=320, branch="teacher", device="cpu")
         return visualize_groups(*given, photos, out, **{**defaults, **settings})

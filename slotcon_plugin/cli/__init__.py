@@ -57,7 +57,7 @@ def build_parser(wanted: Sequence[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Do what the command line says, and leave the process as :func:`~slotcon_plugin.command.run_command` does."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
 
     def run() -> int | None:
         args = build_parser(words[:1]).parse_args(words)

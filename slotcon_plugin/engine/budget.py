@@ -95,18 +95,23 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     """For a run of which ``done`` epochs are done."""
     trial = _Trial(cfg)
     left = seconds - used - (time.monotonic() - began)
-    pace = trial.measure(left * _FOR_TRIAL)
+    pace = trial.measure(left * _FOR_TRIAL, seconds - used)
     interval = cfg.default_hooks.get("checkpoint", {}).get("interval", math.inf)
     left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.save_s
     iterations = int(_PLANNED * left / (pace + trial.save_s / interval))
     if iterations < _FEWEST:
-        raise UserError(
-            f"a budget of {_text(seconds)} leaves time for {max(iterations, 0)} steps of {pace:.2g} s, too few to "
-            f"learn anything; give {_text(seconds + 100 * pace)} or more"
-        )
+        raise UserError(_too_little(seconds, f"{max(iterations, 0)} steps of {pace:.2g} s", 100 * pace))
     print_log(f"Measured: {pace:.3g} s a step, so {iterations} steps", "current")
     epochs = math.floor(100 * (done + iterations / trial.iterations_per_epoch)) / 100
     return Budget(seconds, epochs, used, trial.save_s)
+
+
+def _too_little(seconds: float, leaves: str, more: float) -> str:
+    """What is wrong, and what to give in whole minutes: a pace is that of a moment."""
+    return (
+        f"a budget of {_text(seconds)} leaves time for {leaves}, too few to learn anything; at this pace "
+        f"{_text(60 * math.ceil((seconds + more) / 60))} are enough for a hundred"
+    )
 
 
 class _Trial:
@@ -126,12 +131,19 @@ class _Trial:
         self.save_s = math.nan
         self.folder = cfg.work_dir
 
-    def measure(self, limit_s: float) -> float:
-        """Mean seconds of a step of some, waits for photos included, the same on every rank."""
+    def measure(self, limit_s: float, budget_s: float) -> float:
+        """Mean seconds of a step of some, waits for photos included, the same on every rank.
+
+        Raises:
+            UserError: there is not one batch of photos, or the first step alone takes longer than the whole run may.
+        """
         if not self.iterations_per_epoch:
             raise UserError(f"{len(self.loader.dataset)} photos do not fill one batch")
         batches = chain.from_iterable(repeat(self.loader))
-        self._train(islice(batches, _WARM_UP - 1))
+        warm_up = self._train(islice(batches, 1))
+        if warm_up > budget_s:
+            raise UserError(_too_little(budget_s, f"no step: the first took {warm_up:.2g} s", 100 * warm_up))
+        self._train(islice(batches, _WARM_UP - 2))
         first = self._train(islice(batches, 1))
         count = min(max(int(limit_s / first), 3), _MEASURED)
         pace = self._train(islice(batches, count)) / count

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
@@ -75,7 +77,8 @@ def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iter
     """
     photos: list[np.ndarray] = []
     masks: list[np.ndarray] = []
-    for index in range(len(data)):
+    screen = Console(stderr=True)
+    for index in track(range(len(data)), data.name, console=screen, transient=True, disable=not screen.is_terminal):
         image, label = data.read(index)
         photo = resize_image(image, *resize(*label.shape))
         if photos and (len(photos) == batch_size or photo.shape != photos[0].shape):

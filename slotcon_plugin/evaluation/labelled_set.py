@@ -111,7 +111,7 @@ def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
 def resize_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
     """Resize an index map (H, W) by nearest pixel."""
     # Pillow's; OpenCV's INTER_NEAREST_EXACT is the same today, but was not in 4.6
-    return np.asarray(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
+    return np.array(Image.fromarray(label).resize((width, height), Image.Resampling.NEAREST))
 
 
 def _middle_square(image: np.ndarray, label: np.ndarray, side: int) -> LabelledImage:

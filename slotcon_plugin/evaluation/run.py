@@ -289,7 +289,10 @@ def probe_arms(
     dilated = {} if output_stride is None else {"output_stride": output_stride}
     told_settings = {name: value for name, value in settings.items() if name != "device"} | dilated
     results = {}
-    for arm, (backbone, digest) in arms.items():
+    for number, (arm, (backbone, digest)) in enumerate(arms.items(), start=1):
+        print_log(
+            f"probing {arm} ({number} of {len(arms)}): heads learn from {len(train)} photos, {len(test)} judge them"
+        )
         results[arm] = probe_backbone(backbone, train, test, **settings)
         if out_dir is None:
             continue

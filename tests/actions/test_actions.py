@@ -95,6 +95,17 @@ def test_look(run, scenes, tmp_path):
         slotcon_plugin.look(run, scenes, kind="grops")
 
 
+def test_look_at_matches_of_two_photos(scenes, tmp_path):
+    small = {"model.decoder.fpn_channels": 8, "model.decoder.channels": 8, "model.queue_size": 64, **TINY}
+    photos = scenes / "images/train"
+    run = slotcon_plugin.pretrain(photos, tmp_path / "run", method="vader", epochs=1, options=small)
+    assert slotcon_plugin.look(run, photos, size=64) == run.work_dir / "retrieval.html"  # the first two of a folder
+    pair = sorted(photos.iterdir())[:2]
+    picture = slotcon_plugin.look(run, pair, tmp_path / "r.png", kind="retrieval", size=64)
+    assert picture.stat().st_size > 1000
+    assert slotcon_plugin.look(run, pair[0], tmp_path / "itself.png", size=64).exists()
+
+
 def started(monkeypatch, **arguments):
     """The config with which `pretrain` starts a run."""
 

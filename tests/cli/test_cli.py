@@ -79,6 +79,13 @@ def test_embed(monkeypatch):
     assert got["settings"] == dict(short_side=96, stages=[-1], batch_size=16, device="cpu")
 
 
+def test_without_a_command_there_is_help(capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0 and [word for word in cli.COMMANDS if word not in shown] == []
+
+
 def test_look(monkeypatch):
     assert call("look runs/a", monkeypatch, "look")[1] == dict(run="runs/a", photos=[], out=None, kind=None)
     got = call("look runs/a p q --kind retrieval --device cpu", monkeypatch, "look")[1]

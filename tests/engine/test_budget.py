@@ -44,7 +44,7 @@ def pace(monkeypatch, clock):
         def __init__(self, cfg):
             clock[0] += 2
 
-        def measure(self, limit_s):
+        def measure(self, limit_s, budget_s):
             clock[0] += 3
             return 0.5
 
@@ -77,6 +77,15 @@ def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_confi
 def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
     with pytest.raises(UserError, match=r"a budget of 12s leaves time for 2 steps of 0\.5 s"):
         plan_budget(tiny_config(tmp_path), 12.0, 100.0)
+
+
+def test_a_first_step_beyond_the_budget_is_the_last_that_is_measured(tiny_config, tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(module._Trial, "_train", lambda self, batches: measured.append(len(list(batches))) or 9.0)
+    told = r"a budget of 8s leaves time for no step: the first took 9 s, .*; at this pace 16m are enough for a hundred"
+    with pytest.raises(UserError, match=told):
+        plan_budget(tiny_config(tmp_path), 8.0, 0.0)
+    assert measured == [1]
 
 
 def test_the_clock_ends_a_run_with_its_checkpoint(tiny, tmp_path, clock):
