@@ -56,7 +56,7 @@ def config_of(path: str | Path) -> Path:
     found = [config for config in folder.glob("*.py") if config.name != _NOT_THE_RECIPE]
     if not found:
         raise ConversionError(
-            f"{path}: no config (.py) beside the checkpoint; expected the work dir of a run, which has one"
+            f"no config (.py) in {folder}; expected the work dir of a run, which has one beside its checkpoints"
         )
     return max(found, key=lambda config: config.stat().st_mtime_ns)
 

@@ -36,7 +36,7 @@ def test_folders_that_are_no_runs(run, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(ConversionError, match=r"holds no whole checkpoint"):
         find_checkpoint(empty)
-    with pytest.raises(ConversionError, match=r"no config \(.py\) beside"):
+    with pytest.raises(ConversionError, match=r"no config \(.py\) in"):
         config_of(empty)
     for name in ("iter_5.pth", "iter_10.pth"):
         (run / name).unlink()
