@@ -95,7 +95,7 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     """For a run of which ``done`` epochs are done."""
     trial = _Trial(cfg)
     left = seconds - used - (time.monotonic() - began)
-    pace = trial.measure(left * _FOR_TRIAL, seconds - used)
+    pace = trial.measure(left * _FOR_TRIAL, seconds, used)
     interval = cfg.default_hooks.get("checkpoint", {}).get("interval", math.inf)
     left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.save_s
     iterations = int(_PLANNED * left / (pace + trial.save_s / interval))
@@ -131,18 +131,18 @@ class _Trial:
         self.save_s = math.nan
         self.folder = cfg.work_dir
 
-    def measure(self, limit_s: float, budget_s: float) -> float:
+    def measure(self, limit_s: float, seconds: float, used: float) -> float:
         """Mean seconds of a step of some, waits for photos included, the same on every rank.
 
         Raises:
-            UserError: there is not one batch of photos, or the first step alone takes longer than the whole run may.
+            UserError: there is not one batch of photos, or the first step alone takes longer than the run may.
         """
         if not self.iterations_per_epoch:
             raise UserError(f"{len(self.loader.dataset)} photos do not fill one batch")
         batches = chain.from_iterable(repeat(self.loader))
         warm_up = self._train(islice(batches, 1))
-        if warm_up > budget_s:
-            raise UserError(_too_little(budget_s, f"no step: the first took {warm_up:.2g} s", 100 * warm_up))
+        if warm_up > seconds - used:  # the same on every rank, as what is left by a clock is not
+            raise UserError(_too_little(seconds, f"no step: the first took {warm_up:.2g} s", 100 * warm_up))
         self._train(islice(batches, _WARM_UP - 2))
         first = self._train(islice(batches, 1))
         count = min(max(int(limit_s / first), 3), _MEASURED)

@@ -44,7 +44,7 @@ def pace(monkeypatch, clock):
         def __init__(self, cfg):
             clock[0] += 2
 
-        def measure(self, limit_s, budget_s):
+        def measure(self, limit_s, seconds, used):
             clock[0] += 3
             return 0.5
 
