@@ -111,12 +111,13 @@ def _last_map(backbone: nn.Module):
     return lambda images: backbone(images)[-1]
 
 
-def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> None:
+def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart", resume: bool = False) -> None:
     """Pretrain, export, judge, draw; says where all of it is, what was gained, and what to do next.
 
     Args:
         photos: folder of photos; None = demo scenes, made on the spot.
         out: work dir; one of an earlier try is set aside.
+        resume: go on with the earlier try in place of that, wherever it was stopped.
 
     Raises:
         UserError: there are too few photos.
@@ -124,8 +125,8 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> 
     began = time.monotonic()
     work_dir, device = Path(out), choose_device()[0]
     chosen = choose_photos(Path(photos)) if photos else None
-    if numbered_checkpoints(work_dir):
-        set_aside(work_dir)  # of an earlier try
+    if numbered_checkpoints(work_dir) and not resume:
+        set_aside(work_dir)
     work_dir.mkdir(parents=True, exist_ok=True)
 
     if chosen:
@@ -142,8 +143,8 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart") -> 
     num_photos, batch = len(DATASETS.build(cfg.train_dataloader.dataset.source)), cfg.train_dataloader.batch_size
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // batch * batch)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
-    SCREEN.print("1 of 4      pretraining: most of the time, five to ten minutes on two CPU cores")
-    runner = pretrain(cfg, next_steps=False)
+    SCREEN.print("1 of 4      pretraining: most of the time, five to ten minutes on two idle CPU cores")
+    runner = pretrain(cfg, resume=resume, next_steps=False)
 
     # asked of the run, since an earlier one may have left checkpoints with higher numbers
     config, checkpoint = str(work_dir / f"{name}.py"), Path(runner.message_hub.get_info("last_ckpt"))

@@ -101,3 +101,10 @@ def test_a_folder_of_photos_becomes_a_backbone(tmp_path, repo, monkeypatch, caps
     assert said.count("next  ") == 1 and len(said.splitlines()) < 50
     for name in ("backbone_torchvision.pth", "groups.png", "health.jsonl"):
         assert (tmp_path / "run" / name).stat().st_size > 100
+
+    backbone = tmp_path / "run/backbone_torchvision.pth"
+    exported = backbone.read_bytes()
+    backbone.unlink()
+    quickstart.quickstart(str(scenes / "images/train"), str(tmp_path / "run"), resume=True)  # stopped after step 1 of 4
+    assert backbone.read_bytes() == exported and not (tmp_path / "run.old1").exists()
+    assert capsys.readouterr().out.partition("\ngained ")[2] == said.partition("\ngained ")[2]

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# From nothing to a pretrained backbone, on two CPU cores in less than ten minutes.
+# From nothing to a pretrained backbone, on two idle CPU cores in less than ten minutes.
 set -euo pipefail
 
 if [ "${1:-}" = -h ] || [ "${1:-}" = --help ]; then
     cat <<'TEXT'
-usage: bash tools/quickstart.sh [PHOTOS] [--work-dir DIR]
+usage: bash tools/quickstart.sh [PHOTOS] [--work-dir DIR] [--resume]
 
 Makes a virtual environment (.venv), installs the package, pretrains SlotCon for a few minutes, exports the backbone,
 compares its frozen features with those of a random backbone, and draws what the prototypes have found.
 
   PHOTOS          folder of your own photos, nested or flat; without it demo scenes are made
   --work-dir DIR  where everything goes (default: work_dirs/quickstart)
+  --resume        go on with a try that was stopped
 TEXT
     exit 0
 fi

@@ -2,6 +2,7 @@
 
     slotcon quickstart                                    # on demo scenes, made on the spot
     slotcon quickstart photos/ --work-dir runs/first
+    slotcon quickstart photos/ --work-dir runs/first --resume    # one that was stopped
 
 With photos of your own it needs some dozens of them, and takes 2,000 at most.
 """
@@ -15,10 +16,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`slotcon_plugin.quickstart.quickstart`."""
     parser.add_argument("photos", nargs="?", help="folder of your photos (default: demo scenes, made on the spot)")
     parser.add_argument("--work-dir", default="work_dirs/quickstart", help="(%(default)s)")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the try in the work dir, in place of a new one"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """All of it."""
     from slotcon_plugin.quickstart import quickstart
 
-    quickstart(args.photos, args.work_dir)
+    quickstart(args.photos, args.work_dir, args.resume)

@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
-from slotcon_plugin.devices import choose_device, unused_gpu
+from slotcon_plugin.devices import choose_device, crowded_cpu, unused_gpu
 from slotcon_plugin.engine.console import SCREEN, show_head
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.late import mean_on_host
@@ -121,7 +121,8 @@ class EvaluationProgressHook(Hook):
 
 def _show_head(runner: Runner, rows: Rows) -> None:
     show_head(f"\n{table([*rows, ('device', _device(runner)), ('log', from_here(runner.logger.log_file))])}\n")
-    if warning := unused_gpu():
+    alone_on_cpu = get_world_size() == 1 and next(unwrapped(runner.model).parameters()).device.type == "cpu"
+    for warning in filter(None, [unused_gpu(), crowded_cpu(torch.get_num_threads()) if alone_on_cpu else None]):
         runner.logger.warning(warning)
 
 

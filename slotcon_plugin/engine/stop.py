@@ -21,7 +21,6 @@ from mmengine.runner import Runner
 from slotcon_plugin.command import own_command
 from slotcon_plugin.engine.late import LateFlag
 from slotcon_plugin.errors import RunStoppedError
-from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
@@ -82,7 +81,7 @@ class StopOnSignalHook(Hook):
         self.after_train(runner)
         name = self._asked.name if self._asked else "a signal to another process"
         name = "Ctrl-C" if self._asked == signal.SIGINT else name
-        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; {_how_to_go_on(runner)}"
+        text = f"Stopped by {name} after iteration {runner.iter + 1}, saved as {path}; {_how_to_go_on()}"
         print_log(text, "current")
         raise RunStoppedError(text)
 
@@ -101,15 +100,12 @@ class StopOnSignalHook(Hook):
                 os.write(2, b"\nstopping after this step; Ctrl-C again ends at once, without a checkpoint\n")
 
 
-def _how_to_go_on(runner: Runner) -> str:
+def _how_to_go_on() -> str:
     """The command, if it is known: a launcher's is not."""
     script, words = sys.argv[0], [word for word in sys.argv[1:] if word != "--overwrite"]
     ours = script.endswith(("slotcon", "slotcon_plugin/__main__.py"))
     if get_world_size() > 1 or not (ours or os.path.basename(script) == "train.py"):
         return "--resume goes on from there"
-    if ours and words[:1] == ["quickstart"]:  # which would start anew; its pretraining can be gone on with
-        copy = os.path.join(runner.work_dir, os.path.basename(runner.cfg.filename))
-        words = ["pretrain", "--config", from_here(copy), "--out", from_here(runner.work_dir)]
     words += [] if "--resume" in words else ["--resume"]
     return f"go on with: {own_command() if ours else f'python {script}'} {shlex.join(words)}"
 

@@ -162,3 +162,30 @@ def test_a_gpu_that_is_not_used_is_spoken_of(gpus, cuda, hidden, there, device, 
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
     assert devices.choose_device()[0] == device
     assert bool(devices.unused_gpu()) == warned
+
+
+@pytest.mark.parametrize(
+    ("threads", "busy", "advice"),
+    [
+        (2, 0, None),
+        (2, 40, None),  # .4 of a core is anybody's background
+        (
+            2,
+            100,
+            "1.0 of the 2 CPU cores busy, and this one has 2 threads that wait for each other: fewer are faster, "
+            "OMP_NUM_THREADS=1",
+        ),
+        (2, 200, "OMP_NUM_THREADS=1"),
+        (1, 200, None),
+    ],
+)
+def test_threads_that_would_wait_for_other_programs_are_spoken_of(threads, busy, advice, monkeypatch, tmp_path):
+    """Two cores, a second between two looks: 200 ticks. Those of guests (the last two) are in the user's already."""
+    (before, after) = (tmp_path / "before", tmp_path / "after")
+    before.write_text("cpu  1000 10 300 9000 50 5 5 0 70 0\ncpu0 1 1 1 1\n")
+    after.write_text(f"cpu  {1000 + busy - busy // 4} 10 {300 + busy // 4} {9200 - busy} 50 5 5 0 {70 + busy} 0\n")
+    monkeypatch.setattr(devices, "_CPU_TIMES", before)
+    monkeypatch.setattr(devices.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(devices.time, "sleep", lambda seconds: monkeypatch.setattr(devices, "_CPU_TIMES", after))
+    said = devices.crowded_cpu(threads)
+    assert said is None if advice is None else advice in said

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -143,8 +142,8 @@ def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path
         ("tools/train.py c.py --overwrite", "go on with: python tools/train.py c.py --resume"),
         ("/bin/slotcon pretrain p --resume", "go on with: slotcon pretrain p --resume"),
         (
-            "/lib/slotcon_plugin/__main__.py quickstart p",  # itself it would start anew
-            "go on with: slotcon pretrain --config runs/a/slotcon_small.py --out runs/a --resume",
+            "/lib/slotcon_plugin/__main__.py quickstart p --work-dir runs/a",
+            "go on with: slotcon quickstart p --work-dir runs/a --resume",
         ),
         ("/lib/pytest/__main__.py tests", "--resume goes on from there"),
     ],
@@ -152,5 +151,4 @@ def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path
 def test_the_command_that_goes_on(words, expected, monkeypatch):
     monkeypatch.setattr(stop, "own_command", lambda: "slotcon")
     monkeypatch.setattr(sys, "argv", words.split())
-    runner = SimpleNamespace(work_dir="runs/a", cfg=SimpleNamespace(filename="configs/slotcon_small.py"))
-    assert stop._how_to_go_on(runner) == expected
+    assert stop._how_to_go_on() == expected
