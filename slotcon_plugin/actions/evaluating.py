@@ -30,7 +30,8 @@ class Evaluation:
     Attributes:
         measure: how they were taken, a key of :data:`MEASURES`.
         data: on what.
-        figures: arm (``'pretrained'``, ``'random'``, ...) -> figure -> value in percent.
+        figures: arm (``'pretrained'``, ``'random'``, ...) -> figure -> value in percent; ``'spread'`` is that of the
+            figure before it, the largest minus the smallest over heads.
         files: result files that were written.
     """
 
@@ -111,7 +112,10 @@ def evaluate(
     for arm, probes in results.items():
         row = figures["pretrained" if arm == "checkpoint" else arm] = {}
         for probe, result in probes.items():
-            row |= {f"{probe} mIoU": result.miou[0], f"{probe} accuracy": result.pixel_accuracy[0]}
+            row[f"{probe} mIoU"], spread = result.miou
+            if len(result.scores) > 1:
+                row["spread"] = spread
+            row[f"{probe} accuracy"] = result.pixel_accuracy[0]
     files = [out / f"{probe}_{arm}.json" for arm in results for probe in results[arm]] if out else []
     return Evaluation(measure, f"{sets[0].name} -> {sets[1].name}", figures, tuple(files))
 

@@ -16,7 +16,7 @@ import argparse
 
 from slotcon_plugin.arguments import add_device
 
-_OF_PROBES = ("stages", "epochs", "seeds", "input_size", "neighbours", "network", "which", "decoder")
+_OF_PROBES = ("stages", "epochs", "seeds", "input_size", "neighbours", "network", "which", "decoder", "output_stride")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     probe.add_argument("--input-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of the photos (240 320)")
     probe.add_argument("--neighbours", type=int, help="k of the k-NN probe; 0 leaves it out (20)")
     probe.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
+    probe.add_argument(
+        "--output-stride", type=int, choices=[8, 16, 32], help="dilate the last stages to it (default: as pretrained)"
+    )
     probe.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")
     probe.add_argument(
         "--decoder", action="store_true", default=None, help="append VADeR's decoder map; take it with --stages -1"

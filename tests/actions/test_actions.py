@@ -56,12 +56,15 @@ def test_a_run_is_taken_as_it_is_as_a_work_dir_and_as_a_checkpoint(run, tmp_path
 
 
 def test_evaluate_on_masks(run, scenes, tmp_path):
-    made = slotcon_plugin.evaluate(run, scenes, out=tmp_path, **PROBE)
+    made = slotcon_plugin.evaluate(run, scenes, out=tmp_path, **{**PROBE, "seeds": (0, 1)})
     assert set(made.figures) == {"pretrained", "random"}
     assert all(0 < row["linear mIoU"] < 100 for row in made.figures.values())
     written = json.loads((tmp_path / "linear_checkpoint.json").read_text())
     assert written["metrics"]["mIoU"] == pytest.approx(made.figures["pretrained"]["linear mIoU"], abs=0.01)
-    assert "linear mIoU" in str(made)
+    assert made.figures["pretrained"]["spread"] == pytest.approx(written["metrics"]["mIoU_spread"], abs=0.01)
+    assert "linear mIoU    spread    linear accuracy" in str(made)
+    single = slotcon_plugin.evaluate(run, scenes, **PROBE)
+    assert "spread" not in single.figures["random"]
 
 
 def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes):
