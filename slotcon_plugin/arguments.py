@@ -7,8 +7,9 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from mmengine.config import DictAction
 
@@ -25,6 +26,24 @@ class _ToolParser(argparse.ArgumentParser):
             if parsed.device == "cpu":
                 print(f"on the CPU: {why}", file=sys.stderr)
         return parsed
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse does, with the nearest option where there is none of that name."""
+        if message.startswith("unrecognized arguments: "):
+            known = set(_option_strings(self))
+            for word in message.partition(": ")[2].split():
+                if word.startswith("--") and (near := get_close_matches(word.partition("=")[0], known, 1)):
+                    message += f"; did you mean {near[0]}?"
+        super().error(message)
+
+
+def _option_strings(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Of a parser and its commands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _option_strings(command)
 
 
 def tool_parser(description: str, epilog: str | None = None) -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 import pytest
 
 from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
+from slotcon_plugin.cli import build_parser
 
 
 def options(*pairs: str) -> dict:
@@ -91,3 +92,9 @@ def test_the_gpu_is_taken_when_there_is_one_and_a_word_said_when_there_is_none(g
     add_device(parser)
     assert parser.parse_args([]).device == device
     assert capsys.readouterr().err.startswith("on the CPU: " if device == "cpu" else "")
+
+
+def test_a_mistyped_option_is_answered_with_the_nearest(capsys):
+    with pytest.raises(SystemExit):
+        build_parser(["pretrain"]).parse_args(["pretrain", "photos", "--buget", "30m", "--xyzzy=1"])
+    assert "unrecognized arguments: --buget 30m --xyzzy=1; did you mean --budget?\n" in capsys.readouterr().err

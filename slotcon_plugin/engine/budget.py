@@ -201,7 +201,8 @@ class BudgetHook(Hook):
         if late and runner.iter + 1 < runner.max_iters:
             print_log(
                 f"The budget of {_text(self.budget.seconds)} is used up: the run ends after iteration "
-                f"{runner.iter + 1} of {runner.max_iters}. --resume --budget with more time goes on",
+                f"{runner.iter + 1} of {runner.max_iters}, before its learning rate has come down: steps got slower "
+                "than those that were measured. --resume --budget with more time goes on",
                 "current",
                 logging.WARNING,
             )

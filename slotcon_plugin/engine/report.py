@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mmengine.dist import get_world_size
 from mmengine.runner import Runner
@@ -15,6 +17,9 @@ from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.engine.progress import health_of
 from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import unwrapped
+
+_MANY = 1000
+_FEW = "fewer than a thousand: see it as a trial (docs/should_i_pretrain.md); published weights may serve you better"
 
 
 def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
@@ -29,9 +34,11 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
     accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
     batch = loader.batch_size * get_world_size() * accumulated
     steps, epochs = runner.max_iters // accumulated, runner.cfg.train_cfg.max_epochs
+    photos = len(loader.dataset)
+    few = f"\n{_FEW}" if photos < _MANY else ""
     return [
         ("pretraining", f"{model.method.title}: {network} from {init}"),
-        ("photos", f"{len(loader.dataset):,} of {place}{views}"),
+        ("photos", f"{photos:,} of {place}{views}{few}"),
         ("length", f"{epochs:g} epoch{'s' if epochs != 1 else ''}, {steps:,} steps of {batch} photos"),
         ("output", from_here(runner.work_dir)),
     ]
@@ -46,10 +53,9 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     watched = any(isinstance(hook, SlotHealthHook) for hook in runner.hooks)
     records = read_json_lines(path) if watched and path.is_file() else []  # none in a run too short for a report
     if records:
-        last, losses = records[-1], [record["loss"] for record in records if record.get("loss")]
-        if losses:  # 0 is that of an empty queue: there was nothing to tell apart
-            rows.append(("loss", f"{losses[0]:.4g} at the start, {losses[-1]:.4g} at the end"))
-        found = []
+        if told := _loss(records):
+            rows.append(("loss", told))
+        last, found = records[-1], []
         if "live_prototypes_epoch" in last:
             found.append(f"{last['live_prototypes_epoch']} of {last['num_prototypes']} prototypes in use")
         if "effective_rank" in last:
@@ -58,6 +64,19 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     if next_steps:
         rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups))))
     return rows
+
+
+def _loss(records: Sequence[Mapping[str, Any]]) -> str:
+    """The first and the last mean of a loss that compare: as long as a queue of negatives fills, its loss rises."""
+    filling = [number for number, record in enumerate(records) if record.get("queue_fill", 1) < 1]
+    # a report's mean is of the steps before it, its fill that of its last step: the one in which it got full counts not
+    first = filling[-1] + 2 if filling else 0
+    losses = [record["loss"] for record in records[first:] if "loss" in record]
+    when = "with a full queue" if filling else "at the start"
+    if len(losses) > 1:
+        return f"{losses[0]:.4g} {when}, {losses[-1]:.4g} at the end"
+    last = records[-1].get("loss")
+    return f"{last:.4g} at the end" if last else ""
 
 
 def _next_steps(work_dir: str, groups: bool) -> list[str]:

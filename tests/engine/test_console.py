@@ -10,6 +10,7 @@ from mmengine.hooks import Hook
 
 from slotcon_plugin import devices
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.engine import report
 from slotcon_plugin.engine.console import TerseRunner, run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
@@ -189,3 +190,27 @@ def test_threads_that_would_wait_for_other_programs_are_spoken_of(threads, busy,
     monkeypatch.setattr(devices.time, "sleep", lambda seconds: monkeypatch.setattr(devices, "_CPU_TIMES", after))
     said = devices.crowded_cpu(threads)
     assert said is None if advice is None else advice in said
+
+
+@pytest.mark.parametrize(
+    ("records", "told"),
+    [
+        ([{"loss": 2.0}, {"loss": 1.5}, {"loss": 1.25}], "2 at the start, 1.25 at the end"),
+        ([{"loss": 2.0}], "2 at the end"),
+        ([{"epoch": 1}], ""),
+        # the queue is full after the second report's last step: the third is the first of full queues alone
+        (
+            [
+                {"loss": 0.0, "queue_fill": 0.0},
+                {"loss": 5.1, "queue_fill": 0.6},
+                {"loss": 7.7, "queue_fill": 1.0},
+                {"loss": 7.9, "queue_fill": 1.0},
+                {"loss": 7.8, "queue_fill": 1.0},
+            ],
+            "7.9 with a full queue, 7.8 at the end",
+        ),
+        ([{"loss": 5.1, "queue_fill": 0.6}, {"loss": 7.7, "queue_fill": 1.0}], "7.7 at the end"),
+    ],
+)
+def test_only_losses_that_compare_are_compared(records, told):
+    assert report._loss(records) == told
