@@ -49,7 +49,7 @@ MAY_IMPORT = {
     "initialization": {"convert", "models"},
     "apis": {"registry", "config", "convert", "models", "engine", "initialization"},
     "d2_timm": {"models"},
-    "transfer": {"convert", "results", "engine", "apis", "d2_timm"},
+    "transfer": {"convert", "results", "engine", "apis", "d2_timm", "evaluation", "photos"},
     "evaluation": {
         *{"registry", "data", "models", "models.losses", "convert"},
         *{"results", "apis", "config", "photos"},

@@ -24,6 +24,7 @@ EXPECTED = {
     "ImageSets/Segmentation/{train,aug,val}.txt",
     "ADE20KDataset": "images/{training,validation}/*.jpg, annotations/{training,validation}/*.png",
     "BaseSegDataset": "images/{train,val,test}/*.jpg, annotations/{train,val,test}/*.png (class indices)",
+    "LabelledPhotosDataset": "images/{train,val}/*, annotations/{train,val}/*.png (class indices), classes.txt",
 }
 MASKS_LOOKED_AT = 8
 

@@ -42,6 +42,7 @@ from slotcon_plugin.transfer.checkpoint import (
 )
 from slotcon_plugin.transfer.mm_data import check_data, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
+from slotcon_plugin.transfer.mm_labels import follow_labels
 
 SCOPES = ("mmdet", "mmseg")
 
@@ -196,6 +197,7 @@ def _prepare(cfg: Config, data_root: str | None) -> Config:
     init_default_scope(cfg.default_scope)
     if data_root:
         relocate(cfg, data_root)
+    follow_labels(cfg)
     check_data(cfg)
     return recipe
 

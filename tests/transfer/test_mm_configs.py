@@ -28,9 +28,11 @@ LAYOUT = {
     "mmseg/fpn_r50_ade20k": "ade20k",
     "mmseg/fcn_r18_camvid": "camvid",
     "mmseg/fpn_r18_camvid": "camvid",
+    "mmseg/fpn_r18_own": "camvid",
     "mmdet/mask_rcnn_r50_fpn_1x_coco": "coco",
     "mmdet/mask_rcnn_r18_fpn_coco_small": "coco",
 }
+OF_ONES_OWN = {"mmdet/rcnn_r18_fpn_own", "mmdet/rcnn_lite0_fpn_own", "mmseg/fcn_lite0_own"}  # in test_own_data.py
 SAME_BUT_LONGER = {"mmdet/mask_rcnn_r50_fpn_2x_coco": "mmdet/mask_rcnn_r50_fpn_1x_coco"}
 
 
@@ -42,7 +44,7 @@ def load(name: str, work_dir: Path) -> Config:
 
 def test_every_config_is_run_here():
     found = {str(path.relative_to(CONFIGS).with_suffix("")) for path in CONFIGS.glob("mm*/*.py")}
-    assert found == {*LAYOUT, *SAME_BUT_LONGER, *OF_TIMM, "mmseg/fcn_lite0_camvid_tenth"}
+    assert found == {*LAYOUT, *SAME_BUT_LONGER, *OF_TIMM, *OF_ONES_OWN, "mmseg/fcn_lite0_camvid_tenth"}
 
 
 def test_a_tenth_of_the_labels_is_the_same_with_every_tenth_photo(tmp_path):

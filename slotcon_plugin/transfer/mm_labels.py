@@ -1,0 +1,135 @@
+"""Data of one's own in mm configs: what a config leaves open, by None, follows from the labels.
+
+    dataset=dict(metainfo=dict(classes=None))    # those of the labels
+    decode_head=dict(num_classes=None)           # as many
+    val_evaluator=dict(ann_file=None)            # the validation data set's
+
+A detector's mask head is left out where no annotation has an outline.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.photos import evenly_spaced
+from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of
+
+_CLASSES_SHOWN = 12
+
+
+def follow_labels(cfg: Config) -> None:
+    """Fill in what a config leaves to its labels, in place; a config that leaves nothing open stays as it is.
+
+    Raises:
+        UserError: labels that are not there or not whole, splits of different classes, boxes without a class.
+    """
+    left_open = [dataset for dataset in datasets_of(cfg) if dataset.get("metainfo", {}).get("classes", ()) is None]
+    if not left_open:
+        return
+    train = left_open[0]
+    if cfg.default_scope == "mmdet":
+        classes = _categories(left_open)
+        if not any(map(_has_outline, _read(train)["annotations"])):
+            _leave_out_masks(cfg, train)
+        _fill_annotation_files(cfg)
+    else:
+        classes = _mask_classes(left_open)
+    for dataset in left_open:
+        dataset.metainfo.classes = tuple(classes)
+    for head in _open_heads(cfg.model):
+        head["num_classes"] = len(classes)
+    more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
+    print_log(f"{len(classes)} classes of {train.data_root}: {', '.join(classes[:_CLASSES_SHOWN])}{more}", "current")
+
+
+def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
+    """Those of all splits; where no file names them they are counted in the masks, and a split may lack the last."""
+    sets = {(each.data_root, each.split): each for each in datasets}
+    found = [open_labelled_set(*place) for place in sets]
+    classes = max((each.classes for each in found), key=len)
+    for labelled in found:
+        for index in evenly_spaced(len(labelled), MASKS_LOOKED_AT):
+            labelled.read(index)  # complains about foreign indices now, and not after an hour
+    return classes
+
+
+def _annotations(dataset: ConfigDict) -> Path:
+    return Path(dataset.get("data_root") or ".") / dataset.ann_file
+
+
+def _read(dataset: ConfigDict) -> dict[str, Any]:
+    path = _annotations(dataset)
+    try:
+        found = json.loads(path.read_bytes())
+        if not (isinstance(found["categories"], list) and isinstance(found["annotations"], list)):
+            raise TypeError("categories and annotations have to be lists")
+        return found
+    except FileNotFoundError:
+        root = dataset.get("data_root")
+        raise UserError(
+            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations of COCO's "
+            "form in annotations/{train,val}.json. Another place: --data-root DIR; other names: --cfg-options "
+            "train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and the same "
+            "with val_dataloader and test_dataloader"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
+
+
+def _categories(datasets: Sequence[ConfigDict]) -> list[str]:
+    """Names in the order of the first file, which is that of mmdet's class indices; the same in all files."""
+    found = {_annotations(each): [(c["id"], c["name"]) for c in _read(each)["categories"]] for each in datasets}
+    (first, expected), *others = found.items()
+    for path, categories in others:
+        if categories != expected:
+            raise UserError(
+                f"{path} has other categories (id, name) than {first}: "
+                f"{sorted(set(categories) ^ set(expected))[:6] or 'in another order'}. All splits need the same list"
+            )
+    if not expected:
+        raise UserError(f"{first} has no category: there is nothing to detect")
+    return [name for _, name in expected]
+
+
+def _has_outline(annotation: dict[str, Any]) -> bool:
+    return bool(annotation.get("segmentation"))
+
+
+def _leave_out_masks(cfg: Config, train: ConfigDict) -> None:
+    if not cfg.model.get("roi_head", {}).get("mask_head"):
+        return
+    print_log(f"{_annotations(train)} has boxes and no outlines: a detector without masks", "current")
+    cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+    for dataset in datasets_of(cfg):
+        for step in dataset.pipeline:
+            if step.get("with_mask"):
+                step.with_mask = False
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        evaluator.metric = "bbox"
+
+
+def _fill_annotation_files(cfg: Config) -> None:
+    for part in ("val", "test"):
+        evaluator = cfg.get(f"{part}_evaluator") or {}
+        if evaluator.get("ann_file", "") is None:
+            evaluator.ann_file = str(_annotations(cfg[f"{part}_dataloader"].dataset))
+
+
+def _open_heads(section: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(section, dict):
+        if section.get("num_classes", 0) is None:
+            yield section
+        for value in section.values():
+            yield from _open_heads(value)
+    elif isinstance(section, (list, tuple)):
+        for value in section:
+            yield from _open_heads(value)

@@ -1,0 +1,174 @@
+"""Configs for data of one's own: classes, heads, masks and files follow from the labels."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.results import read_result
+
+from .shrink import shrink
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+from slotcon_plugin.transfer import openmmlab
+from slotcon_plugin.transfer.mm_data import class_names, datasets_of
+from slotcon_plugin.transfer.mm_labelled import LabelledPhotosDataset
+from slotcon_plugin.transfer.mm_labels import follow_labels
+
+from .test_mm_configs import load
+
+CLASSES = ["crate", "ball"]  # not in the order of the ids
+
+
+@pytest.fixture
+def boxes(tmp_path, scenes) -> Path:
+    """Annotations of COCO's form with two categories whose ids are 7 and 3."""
+    root, source = tmp_path / "boxes", scenes("coco")
+    for split in ("train", "val"):
+        shutil.copytree(source / f"{split}2017", root / f"images/{split}")
+        found = json.loads((source / f"annotations/instances_{split}2017.json").read_text())
+        found["categories"] = [{"id": 7, "name": "crate"}, {"id": 3, "name": "ball"}]
+        for number, annotation in enumerate(found["annotations"]):
+            annotation["category_id"] = (7, 3)[number % 2]
+        write(root, split, found)
+    return root
+
+
+def write(root: Path, split: str, found: dict) -> None:
+    (root / "annotations").mkdir(exist_ok=True)
+    (root / f"annotations/{split}.json").write_text(json.dumps(found))
+
+
+def change(root: Path, split: str, edit) -> None:
+    found = json.loads((root / f"annotations/{split}.json").read_text())
+    edit(found)
+    write(root, split, found)
+
+
+def prepared(name: str, root: Path, tmp_path: Path):
+    cfg = load(name, tmp_path / "run")
+    openmmlab._prepare(cfg, str(root))
+    return cfg
+
+
+def test_a_detectors_classes_are_the_categories_in_the_order_of_its_labels(boxes, tmp_path):
+    cfg = prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+    assert all(list(class_names(dataset)) == CLASSES for dataset in datasets_of(cfg))
+    head = cfg.model.roi_head
+    assert (head.bbox_head.num_classes, head.mask_head.num_classes) == (2, 2)
+    assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(boxes / "annotations/val.json")
+    dataset = openmmlab.Runner.build_dataloader({**cfg.train_dataloader, "num_workers": 0, "persistent_workers": False})
+    labels = [i["bbox_label"] for n in range(4) for i in dataset.dataset.get_data_info(n)["instances"]]
+    stored = [a["category_id"] for a in json.loads((boxes / "annotations/train.json").read_text())["annotations"]]
+    assert [CLASSES[label] for label in labels] == [{7: "crate", 3: "ball"}[number] for number in stored]
+
+
+def test_boxes_without_outlines_make_a_detector_without_masks(boxes, tmp_path):
+    for split in ("train", "val"):
+        change(boxes, split, lambda found: [a.update(segmentation=[]) for a in found["annotations"]])
+    cfg = prepared("mmdet/rcnn_lite0_fpn_own", boxes, tmp_path)
+    assert cfg.model.roi_head.mask_head is None and cfg.model.roi_head.bbox_head.num_classes == 2
+    assert not any(step.get("with_mask") for dataset in datasets_of(cfg) for step in dataset.pipeline)
+    openmmlab.train(shrink(load("mmdet/rcnn_lite0_fpn_own", tmp_path / "run")), data_root=str(boxes))
+    assert set(read_result(tmp_path / "run/result.json")["metrics"]) >= {"AP_box", "AP50_box"}
+
+
+@pytest.mark.slow
+def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrained):
+    cfg = shrink(load("mmdet/rcnn_r18_fpn_own", tmp_path / "run"))
+    openmmlab.train(cfg, backbone=str(pretrained(18)), data_root=str(boxes))
+    result = read_result(tmp_path / "run/result.json")
+    assert result["pretraining"] == "slotcon" and set(result["metrics"]) >= {"AP_box", "AP_mask"}
+    (again,) = (tmp_path / "run").glob("rcnn_r18_fpn_own.py")
+    cfg = openmmlab.Config.fromfile(again)
+    cfg.work_dir, cfg.launcher = str(tmp_path / "run"), "none"
+    openmmlab.evaluate(cfg, str(tmp_path / "run/iter_2.pth"))
+    assert read_result(tmp_path / "run/test_result.json")["metrics"] == result["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda found: found["categories"].reverse(),
+            r"val\.json has other categories .* in another order\. All splits",
+        ),
+        (lambda found: found["categories"].append({"id": 9, "name": "kite"}), r"val\.json .*: \[\(9, 'kite'\)\]"),
+        (lambda found: found.pop("annotations"), r"val\.json is no whole annotation file .* no 'annotations'"),
+    ],
+)
+def test_splits_that_disagree_are_refused(edit, message, boxes, tmp_path):
+    change(boxes, "val", edit)
+    with pytest.raises(UserError, match=message):
+        prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+
+
+def test_a_missing_annotation_file_is_named_with_the_layout(boxes, tmp_path):
+    (boxes / "annotations/val.json").unlink()
+    with pytest.raises(
+        UserError, match=r"annotations/val\.json does not exist\. Expected below .*images/\{train,val\}/"
+    ):
+        prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_segmenter_trains_from_weights_of_timm(scenes, tmp_path, weights_of_timm):
+    cfg, weights = shrink(load("mmseg/fcn_lite0_own", tmp_path / "run")), weights_of_timm("tf_efficientnet_lite0")
+    openmmlab.train(cfg, backbone=str(weights), data_root=str(scenes("camvid")))
+    assert 0 <= read_result(tmp_path / "run/result.json")["metrics"]["mIoU"] <= 100
+
+
+def test_a_segmenters_classes_are_those_of_the_file(scenes, tmp_path):
+    cfg = prepared("mmseg/fcn_lite0_own", scenes("camvid"), tmp_path)
+    assert cfg.model.decode_head.num_classes == 11
+    assert all(len(class_names(dataset)) == 11 for dataset in datasets_of(cfg))
+
+
+def test_ignored_values_of_masks_become_255(scenes, tmp_path):
+    root = tmp_path / "own"
+    shutil.copytree(scenes("camvid"), root)
+    path = next((root / "annotations/train").glob("*.png"))
+    mask = np.array(Image.open(path))
+    mask[:7] = 11
+    Image.fromarray(mask).save(path)
+    classes = dict(classes=[str(number) for number in range(11)])
+    pipeline = [dict(type="LoadAnnotations")]
+    dataset = LabelledPhotosDataset(root, "train", metainfo=classes, pipeline=pipeline)
+    index = [Path(dataset.get_data_info(n)["seg_map_path"]).name for n in range(len(dataset))].index(path.name)
+    seen = dataset[index]["gt_seg_map"]
+    assert (seen[:7] == 255).all() and (seen[7:] == mask[7:]).all()
+
+
+def test_classes_that_no_file_names_are_counted_over_all_splits(scenes, tmp_path):
+    root = tmp_path / "own"
+    shutil.copytree(scenes("camvid"), root)
+    (root / "classes.txt").unlink()
+    for path in (root / "annotations").rglob("*.png"):
+        Image.fromarray(np.minimum(np.array(Image.open(path)), 3)).save(path)
+    path = next((root / "annotations/val").glob("*.png"))
+    Image.fromarray(np.full_like(np.array(Image.open(path)), 4)).save(path)
+    assert prepared("mmseg/fpn_r18_own", root, tmp_path).model.decode_head.num_classes == 5
+
+
+def test_a_mask_with_a_foreign_index_is_named_before_the_run(scenes, tmp_path):
+    root = tmp_path / "own"
+    shutil.copytree(scenes("camvid"), root)
+    path = next((root / "annotations/val").glob("*.png"))
+    Image.fromarray(np.full_like(np.array(Image.open(path)), 40)).save(path)
+    with pytest.raises(UserError, match=rf"{path.name}: unknown class index 40: expected 0.*11 classes"):
+        prepared("mmseg/fpn_r18_own", root, tmp_path)
+
+
+def test_a_config_that_leaves_nothing_open_stays_as_it_is(scenes, tmp_path):
+    cfg = load("mmseg/fcn_r18_camvid", tmp_path)
+    before = cfg.pretty_text
+    follow_labels(cfg)
+    assert cfg.pretty_text == before
