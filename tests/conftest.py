@@ -68,7 +68,7 @@ def same_as_recorded():
 _LABELS = (
     "pretraining|photos|length|output|device|log|done|checkpoint|loss|health|next|backbone|groupings|gained|. of 4"
 )
-_COMMANDS = "pretrain|export|evaluate|look|quickstart"
+_COMMANDS = "pretrain|export|evaluate|finetune|look|quickstart"
 
 
 def _masked(shown: str) -> list[str]:

@@ -59,7 +59,7 @@ MAY_IMPORT = {
     "embedding": {"evaluation", "photos"},
     "actions": {
         *{"apis", "config", "convert", "declaration", "embedding", "engine"},
-        *{"evaluation", "initialization", "models", "photos", "visualization"},
+        *{"evaluation", "initialization", "models", "photos", "results", "transfer", "visualization"},
     },
     "cli": {
         *{"actions", "arguments", "benchmark", "command", "config", "convert"},

@@ -15,6 +15,7 @@ from slotcon_plugin.command import run_command
 COMMANDS = {
     "pretrain": "learn from unlabelled photos",
     "export": "the backbone for detectron2, mmdet, mmseg, timm or torchvision",
+    "finetune": "a detector or segmenter of your own labels, from a pretraining",
     "evaluate": "figures without fine-tuning, beside what random weights give",
     "embed": "vectors of photos, crops or positions, for search and deduplication",
     "look": "pictures: curves of the run, segments, prototypes, matches",
@@ -28,8 +29,9 @@ _DESCRIPTION = """
 Pretrain dense representations on unlabelled photos and carry them into detection and segmentation.
 
     slotcon pretrain photos/ --out runs/a --method slotcon --epochs 20
-    slotcon export runs/a backbone.pkl --target detectron2
     slotcon evaluate runs/a labelled/
+    slotcon finetune labelled/ --backbone runs/a
+    slotcon export runs/a backbone.pkl --target detectron2
 
 `slotcon COMMAND --help` has examples of each. Status: 0 done, 1 failed, 2 wrong use, 75 stopped and worth starting
 again, 130 interrupted.

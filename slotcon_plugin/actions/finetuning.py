@@ -1,0 +1,167 @@
+"""A detector or segmenter of one's own labels, from a pretraining."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from slotcon_plugin.actions.runs import Run, checkpoint_of
+from slotcon_plugin.config import apply_options, read_config
+from slotcon_plugin.convert.metadata import UNKNOWN
+from slotcon_plugin.convert.network import network_by_name
+from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.models import TimmBackbone
+from slotcon_plugin.models.timm_backbone import look_up
+from slotcon_plugin.results import read_result
+from slotcon_plugin.transfer import openmmlab
+
+# (labels, whether the network is a plain ResNet-18) -> config; the others' network is put into theirs
+_RECIPES = {
+    ("boxes", True): "rcnn_r18_fpn_own",
+    ("boxes", False): "rcnn_lite0_fpn_own",
+    ("masks", True): "fpn_r18_own",
+    ("masks", False): "fcn_lite0_own",
+}
+_FRAMEWORK = {"boxes": "mmdet", "masks": "mmseg"}
+_STRIDE = 16  # of a segmenter without a pyramid, where the network can
+
+
+@dataclass(frozen=True)
+class Finetuned:
+    """A detector or segmenter that was trained; ``str()`` tells how good it is.
+
+    Attributes:
+        work_dir: where all of it lies.
+        checkpoint: the last one.
+        metrics: of the last evaluation on the ``val`` split, percent.
+        pretraining: what it started from: ``'vader'``, ``'ImageNet, then VADeR on 2,915 photos'``, ``'random'``.
+    """
+
+    work_dir: Path
+    checkpoint: Path
+    metrics: Mapping[str, float]
+    pretraining: str
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
+        return f"from {self.pretraining}: {figures} (percent, of the val split)"
+
+
+def finetune(
+    labels: str | Path,
+    backbone: Run | None = None,
+    out: str | Path | None = None,
+    iterations: int | None = None,
+    *,
+    config: str | Path | None = None,
+    network: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    resume: bool | str = False,
+    overwrite: bool = False,
+    batch_mode: str | None = None,
+    pretraining: str | None = None,
+    launcher: str = "none",
+) -> Finetuned:
+    """Train a detector or a segmenter on labels of one's own, with mmdet or mmsegmentation.
+
+    The labels tell which: boxes or outlines in ``annotations/{train,val}.json`` (COCO's form) make a detector, masks
+    in ``annotations/{train,val}/`` a segmenter; photos are in ``images/{train,val}/``. Classes follow from them. The
+    network is the one that ``backbone`` holds.
+
+    Args:
+        labels: the folder.
+        backbone: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint of any known kind; None =
+            random weights, of a ResNet-18: what to compare with.
+        out: the work dir; None = ``work_dirs/CONFIG``.
+        iterations: of training; None = the config's 2,000. The schedule is stretched to it.
+        config: another transfer config, by name or file; its network has to be that of ``backbone``.
+        network: timm's name of the network in a file that does not say it.
+        options: overrides of single keys of the config.
+        resume, overwrite, batch_mode, launcher: as of :func:`slotcon_plugin.pretrain`.
+        pretraining: what to call ``backbone`` in results; None = what it says of itself.
+
+    Raises:
+        UserError: labels or a framework are missing, splits disagree, or something asked for does not fit.
+        ConversionError: the weights do not fit the network, or cannot be read.
+        RunFailedError: the run ended itself, and says why.
+    """
+    labels, checkpoint = Path(labels), None if backbone is None else checkpoint_of(backbone)
+    kind = _kind_of(labels)
+    if importlib.util.find_spec(_FRAMEWORK[kind]) is None:
+        raise UserError(
+            f"{kind} need {_FRAMEWORK[kind]}, which is not installed: bash tools/setup_env.sh all, or docs/install.md"
+        )
+    weights = None
+    if checkpoint and not config:
+        weights = read_checkpoint(checkpoint, network=network and network_by_name(network))
+    plain_r18 = weights is None or str(weights.network) == "ResNet-18"
+    cfg = read_config(config or _RECIPES[kind, plain_r18])
+    if not plain_r18:
+        _use_network(cfg, weights)
+    if iterations is not None:
+        _stretch(cfg, iterations)
+    apply_options(cfg, dict(options or {}))
+    cfg.work_dir, cfg.launcher = str(out or f"work_dirs/{Path(cfg.filename).stem}"), launcher
+    runner = openmmlab.train(
+        cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite
+    )
+    result = read_result(Path(cfg.work_dir) / "result.json")
+    last = Path(runner.message_hub.get_info("last_ckpt"))
+    return Finetuned(Path(cfg.work_dir), last, result["metrics"], result["pretraining"])
+
+
+def _kind_of(labels: Path) -> str:
+    if not (labels / "annotations").is_dir():
+        raise UserError(
+            f"{labels}: expected images/{{train,val}}/ and annotations/ with train.json and val.json (boxes, of COCO's "
+            "form) or train/*.png and val/*.png (masks of class indices); there is no folder annotations. Other "
+            "layouts: docs/transfer.md#your-own-data"
+        )
+    return "boxes" if (labels / "annotations/train.json").is_file() else "masks"
+
+
+def _use_network(cfg: Config, weights: Any) -> None:
+    """Put the network of some weights into a config for networks of timm's: channels and colours follow."""
+    model, net = cfg.model, weights.network
+    backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=True, **net.options)
+    if len(set(TimmBackbone(net.name, **net.options).strides)) == 1 and model.get("neck"):
+        raise UserError(
+            f"{net}: all of its maps have one stride; a detector needs ViTDet's pyramid in a config of its own "
+            "(--config): docs/transfer.md#any-network-of-timms"
+        )
+    if not model.get("neck"):
+        with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
+            TimmBackbone(net.name, output_stride=_STRIDE, **net.options)
+            backbone["output_stride"] = _STRIDE
+    channels, mean, std = look_up(backbone)
+    known = {key: weights.meta[key] for key in ("mean", "std") if weights.meta[key] != UNKNOWN}
+    model.data_preprocessor.update({"mean": mean, "std": std, **known})
+    model.backbone = backbone
+    if model.get("neck"):
+        model.neck.in_channels = channels
+    else:
+        last = len(channels) - 1
+        model.decode_head.update(in_channels=channels[-2:], in_index=[last - 1, last])
+
+
+def _stretch(cfg: Config, iterations: int) -> None:
+    """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares."""
+    if iterations < 1:
+        raise UserError(f"iterations must be at least 1, got {iterations}")
+    loop, ratio = cfg.train_cfg, iterations / cfg.train_cfg.max_iters
+    loop.update(max_iters=iterations, val_interval=max(round(loop.val_interval * ratio), 1))
+    checkpoint = cfg.default_hooks.checkpoint
+    checkpoint.interval = max(round(checkpoint.interval * ratio), 1)
+    for scheduler in cfg.param_scheduler:
+        for key in ("begin", "end"):
+            if key in scheduler:
+                scheduler[key] = round(scheduler[key] * ratio)
+        if "milestones" in scheduler:
+            scheduler.milestones = [max(round(at * ratio), 1) for at in scheduler.milestones]

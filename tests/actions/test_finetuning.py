@@ -1,0 +1,148 @@
+"""From labels and a backbone to the right framework, config and network; then trained for two steps."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import timm
+import torch
+from mmengine.config import Config
+from safetensors.torch import save_file
+
+import slotcon_plugin
+from slotcon_plugin.actions import finetuning
+from slotcon_plugin.config import read_config
+from slotcon_plugin.convert.network import CanonicalResNet
+from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.errors import UserError
+
+pytest.importorskip("mmdet")
+pytest.importorskip("mmseg")
+
+from tests.transfer.shrink import shrink
+
+
+@pytest.fixture(scope="module")
+def masks(tmp_path_factory):
+    return make_demo_scenes(tmp_path_factory.mktemp("masks") / "scenes", {"train": 4, "val": 2}, size=(160, 120))
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / f"boxes/images/{split}").mkdir(parents=True)
+    (tmp_path / "boxes/annotations").mkdir()
+    found = {"images": [], "annotations": [], "categories": [{"id": 4, "name": "nut"}]}
+    for split in ("train", "val"):
+        (tmp_path / f"boxes/annotations/{split}.json").write_text(json.dumps(found))
+    return tmp_path / "boxes"
+
+
+def weights(folder, name: str):
+    path = folder / f"{name}.pth"
+    torch.manual_seed(0)
+    if name.startswith("resnet"):
+        net = CanonicalResNet(int(name.removeprefix("resnet"))).net
+        torch.save(dict(net.state_dict()), path)
+    else:
+        path = path.with_suffix(".safetensors")
+        save_file(timm.create_model(name).state_dict(), path)
+    return path
+
+
+class Asked(Exception):  # noqa: N818
+    """Carries the config that would be trained."""
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    def train(cfg: Config, *arguments):
+        raise Asked(cfg, *arguments)
+
+    monkeypatch.setattr(finetuning.openmmlab, "train", train)
+
+    def ask(*words, **more) -> tuple:
+        with pytest.raises(Asked) as found:
+            slotcon_plugin.finetune(*words, **more)
+        return found.value.args
+
+    return ask
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "config", "channels"),
+    [
+        ("masks", None, "fpn_r18_own", [64, 128, 256, 512]),
+        ("masks", "resnet18", "fpn_r18_own", [64, 128, 256, 512]),
+        ("boxes", "resnet18", "rcnn_r18_fpn_own", [64, 128, 256, 512]),
+        ("boxes", "resnet50", "rcnn_lite0_fpn_own", [256, 512, 1024, 2048]),
+        ("masks", "resnet50", "fcn_lite0_own", [1024, 2048]),
+        ("boxes", "convnext_atto", "rcnn_lite0_fpn_own", [40, 80, 160, 320]),
+        ("masks", "vit_tiny_patch16_224", "fcn_lite0_own", [192, 192]),
+    ],
+)
+def test_labels_and_backbone_choose(kind, name, config, channels, masks, boxes, tmp_path, asked):
+    labels, file = {"masks": masks, "boxes": boxes}[kind], weights(tmp_path, name) if name else None
+    network = name if name and not name.startswith("resnet") else None
+    cfg, checkpoint, data_root, *_ = asked(labels, file, network=network)
+    assert (cfg.work_dir, checkpoint, data_root) == (f"work_dirs/{config}", file and str(file), str(labels))
+    neck = cfg.model.get("neck")
+    assert list(neck.in_channels if neck else cfg.model.decode_head.in_channels) == channels
+    if config.endswith("lite0_own") or "lite0" in config:
+        assert cfg.model.backbone.name == name
+        look = read_checkpoint(file, network=network and finetuning.network_by_name(network)).network
+        backbone = dict(cfg.model.backbone)
+        backbone.pop("type")
+        net = finetuning.TimmBackbone(**backbone)
+        assert [net.out_channels[i] for i in range(-len(channels), 0)] == channels
+        assert str(look).endswith(name.removeprefix("resnet"))
+
+
+def test_another_length_stretches_the_schedule(masks, asked):
+    cfg, *_ = asked(masks, iterations=500)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (
+        500,
+        125,
+        125,
+    )
+    assert cfg.param_scheduler[0].end == 500
+    detector = read_config("rcnn_r18_fpn_own")
+    finetuning._stretch(detector, 1000)
+    warm_up, decay = detector.param_scheduler
+    assert (warm_up.begin, warm_up.end, decay.milestones) == (0, 50, [800, 950])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": "nowhere"}, r"nowhere: expected images/\{train,val\}/ and annotations/ .* no folder annotations"),
+        ({"iterations": 0}, "iterations must be at least 1, got 0"),
+        ({"backbone": "nowhere.pth"}, "there is no checkpoint or work dir nowhere.pth"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments, message, masks):
+    with pytest.raises(UserError, match=message):
+        slotcon_plugin.finetune(**{"labels": masks, **arguments})
+
+
+def test_a_framework_that_is_missing_is_named(masks, monkeypatch):
+    monkeypatch.setattr(finetuning.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"masks need mmseg, which is not installed: bash tools/setup_env\.sh all"):
+        slotcon_plugin.finetune(masks)
+
+
+def test_a_plain_vit_is_no_detector_without_a_pyramid(boxes, tmp_path):
+    name = "vit_tiny_patch16_224"
+    with pytest.raises(UserError, match="all of its maps have one stride; a detector needs ViTDet's pyramid"):
+        slotcon_plugin.finetune(boxes, weights(tmp_path, name), network=name)
+
+
+@pytest.mark.slow
+def test_a_segmenter_of_ones_own(masks, tmp_path, monkeypatch):
+    monkeypatch.setattr(finetuning, "read_config", lambda name: shrink(read_config(name)))
+    name = "convnext_atto"
+    made = slotcon_plugin.finetune(masks, weights(tmp_path, name), tmp_path / "run", network=name, pretraining="mine")
+    assert made.checkpoint == tmp_path / "run/iter_2.pth" and made.checkpoint.is_file()
+    assert str(made).startswith("from mine: ") and f"mIoU {made.metrics['mIoU']:.1f}" in str(made)
