@@ -134,5 +134,7 @@ def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240, max_width: 
     rows.append(beside(row, gap=2 * GAP))
     width = max(r.width for r in rows)
     shares = np.mean([grouped.shares() for grouped in photos], axis=0)
-    title = caption("Largest prototypes: number and share of the area", width)
+    title = caption(
+        "A colour with its number is one prototype, in all pictures; the largest, and their share of the area:", width
+    )
     return below([*rows, title, legend(shares, width)])
