@@ -18,7 +18,6 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of
 
@@ -52,6 +51,8 @@ def follow_labels(cfg: Config) -> None:
 
 def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
     """Those of all splits; where no file names them they are counted in the masks, and a split may lack the last."""
+    from slotcon_plugin.evaluation import open_labelled_set  # half a second that pretraining need not wait for
+
     sets = {(each.data_root, each.split): each for each in datasets}
     found = [open_labelled_set(*place) for place in sets]
     classes = max((each.classes for each in found), key=len)
