@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import is_main_process
 
 from slotcon_plugin.actions.runs import Run, checkpoint_of
 from slotcon_plugin.config import apply_options, read_config
@@ -21,6 +22,7 @@ from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.timm_backbone import look_up
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
+from slotcon_plugin.transfer.checkpoint import write_model
 
 # (labels, whether the network is a plain ResNet-18) -> config; the others' network is put into theirs
 _RECIPES = {
@@ -39,19 +41,21 @@ class Finetuned:
 
     Attributes:
         work_dir: where all of it lies.
-        checkpoint: the last one.
+        checkpoint: the last one, to go on from.
+        model: the same weights alone, for ``init_model`` of ``mmseg.apis`` or ``init_detector`` of ``mmdet.apis``.
         metrics: of the last evaluation on the ``val`` split, percent.
         pretraining: what it started from: ``'vader'``, ``'ImageNet, then VADeR on 2,915 photos'``, ``'random'``.
     """
 
     work_dir: Path
     checkpoint: Path
+    model: Path
     metrics: Mapping[str, float]
     pretraining: str
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
-        return f"from {self.pretraining}: {figures} (percent, of the val split)"
+        return f"from {self.pretraining}: {figures} (percent, of the val split)\nweights alone: {self.model}"
 
 
 def finetune(
@@ -114,7 +118,10 @@ def finetune(
     )
     result = read_result(Path(cfg.work_dir) / "result.json")
     last = Path(runner.message_hub.get_info("last_ckpt"))
-    return Finetuned(Path(cfg.work_dir), last, result["metrics"], result["pretraining"])
+    model = last.with_name("model.pth")
+    if is_main_process():
+        write_model(last, model)
+    return Finetuned(Path(cfg.work_dir), last, model, result["metrics"], result["pretraining"])
 
 
 def _kind_of(labels: Path) -> str:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import sha256_of
+from slotcon_plugin.files import replacing, sha256_of
 from slotcon_plugin.results import FILE_NAME, read_result
 from slotcon_plugin.transfer.backbone import UNKNOWN, Origin
 
@@ -68,6 +69,18 @@ def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
     meta = content.get("meta")
     facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
     return TransferCheckpoint(path, weights_of(content, str(path)), facts or {})
+
+
+def write_model(checkpoint: str | Path, path: Path) -> None:
+    """Write the weights of a run's checkpoint, its classes and what it says of its backbone, and nothing else.
+
+    mmdet's and mmseg's own functions read such a file. A whole checkpoint holds objects of mmengine's, which PyTorch
+    2.6 and newer load only when they are told to.
+    """
+    content = load_file(checkpoint)
+    kept = {key: content["meta"][key] for key in ("dataset_meta", FACTS)}
+    with replacing(path) as partial:
+        torch.save({"state_dict": content["state_dict"], "meta": kept}, partial)
 
 
 def check_whole(model: nn.Module, checkpoint: TransferCheckpoint, prefix: str = "") -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 import timm
@@ -146,3 +148,12 @@ def test_a_segmenter_of_ones_own(masks, tmp_path, monkeypatch):
     made = slotcon_plugin.finetune(masks, weights(tmp_path, name), tmp_path / "run", network=name, pretraining="mine")
     assert made.checkpoint == tmp_path / "run/iter_2.pth" and made.checkpoint.is_file()
     assert str(made).startswith("from mine: ") and f"mIoU {made.metrics['mIoU']:.1f}" in str(made)
+    # in a process of its own, in which nothing of this package has told torch what a checkpoint may hold
+    use = (
+        "from mmseg.apis import inference_model, init_model\n"
+        f"model = init_model({str(made.work_dir / 'fcn_lite0_own.py')!r}, {str(made.model)!r}, device='cpu')\n"
+        f"found = inference_model(model, {str(next((masks / 'images/val').glob('*.jpg')))!r}).pred_sem_seg.data\n"
+        "print(tuple(found.shape), len(model.dataset_meta['classes']))"
+    )
+    told = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, cwd=tmp_path)
+    assert told.stdout.splitlines()[-1:] == ["(1, 120, 160) 11"], told.stderr[-2000:]

@@ -49,4 +49,4 @@ param_scheduler = [
     dict(type="MultiStepLR", by_epoch=False, milestones=[int(0.8 * iterations), int(0.95 * iterations)], gamma=0.1),
 ]
 train_cfg = dict(max_iters=iterations, val_interval=iterations // 4)
-default_hooks = dict(checkpoint=dict(interval=iterations // 4, save_best="coco/bbox_mAP"))
+default_hooks = dict(checkpoint=dict(interval=iterations // 4))

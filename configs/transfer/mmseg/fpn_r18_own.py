@@ -37,4 +37,4 @@ model = dict(
 )
 param_scheduler = [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=iterations, by_epoch=False)]
 train_cfg = dict(max_iters=iterations, val_interval=iterations // 4)
-default_hooks = dict(checkpoint=dict(interval=iterations // 4, save_best="mIoU"))
+default_hooks = dict(checkpoint=dict(interval=iterations // 4))
