@@ -36,6 +36,8 @@ def follow_labels(cfg: Config) -> None:
     train = left_open[0]
     if cfg.default_scope == "mmdet":
         classes = _categories(left_open)
+        for dataset in left_open:
+            _check_photos(dataset)
         if not any(map(_has_outline, _read(train)["annotations"])):
             _leave_out_masks(cfg, train)
         _fill_annotation_files(cfg)
@@ -99,6 +101,22 @@ def _categories(datasets: Sequence[ConfigDict]) -> list[str]:
     if not expected:
         raise UserError(f"{first} has no category: there is nothing to detect")
     return [name for _, name in expected]
+
+
+def _check_photos(dataset: ConfigDict) -> None:
+    """Annotation files travel without their photos, or with the paths of another machine in them."""
+    found, folder = _read(dataset), Path(dataset.get("data_root") or ".") / dataset.data_prefix.img
+    try:
+        names = [image["file_name"] for image in found["images"]]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{_annotations(dataset)} is no whole annotation file of COCO's form: no {error}") from error
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(
+            f"{len(missing)} of {len(names)} photos that {_annotations(dataset)} names are not there; the first is "
+            f"{folder / missing[0]}. file_name has to be a path below {folder}"
+        )
+    if not names or not found["annotations"]:
+        raise UserError(f"{_annotations(dataset)} has {len(names)} photos and {len(found['annotations'])} annotations")
 
 
 def _has_outline(annotation: dict[str, Any]) -> bool:

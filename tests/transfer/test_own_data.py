@@ -102,10 +102,16 @@ def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrai
             r"val\.json has other categories .* in another order\. All splits",
         ),
         (lambda found: found["categories"].append({"id": 9, "name": "kite"}), r"val\.json .*: \[\(9, 'kite'\)\]"),
+        (
+            lambda found: found["images"][1].update(file_name="/home/me/1.jpg"),
+            r"1 of 2 photos that .*val\.json names are not there; the first is /home/me/1\.jpg\. file_name has to be",
+        ),
+        (lambda found: found.update(annotations=[]), r"val\.json has 2 photos and 0 annotations"),
+        (lambda found: found.update(images=[{"id": 1}]), r"val\.json is no whole annotation file .* no 'file_name'"),
         (lambda found: found.pop("annotations"), r"val\.json is no whole annotation file .* no 'annotations'"),
     ],
 )
-def test_splits_that_disagree_are_refused(edit, message, boxes, tmp_path):
+def test_labels_that_cannot_be_trained_on_are_refused(edit, message, boxes, tmp_path):
     change(boxes, "val", edit)
     with pytest.raises(UserError, match=message):
         prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
