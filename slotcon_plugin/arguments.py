@@ -173,6 +173,11 @@ def add_batch_mode(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_gpus(parser: argparse.ArgumentParser) -> None:
+    """``--gpus``."""
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine, a GPU each (1)")
+
+
 def add_launcher(parser: argparse.ArgumentParser) -> None:
     """``--launcher`` and what old torch launchers add to it."""
     parser.add_argument("--launcher", choices=["none", "pytorch", "slurm", "mpi"], default="none")

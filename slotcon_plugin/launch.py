@@ -5,6 +5,8 @@ torchrun itself ends every failure with status 1 and a traceback of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
@@ -29,6 +31,12 @@ def main(argv: list[str] | None = None) -> int:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     return 0
+
+
+def on_gpus(words: Sequence[str], gpus: int) -> int:
+    """Start a ``slotcon`` command again, in a process for each of some GPUs of this machine; see :func:`main`."""
+    own = ["--standalone", "--nproc_per_node", str(gpus), "-m", "slotcon_plugin"]
+    return main([*own, *words, "--launcher", "pytorch"])
 
 
 if __name__ == "__main__":

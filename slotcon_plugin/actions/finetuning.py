@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 
 from slotcon_plugin.actions.runs import Run, checkpoint_of
 from slotcon_plugin.config import apply_options, read_config
@@ -116,6 +116,7 @@ def finetune(
     runner = openmmlab.train(
         cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite
     )
+    barrier()  # the first rank writes it
     result = read_result(Path(cfg.work_dir) / "result.json")
     last = Path(runner.message_hub.get_info("last_ckpt"))
     model = last.with_name("model.pth")

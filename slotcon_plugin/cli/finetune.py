@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_launcher, add_resume
+from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_gpus, add_launcher, add_resume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,15 +28,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file that does not say it")
     parser.add_argument("--pretraining", metavar="NAME", help="what to call the backbone in results")
     add_resume(parser)
+    add_gpus(parser)
     add_batch_mode(parser)
     add_cfg_options(parser)
     add_launcher(parser)
 
 
-def run(args: argparse.Namespace) -> None:
-    """Fine-tune."""
+def run(args: argparse.Namespace) -> int | None:
+    """Fine-tune; with ``--gpus`` start the processes that do."""
+    if args.gpus > 1 and args.launcher == "none":
+        from slotcon_plugin.launch import on_gpus
+
+        return on_gpus(args.words, args.gpus)
+    from mmengine.dist import is_main_process
+
     from slotcon_plugin.actions.finetuning import finetune
 
     names = ("config", "network", "pretraining", "resume", "overwrite", "batch_mode", "launcher")
     more = {name: getattr(args, name) for name in names}
-    print(finetune(args.labels, args.backbone, args.out, args.iterations, options=args.cfg_options, **more))
+    made = finetune(args.labels, args.backbone, args.out, args.iterations, options=args.cfg_options, **more)
+    if is_main_process():
+        print(made)
+    return None

@@ -15,7 +15,15 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_budget, add_cfg_options, add_init, add_launcher, add_resume
+from slotcon_plugin.arguments import (
+    add_batch_mode,
+    add_budget,
+    add_cfg_options,
+    add_gpus,
+    add_init,
+    add_launcher,
+    add_resume,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_budget(parser)
     parser.add_argument("--data-root", metavar="DIR", help="the config's data_root, in place of PHOTOS")
     add_resume(parser)
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine, a GPU each (1)")
+    add_gpus(parser)
     add_batch_mode(parser)
     add_cfg_options(parser)
     add_launcher(parser)
@@ -42,10 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int | None:
     """Pretrain; with ``--gpus`` start the processes that do."""
     if args.gpus > 1 and args.launcher == "none":
-        from slotcon_plugin.launch import main
+        from slotcon_plugin.launch import on_gpus
 
-        own = ["--standalone", "--nproc_per_node", str(args.gpus), "-m", "slotcon_plugin"]
-        return main([*own, *args.words, "--launcher", "pytorch"])
+        return on_gpus(args.words, args.gpus)
     from slotcon_plugin.actions.pretraining import pretrain
 
     pretrain(

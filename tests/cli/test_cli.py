@@ -45,13 +45,21 @@ def test_pretrain(monkeypatch):
     assert call("pretrain --out a --resume", monkeypatch, "pretrain")[1]["resume"] is True
 
 
-def test_pretrain_on_several_gpus_starts_itself_again(monkeypatch):
+@pytest.mark.parametrize("words", ["pretrain photos/ --gpus 2 --epochs 3", "finetune boxes/ --gpus 2 --backbone a"])
+def test_a_command_on_several_gpus_starts_itself_again(words, monkeypatch):
     started = []
     monkeypatch.setattr("slotcon_plugin.launch.main", lambda words: started.append(words) or 75)
-    words = "pretrain photos/ --gpus 2 --epochs 3"
-    assert call(words, monkeypatch, "pretrain") == (75, {})
+    assert call(words, monkeypatch, words.split()[0]) == (75, {})
     own = ["--standalone", "--nproc_per_node", "2", "-m", "slotcon_plugin"]
     assert started == [[*own, *words.split(), "--launcher", "pytorch"]]
+
+
+def test_finetune(monkeypatch, capsys):
+    words = "finetune boxes/ --backbone runs/a --out runs/b --iterations 500 --overwrite --cfg-options a.b=1"
+    status, got = call(words, monkeypatch, "finetune")
+    asked = dict(labels="boxes/", backbone="runs/a", out="runs/b", iterations=500, options={"a.b": 1}, overwrite=True)
+    assert status == 0 and {name: got[name] for name in asked} == asked
+    assert got["config"] is None and got["launcher"] == "none"
 
 
 def test_export(monkeypatch):
