@@ -132,7 +132,14 @@ def _kind_of(labels: Path) -> str:
             "form) or train/*.png and val/*.png (masks of class indices); there is no folder annotations. Other "
             "layouts: docs/transfer.md#your-own-data"
         )
-    return "boxes" if (labels / "annotations/train.json").is_file() else "masks"
+    if (labels / "annotations/train.json").is_file():
+        return "boxes"
+    if others := sorted(path.name for path in (labels / "annotations").glob("*.json")):
+        raise UserError(
+            f"{labels}/annotations holds {', '.join(others[:4])}: expected train.json and val.json. Rename them, or give "
+            "their names to tools/train.py: docs/transfer.md#your-own-data"
+        )
+    return "masks"
 
 
 def _use_network(cfg: Config, weights: Any) -> None:

@@ -129,6 +129,12 @@ def test_what_cannot_be_is_refused(arguments, message, masks):
         slotcon_plugin.finetune(**{"labels": masks, **arguments})
 
 
+def test_annotation_files_of_other_names_are_named(boxes):
+    (boxes / "annotations/train.json").rename(boxes / "annotations/instances_default.json")
+    with pytest.raises(UserError, match=r"annotations holds instances_default\.json, val\.json: expected train\.json"):
+        slotcon_plugin.finetune(boxes)
+
+
 def test_a_framework_that_is_missing_is_named(masks, monkeypatch):
     monkeypatch.setattr(finetuning.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"masks need mmseg, which is not installed: bash tools/setup_env\.sh all"):
