@@ -136,8 +136,8 @@ def _kind_of(labels: Path) -> str:
         return "boxes"
     if others := sorted(path.name for path in (labels / "annotations").glob("*.json")):
         raise UserError(
-            f"{labels}/annotations holds {', '.join(others[:4])}: expected train.json and val.json. Rename them, or give "
-            "their names to tools/train.py: docs/transfer.md#your-own-data"
+            f"{labels}/annotations holds {', '.join(others[:4])}: expected train.json and val.json. Rename them, "
+            "or give their names to tools/train.py: docs/transfer.md#your-own-data"
         )
     return "masks"
 
