@@ -34,6 +34,7 @@ def pretrain(
     init_title: str | None = None,
     data_root: str | Path | None = None,
     options: Mapping[str, Any] | None = None,
+    probe: str | Path | None = None,
     budget: float | None = None,
     resume: bool | str | Path = False,
     overwrite: bool = False,
@@ -57,6 +58,8 @@ def pretrain(
         init_title: what to call ``init`` in tables.
         data_root: the config's ``data_root``: where its data set lies, in place of ``photos``.
         options: overrides of single keys of the config: ``{"train_dataloader.batch_size": 32}``.
+        probe: a labelled set on which the frozen features are probed before training and after each epoch; labels never
+            reach the training, see :class:`~slotcon_plugin.evaluation.LinearProbeHook`.
         budget: seconds that the run may take; the number of epochs follows.
         resume: True goes on with the run in ``out``; a path, from that checkpoint.
         overwrite: set a used ``out`` aside.
@@ -86,6 +89,8 @@ def pretrain(
         if epochs < 1:
             raise UserError(f"epochs must be at least 1, got {epochs}")
         cfg.train_cfg.max_epochs = epochs
+    if probe:
+        cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type="LinearProbeHook", data=str(probe))]
     if out:
         cfg.work_dir = str(out)
     cfg.launcher = launcher

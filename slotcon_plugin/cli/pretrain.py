@@ -3,6 +3,7 @@
     slotcon pretrain photos/ --out runs/a
     slotcon pretrain photos/ --out runs/b --method vader --init resnet50.pth --epochs 20
     slotcon pretrain photos/ --out runs/b --method vader --init resnet50.pth --epochs 20 --resume
+    slotcon pretrain photos/ --out runs/b --init resnet50.pth --probe labelled/     # does it get better than it was?
     slotcon pretrain photos/ --out runs/c --init timm --network convnext_tiny
     slotcon pretrain --config slotcon_coco --data-root /data/coco --gpus 8
     slotcon pretrain photos/ --out runs/d --cfg-options train_dataloader.batch_size=32
@@ -39,6 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="how often each photo is seen (default: the config's)")
     add_budget(parser)
+    parser.add_argument(
+        "--probe",
+        metavar="LABELLED",
+        help="labelled set: its frozen features are probed before training and after each epoch, on a hundred photos",
+    )
     parser.add_argument("--data-root", metavar="DIR", help="the config's data_root, in place of PHOTOS")
     add_resume(parser)
     add_gpus(parser)
@@ -66,6 +72,7 @@ def run(args: argparse.Namespace) -> int | None:
         init_title=args.init_title,
         data_root=args.data_root,
         options=args.cfg_options,
+        probe=args.probe,
         budget=args.budget,
         resume=args.resume,
         overwrite=args.overwrite,

@@ -1,7 +1,7 @@
 """Judge a pretraining without fine-tuning: unsupervised segmentation and probes on frozen features."""
 
 from slotcon_plugin.evaluation.features import calibrate_batch_norm
-from slotcon_plugin.evaluation.hook import UnsupervisedSegHook
+from slotcon_plugin.evaluation.hook import LinearProbeHook, UnsupervisedSegHook
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.readers import READERS, open_labelled_set
@@ -10,6 +10,7 @@ from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, seg
 __all__ = [
     "READERS",
     "LabelledSet",
+    "LinearProbeHook",
     "ProbeResult",
     "UnsupervisedSegHook",
     "UnsupervisedSegmentation",

@@ -55,7 +55,7 @@ class OwnPixels(nn.Module):
         super().__init__()
         self.backbone = backbone
         theirs, spread = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-        mean, std = torch.as_tensor(mean).flatten(), torch.as_tensor(std).flatten()
+        mean, std = (torch.as_tensor(value).flatten().cpu() for value in (mean, std))
         self.register_buffer("scale", (spread / std).view(3, 1, 1), persistent=False)
         self.register_buffer("shift", ((theirs - mean) / std).view(3, 1, 1), persistent=False)
 

@@ -1,25 +1,75 @@
-"""Unsupervised segmentation while training: a curve that says whether prototypes become classes."""
+"""Evaluations while training: do prototypes become classes, do features get better or forget?
+
+Labels never reach the training, and what it draws at random stays what it was. One process works, the others wait:
+keep the sets small.
+"""
 
 from __future__ import annotations
 
+import logging
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
+from slotcon_plugin.evaluation.probe import probe_backbone
 from slotcon_plugin.evaluation.readers import open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupervised
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
+_NOISE = 1.0  # mIoU between two probes of the same features, with heads of other seeds and a hundred photos
+
+PROBE = "linear_probe"
+"""What :class:`LinearProbeHook` has found last, in the run's message hub: a text for people."""
+
+
+class _EvaluationHook(Hook):
+    """Evaluates before training, every few epochs, and at the end.
+
+    Args:
+        interval: epochs between two evaluations.
+    """
+
+    priority = "LOW"  # after the teacher's update
+
+    def __init__(self, interval: int) -> None:
+        if interval < 1:
+            raise UserError(f"{type(self).__name__}: interval must be at least 1 epoch, got {interval}")
+        self.interval = interval
+
+    def before_train(self, runner: Runner) -> None:
+        """The value at the start is where the curve begins."""
+        if runner.iter == 0:
+            self._evaluate_on_first_rank(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Evaluate every `interval` epochs and after the last."""
+        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+            self._evaluate_on_first_rank(runner)
+
+    def _evaluate_on_first_rank(self, runner: Runner) -> None:
+        if is_main_process():
+            with torch.random.fork_rng(devices=()):  # heads are made with the generator of the host
+                self.evaluate(runner)
+
+    @abstractmethod
+    def evaluate(self, runner: Runner) -> None:
+        """Evaluate, and say what was found."""
+
 
 @HOOKS.register_module()
-class UnsupervisedSegHook(Hook):
+class UnsupervisedSegHook(_EvaluationHook):
     """Scores the teacher's prototypes on a small labelled set before training, every few epochs, and at the end.
 
-    Labels never reach the training. Figures go to the log and, under ``unsupervised/``, to every backend of the
-    visualizer (TensorBoard, ``vis_data/scalars.json``), the step being the iteration. One process works, the others
-    wait: keep the set small.
+    Figures go to the log and, under ``unsupervised/``, to every backend of the visualizer (TensorBoard,
+    ``vis_data/scalars.json``), the step being the iteration.
 
     Args:
         data: root folder of a labelled set in any layout of `open_labelled_set`.
@@ -31,8 +81,6 @@ class UnsupervisedSegHook(Hook):
         batch_size: photos at a time.
     """
 
-    priority = "LOW"  # after the teacher's update
-
     def __init__(
         self,
         data: str,
@@ -43,28 +91,19 @@ class UnsupervisedSegHook(Hook):
         short_side: int = 320,
         batch_size: int = 8,
     ) -> None:
-        if interval < 1:
-            raise UserError(f"UnsupervisedSegHook: interval must be at least 1 epoch, got {interval}")
+        super().__init__(interval)
         # opened here: a wrong path is to be found before the first epoch, not after it
         self.data = open_labelled_set(data, split, layout).subset(limit)
-        self.interval = interval
         self.short_side = short_side
         self.batch_size = batch_size
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse a method without prototypes; the value of the untrained model is where the curve starts."""
+        """Refuse a method without prototypes; evaluate the untrained model."""
         prototypes_of(unwrapped(runner.model), "teacher")
-        if runner.iter == 0:
-            self._evaluate(runner)
+        super().before_train(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Evaluate every `interval` epochs and after the last."""
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
-            self._evaluate(runner)
-
-    def _evaluate(self, runner: Runner) -> None:
-        if not is_main_process():
-            return
+    def evaluate(self, runner: Runner) -> None:
+        """See the class."""
         result = segment_unsupervised(
             unwrapped(runner.model), self.data, short_side=self.short_side, batch_size=self.batch_size
         )
@@ -72,3 +111,75 @@ class UnsupervisedSegHook(Hook):
         runner.visualizer.add_scalars({f"unsupervised/{k}": v for k, v in figures.items()}, step=runner.iter)
         shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
         runner.logger.info(f"Unsupervised segmentation of {self.data.name} ({len(self.data)} photos): {shown}")
+
+
+@HOOKS.register_module()
+class LinearProbeHook(_EvaluationHook):
+    """Probes the frozen features of the branch that is exported, before training, every few epochs, and at the end.
+
+    A line each time, the figure under ``probe/mIoU`` in every backend of the visualizer, and the last one in the run's
+    closing words. A run from weights whose features become worse than those of the weights is warned about, once.
+
+    Args:
+        data: root folder of a labelled set in any layout of `open_labelled_set`.
+        train, test: splits; a head learns on one and is scored on the other.
+        layout: "auto" or a layout's name.
+        interval: epochs between two probes.
+        limit: photos used of each split, spread evenly; None takes all.
+        input_size, stages, epochs: see :func:`~slotcon_plugin.evaluation.probe.probe_backbone`.
+    """
+
+    def __init__(
+        self,
+        data: str,
+        train: str = "train",
+        test: str = "val",
+        layout: str = "auto",
+        interval: int = 1,
+        limit: int | None = 100,
+        input_size: tuple[int, int] = (240, 320),
+        stages: Sequence[int] = (-2, -1),
+        epochs: int = 15,
+    ) -> None:
+        super().__init__(interval)
+        self.train, self.test = (open_labelled_set(data, split, layout).subset(limit) for split in (train, test))
+        self.settings = {"input_size": tuple(input_size), "stages": tuple(stages), "epochs": epochs}
+        self._start: float | None = None
+        self._warned = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A resumed run knows what it began with."""
+        if self._start is not None:
+            checkpoint[PROBE] = {"start": self._start, "warned": self._warned}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See :meth:`before_save_checkpoint`."""
+        if PROBE in checkpoint:
+            self._start, self._warned = checkpoint[PROBE]["start"], checkpoint[PROBE]["warned"]
+
+    def evaluate(self, runner: Runner) -> None:
+        """See the class."""
+        model = unwrapped(runner.model)
+        backbone = OwnPixels(model.branch(model.transfer_branch)["backbone"], *pixels_of(model))
+        modes = [(module, module.training) for module in backbone.modules()]
+        device = next(model.parameters()).device
+        result = probe_backbone(
+            backbone, self.train, self.test, seeds=(0,), neighbours=0, device=device, **self.settings
+        )["linear"]
+        for module, training in modes:
+            module.training = training
+        miou = result.miou[0]
+        first = self._start is None
+        self._start = miou if first else self._start
+        text = f"{miou:.1f} mIoU" + ("" if first else f", {self._start:.1f} before training")
+        runner.visualizer.add_scalar("probe/mIoU", miou, step=runner.iter)
+        runner.message_hub.update_info(PROBE, f"{text} ({len(self.train)} photos of {self.train.name}, linear)")
+        print_log(f"linear probe after iteration {runner.iter}: {text}", "current")
+        if getattr(model, "init", None) and miou < self._start - _NOISE and not self._warned:
+            self._warned = True
+            print_log(
+                f"The features have become worse than those of the weights that the run began with: {text}. If it "
+                "stays so, lower the learning rate (optim_wrapper.optimizer.lr) or train for fewer epochs",
+                "current",
+                logging.WARNING,
+            )

@@ -1,6 +1,7 @@
 """The functions of `slotcon_plugin`, from photos to vectors, on a run of one epoch."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -20,6 +21,7 @@ TINY = {
     "train_dataloader.num_workers": 0,
     "train_dataloader.dataset.view_size": 64,
 }
+SMALL = {**TINY, "model.projector.hidden_channels": 64, "model.predictor.hidden_channels": 64}
 PROBE = dict(epochs=1, seeds=(0,), neighbours=0, input_size=(64, 96))
 
 
@@ -31,8 +33,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "a"
-    small = {"model.projector.hidden_channels": 64, "model.predictor.hidden_channels": 64}
-    return slotcon_plugin.pretrain(scenes / "images/train", out, epochs=1, options={**TINY, **small})
+    return slotcon_plugin.pretrain(scenes / "images/train", out, epochs=1, options=SMALL)
 
 
 def test_pretrain_tells_what_it_has_made(run):
@@ -53,6 +54,15 @@ def test_a_run_is_taken_as_it_is_as_a_work_dir_and_as_a_checkpoint(run, tmp_path
         slotcon_plugin.export(run)
     with pytest.raises(UserError, match="holds no whole checkpoint"):
         slotcon_plugin.export(tmp_path, "x.pth")
+
+
+def test_a_probe_while_training_changes_nothing(run, scenes, tmp_path, capsys):
+    probed = slotcon_plugin.pretrain(scenes / "images/train", tmp_path / "run", epochs=1, options=SMALL, probe=scenes)
+    first, second = (torch.load(r.checkpoint, weights_only=False)["state_dict"] for r in (run, probed))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    said = capsys.readouterr().out
+    assert said.count("linear probe after iteration") == 2
+    assert re.search(r"probe       \d+\.\d mIoU, \d+\.\d before training \(16 photos of scenes/train, linear\)", said)
 
 
 def test_evaluate_on_masks(run, scenes, tmp_path):

@@ -1,0 +1,120 @@
+"""The linear probe while training: the library's figure, and a run that is what it would be without."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation import LinearProbeHook, open_labelled_set, probe_backbone
+from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
+from slotcon_plugin.evaluation.hook import PROBE
+from slotcon_plugin.models import TorchvisionResNet
+from slotcon_plugin.registry import HOOKS
+
+SETTINGS = dict(input_size=(32, 64), epochs=2)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    return make_demo_scenes(tmp_path_factory.mktemp("demo") / "scenes", {"train": 6, "val": 2}, size=(64, 48))
+
+
+class Pretrainer(nn.Module):
+    """As far as the hook looks at one."""
+
+    transfer_branch = "student"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student = nn.ModuleDict({"backbone": TorchvisionResNet(18, zero_init_residual=False)})
+        self.data_preprocessor = SimpleNamespace(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
+        self.init = None
+
+    def branch(self, name: str) -> nn.ModuleDict:
+        return {"student": self.student}[name]
+
+
+@pytest.fixture
+def runner():
+    info, scalars = {}, []
+    fake = SimpleNamespace(
+        model=Pretrainer().train(), epoch=0, iter=0, max_epochs=3, info=info, scalars=scalars,
+        visualizer=SimpleNamespace(add_scalar=lambda name, value, step: scalars.append((name, value, step))),
+        message_hub=SimpleNamespace(update_info=info.__setitem__),
+    )  # fmt: skip
+    fake._train_loop = fake
+    return fake
+
+
+def hook_for(demo, **more) -> LinearProbeHook:
+    return HOOKS.build(dict(type="LinearProbeHook", data=str(demo), limit=4, **SETTINGS, **more))
+
+
+def test_it_is_the_probe_of_the_branch_that_is_exported(demo, runner):
+    model = runner.model
+    model.student["backbone"].layer1.eval()  # a part that keeps its statistics
+    modes = {name: module.training for name, module in model.named_modules()}
+    state, noise = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    hook_for(demo).before_train(runner)
+    assert torch.equal(torch.get_rng_state(), noise), "the training would draw other numbers"
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+    backbone = OwnPixels(model.branch("student")["backbone"], *pixels_of(model))
+    sets = (open_labelled_set(demo, split).subset(4) for split in ("train", "val"))
+    expected = probe_backbone(backbone, *sets, seeds=(0,), neighbours=0, **SETTINGS)["linear"].miou[0]
+    assert runner.scalars == [("probe/mIoU", expected, 0)] and expected > 0
+    assert runner.info[PROBE] == f"{expected:.1f} mIoU (4 photos of scenes/train, linear)"
+
+
+def test_it_is_asked_before_training_every_few_epochs_and_at_the_end(demo, runner, monkeypatch):
+    hook = hook_for(demo, interval=2)
+    monkeypatch.setattr(hook, "evaluate", lambda runner: runner.scalars.append(runner.iter))
+    hook.is_last_train_epoch = lambda runner: runner.epoch + 1 == runner.max_epochs
+    hook.before_train(runner)
+    for runner.epoch in range(3):
+        runner.iter = 10 * (runner.epoch + 1)
+        hook.after_train_epoch(runner)
+    assert runner.scalars == [0, 20, 30]
+    resumed = SimpleNamespace(**{**vars(runner), "iter": 10, "scalars": []})
+    hook.before_train(resumed)
+    assert resumed.scalars == []
+
+
+@pytest.mark.parametrize(("init", "figures", "warnings"), [
+    ({"title": "ImageNet"}, [40.0, 39.5, 38.0, 37.0], 1),
+    ({"title": "ImageNet"}, [40.0, 41.0], 0),
+    (None, [24.0, 20.0], 0),  # from random weights nothing is forgotten
+])  # fmt: skip
+def test_weights_that_are_forgotten_are_spoken_of_once(init, figures, warnings, demo, runner, monkeypatch, caplog):
+    runner.model.init = init
+    found = iter(figures)
+    monkeypatch.setattr(
+        "slotcon_plugin.evaluation.hook.probe_backbone",
+        lambda *args, **kwargs: {"linear": SimpleNamespace(miou=(next(found), 0.0))},
+    )
+    said = []
+    monkeypatch.setattr(
+        "slotcon_plugin.evaluation.hook.print_log", lambda text, logger, level=0: said.append((level, text))
+    )
+    hook = hook_for(demo)
+    for _ in figures[:-1]:
+        hook.evaluate(runner)
+    checkpoint = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    resumed = hook_for(demo)
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.evaluate(runner)
+    assert sum(level == logging.WARNING for level, _ in said) == warnings
+    assert runner.info[PROBE].startswith(f"{figures[-1]:.1f} mIoU, {figures[0]:.1f} before training")
+
+
+def test_mistakes_are_found_before_training(demo):
+    with pytest.raises(UserError, match="no such folder"):
+        LinearProbeHook(data=str(demo / "nowhere"))
+    with pytest.raises(UserError, match="LinearProbeHook: interval must be at least 1 epoch, got 0"):
+        LinearProbeHook(data=str(demo), interval=0)
