@@ -61,7 +61,7 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
         if "effective_rank" in last:
             found.append(f"features of effective rank {last['effective_rank']:.0f}")
         rows.append(("health", ", ".join(filter(None, [health_of(runner), *found]))))
-    if probed := runner.message_hub.runtime_info.get("linear_probe"):
+    if probed := runner.message_hub.runtime_info.get("linear_probe"):  # of evaluation.LinearProbeHook, a room above
         rows.append(("probe", probed))
     if next_steps:
         rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups))))
