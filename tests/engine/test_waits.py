@@ -12,9 +12,6 @@ import pytest
 import torch
 from mmengine.runner import Runner
 from PIL import Image
-from torch import nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
-from torch.utils._pytree import tree_leaves
 
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config, settle
@@ -22,38 +19,11 @@ from slotcon_plugin.engine import PretrainLoop
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.profiling.waits import HostWaits
 from slotcon_plugin.registry import MODELS
+from tests.fake_gpu import FakeGPU, onto_fake_gpu
 
 
 class EnoughError(Exception):
     """Ends a run in the middle of an epoch."""
-
-
-class FakeGPU(FakeTensorMode):
-    """Tensors on a GPU have no values; those on the host are real."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        of_the_host = not any(isinstance(leaf, FakeTensor) for leaf in tree_leaves((args, kwargs)))
-        if of_the_host and torch.device((kwargs or {}).get("device") or "cpu").type == "cpu":
-            return func(*args, **(kwargs or {}))
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-
-def onto_fake_gpu(model, mode):
-    """Replace every parameter and buffer by one of the same shape on a GPU that is not there.
-
-    autograd's engine insists on a real one: parameters get a gradient of their shape at once.
-    """
-    with mode:
-        for module in model.modules():
-            for held in (module._parameters, module._buffers):
-                for name, value in held.items():
-                    if value is not None:
-                        twin = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cuda")
-                        held[name] = nn.Parameter(twin, value.requires_grad) if held is module._parameters else twin
-                        if value.requires_grad:
-                            held[name].grad = torch.empty_like(twin)
-    model.data_preprocessor._device = torch.device("cuda")
-    return model
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Evaluations and pictures on a GPU that is not there: they come to their end, and no operation mixes devices.
 
-A GPU's tensor has no values here, and what is fetched from it is zeros: figures mean nothing.
+A GPU's tensor has no values here, and what is fetched from it is made up: figures mean nothing.
 """
 
 import numpy as np
@@ -8,7 +8,6 @@ import pytest
 import torch
 from mmengine.config import Config
 from PIL import Image
-from torch._subclasses.fake_tensor import FakeTensor
 
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.data import TwoViewDataset
@@ -19,24 +18,7 @@ from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.registry import DATASETS, MODELS
 from slotcon_plugin.visualization.grouped import group_photos, model_input
-from tests.engine.test_waits import FakeGPU, onto_fake_gpu
-
-aten = torch.ops.aten
-
-
-class RehearsedGPU(FakeGPU):
-    """What goes to the host arrives there as zeros."""
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is aten._local_scalar_dense.default and isinstance(args[0], FakeTensor):
-            return args[0].dtype.is_floating_point and 0.0
-        if func is aten.copy_.default and isinstance(args[1], FakeTensor) and not isinstance(args[0], FakeTensor):
-            return args[0].zero_()
-        to_host = func is aten._to_copy.default and torch.device(kwargs.get("device") or "cuda").type == "cpu"
-        if to_host and isinstance(args[0], FakeTensor):
-            return torch.zeros(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+from tests.fake_gpu import RehearsedGPU, onto_fake_gpu
 
 
 @pytest.fixture(scope="module")
