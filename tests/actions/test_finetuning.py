@@ -120,6 +120,10 @@ def test_another_length_stretches_the_schedule(masks, asked):
     ("arguments", "message"),
     [
         ({"labels": "nowhere"}, r"nowhere: expected images/\{train,val\}/ and annotations/ .* no folder annotations"),
+        (
+            {"network": "convnext_tiny"},
+            "network convnext_tiny says what a backbone holds: give one, too, and no config",
+        ),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
         ({"backbone": "nowhere.pth"}, "there is no checkpoint or work dir nowhere.pth"),
     ],

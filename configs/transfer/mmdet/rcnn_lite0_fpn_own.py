@@ -1,6 +1,6 @@
-# The same on a light net of timm's, for weights that were published or continued from (vader_continue.py): AdamW, the
-# backbone at a fifth of the heads' rate, its BatchNorm statistics kept. For another network change its name: channels and
-# colours follow. From random weights: --cfg-options model.backbone.norm_eval=False
+# A detector on photos and boxes of your own, on a light net of timm's: rcnn_r18_fpn_own.py for weights that were published
+# or continued from (vader_continue.py). AdamW, the backbone at a fifth of the heads' rate, its BatchNorm statistics kept.
+# For another network change its name: channels and colours follow. From random weights: --cfg-options model.backbone.norm_eval=False
 #     optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=1.0
 _base_ = "rcnn_r18_fpn_own.py"
 from slotcon_plugin.models.timm_backbone import look_up
