@@ -98,8 +98,8 @@ def finetune(
     """
     if network and (config or backbone is None):
         raise UserError(
-            f"network {network} says what a backbone holds: give one, too, and no config. Random weights are those of a "
-            "ResNet-18, or of the network of a config"
+            f"network {network} says what a backbone holds: give one, too, and no config. Random weights are those of "
+            "a ResNet-18, or of the network of a config"
         )
     labels, checkpoint = Path(labels), None if backbone is None else checkpoint_of(backbone)
     kind = _kind_of(labels)
