@@ -279,6 +279,6 @@ def test_the_metafile_says_what_was_measured(repo):
             assert model["In Collection"] in collections and (repo / model["Config"]).is_file()
             for result in model["Results"]:
                 runs = [json.loads(path.read_text())["metrics"] for path in sorted(repo.glob(result["Runs"]))]
-                assert len(runs) == 3
+                assert len(runs) > 1 and result["Dataset"].endswith(f"mean of {len(runs)} seeds")
                 for metric, figure in result["Metrics"].items():
                     assert figure == round(np.mean([run[metric] for run in runs]), 1), (model["Name"], metric)
