@@ -283,6 +283,10 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     checkpoint = cfg.default_hooks.get("checkpoint")
     if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
+    if cfg.get("visualizer"):
+        # mmengine keeps visualizers by name while the process lives: with the frameworks' fixed name a second run
+        # would draw into the folder of the first
+        cfg.visualizer.pop("name", None)
     return TerseRunner.from_cfg(cfg)
 
 

@@ -70,6 +70,7 @@ def test_config_trains_from_a_pretraining_checkpoint(name, tmp_path, scenes, pre
     wanted = {"mIoU", "mAcc", "aAcc"} if name.startswith("mmseg") else {"AP_box", "AP_mask"}
     assert wanted <= set(result["metrics"])
     assert all(0 <= value <= 100 for value in result["metrics"].values())
+    assert list(tmp_path.glob("*/vis_data/scalars.json")), "its curves lie in the folder of an earlier run"
 
     # Training started at these weights (the hook compared them) and moved all of them: nothing is frozen.
     trained = runner.model.backbone.state_dict()
