@@ -26,8 +26,9 @@ from slotcon_plugin.engine.progress import table
 from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation.arms import load_probe_arms
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
-from slotcon_plugin.evaluation.run import load_probe_arms, probe_arms
+from slotcon_plugin.evaluation.run import probe_arms
 from slotcon_plugin.photos import evenly_spaced, list_photos
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups

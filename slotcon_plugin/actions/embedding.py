@@ -10,7 +10,7 @@ from typing import Any
 from slotcon_plugin.actions.runs import Run, checkpoint_of, own_config
 from slotcon_plugin.embedding import Embeddings, check_out, embed_photos
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.run import load_backbone
+from slotcon_plugin.evaluation.arms import load_backbone
 from slotcon_plugin.photos import collect_photos
 
 Boxes = Mapping[str, Sequence[Sequence[float]]]

@@ -1,34 +1,26 @@
-"""What the tools call: from files to figures to result files."""
+"""From files to figures to result files."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from operator import itemgetter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
 from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.config import load_config, settle
-from slotcon_plugin.convert import build_canonical, read_checkpoint
-from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
-from slotcon_plugin.convert.metadata import UNKNOWN, told_by
-from slotcon_plugin.convert.network import network_by_name, weights_of
+from slotcon_plugin.config import load_config
+from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.convert.runs import config_of
-from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
-from slotcon_plugin.evaluation.features import OwnPixels, calibrate_batch_norm, pixels_of
+from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 from slotcon_plugin.photos import collect_photos
-from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import write_result
 
 
@@ -70,7 +62,7 @@ def evaluate_unsupervised(
             metrics=result.metrics(),
             pretraining=(pretraining or told.get("title") or model.method.name) if checkpoint else "random",
             config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
-            backbone_sha256=_backbone_sha256(model.branch(branch)["backbone"]) if checkpoint else None,
+            backbone_sha256=sha256_of(model.branch(branch)["backbone"]) if checkpoint else None,
             seed=seed,
             wall_time_s=time.perf_counter() - start,
             data=data.name,
@@ -82,124 +74,8 @@ def evaluate_unsupervised(
     return result
 
 
-def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = True) -> nn.Module:
-    """The pretrainer of a config as it is before its first step, in eval mode.
-
-    Args:
-        zero_init_residual: False overrules a backbone's own setting of that name, if it has one.
-    """
-    torch.manual_seed(seed)
-    cfg = load_config(config)
-    settle(cfg)
-    model = cfg.model
-    if not zero_init_residual and "zero_init_residual" in model.backbone:
-        model.backbone.zero_init_residual = False
-    return MODELS.build(model).eval()
-
-
-def _backbone_sha256(backbone: nn.Module) -> str:
-    return backbone_sha256(weights_of(backbone))
-
-
 def _finite(values: Sequence[float]) -> list[float | None]:
     return [None if value != value else round(float(value), 3) for value in values]
-
-
-class Loaded(NamedTuple):
-    """A backbone for photos normalised by ImageNet's statistics.
-
-    Attributes:
-        backbone: ``(B, 3, H, W)`` -> tuple of stage maps.
-        sha256: of its weights.
-        untrained: seed -> the same network with random weights. A random ResNet has torchvision's default
-            initialisation: with the last BatchNorm of each block at zero, as pretraining starts, its residual branches
-            give nothing and it is a weaker baseline than it need be.
-    """
-
-    backbone: nn.Module
-    sha256: str
-    untrained: Callable[[int], nn.Module]
-
-
-def load_backbone(
-    checkpoint: str | Path,
-    config: str | Path | None = None,
-    *,
-    which: str | None = None,
-    decoder: bool = False,
-    network: str | None = None,
-    output_stride: int | None = None,
-) -> Loaded:
-    """The backbone of a checkpoint.
-
-    Args:
-        checkpoint: any file that `convert.read_checkpoint` knows; a run's work dir, which brings its config; with
-            `config`, a checkpoint of this project whose backbone may be any (timm, mmdet, ...).
-        config: the config that trained it; the backbone then has its strides.
-        which: "teacher" or "student"; None takes what the run transfers.
-        decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
-        network: timm's name of the network in a file of somebody else's.
-        output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
-
-    Raises:
-        UserError: the checkpoint expects BGR, a decoder is asked for and there is none, or `config` and `output_stride`
-            are both given.
-    """
-    if config is not None and output_stride is not None:
-        raise UserError("--output-stride: with --config the stride is the config's; leave one of them out")
-    if config is None and output_stride is None and Path(checkpoint).is_dir():
-        config = config_of(checkpoint)
-    if decoder and config is None:
-        raise UserError("--decoder needs a work dir or --config: only this project's own checkpoints carry a decoder")
-    if config is None:
-        canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
-        pixels = _pixels(canonical, checkpoint)
-
-        def random_canonical(seed: int) -> nn.Module:
-            torch.manual_seed(seed)
-            return OwnPixels(canonical.network.build(output_stride), *pixels)
-
-        backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
-        return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
-    part = WithDecoderMap if decoder else itemgetter("backbone")
-    model = load_pretrainer(config, checkpoint)
-    trained = model.branch(which or model.transfer_branch)
-    pixels = pixels_of(model)
-
-    def random_own(seed: int) -> nn.Module:
-        untrained = build_untrained(config, seed, zero_init_residual=False)
-        return OwnPixels(part(untrained.branch("teacher")), *pixels)
-
-    return Loaded(OwnPixels(part(trained), *pixels), _backbone_sha256(trained["backbone"]), random_own)
-
-
-def load_probe_arms(
-    checkpoint: str | Path,
-    config: str | Path | None = None,
-    *,
-    random_seed: int = 0,
-    calibration_photos: Sequence[Path] = (),
-    input_size: tuple[int, int] = (240, 320),
-    **options,
-) -> dict[str, tuple[nn.Module, str | None]]:
-    """The backbone to be judged and the random ones it is judged against.
-
-    Args:
-        checkpoint, config, options: see `load_backbone`.
-        random_seed: of the random backbones.
-        calibration_photos: if given, a second random backbone whose BatchNorm statistics are set on them.
-        input_size: (height, width) for the calibration.
-
-    Returns:
-        name of the arm -> (backbone, hash of its weights, None if random).
-    """
-    loaded = load_backbone(checkpoint, config, **options)
-    arms = {"checkpoint": (loaded.backbone, loaded.sha256), "random": (loaded.untrained(random_seed), None)}
-    if calibration_photos:
-        calibrated = loaded.untrained(random_seed)
-        calibrate_batch_norm(calibrated, calibration_photos, input_size)
-        arms["random_bn"] = (calibrated, None)
-    return arms
 
 
 def probe_checkpoint(
@@ -249,18 +125,6 @@ def probe_checkpoint(
     title = name or told.get("title") or "pretrained"
     settings |= {"input_size": input_size, "output_stride": output_stride}
     return probe_arms(arms, train, test, pretraining=title, told=told, out_dir=out_dir, **settings)
-
-
-def _pixels(canonical: CanonicalBackbone, checkpoint: str | Path) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation in [0, 1] that the weights expect; the network's usual ones if nothing says so."""
-    meta = canonical.meta
-    if meta["colour_order"] == "BGR":
-        raise UserError(f"{checkpoint}: probes feed RGB photos, this backbone was trained on BGR")
-    if UNKNOWN in (meta["mean"], meta["std"]):
-        usual = canonical.network.usual_pixels
-        print_log(f"{checkpoint} does not say which pixels it expects; taken to be mean {usual[0]}, std {usual[1]}")
-        return usual
-    return [value / 255 for value in meta["mean"]], [value / 255 for value in meta["std"]]
 
 
 def probe_arms(

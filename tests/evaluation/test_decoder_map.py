@@ -2,8 +2,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from slotcon_plugin.evaluation.arms import load_probe_arms
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
-from slotcon_plugin.evaluation.run import load_probe_arms
 from slotcon_plugin.models import VADeR
 
 

@@ -12,13 +12,9 @@ from torch import nn
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
+from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms
 from slotcon_plugin.evaluation.metrics import confusion_counts
-from slotcon_plugin.evaluation.run import (
-    build_untrained,
-    evaluate_unsupervised,
-    load_probe_arms,
-    probe_arms,
-)
+from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms
 from slotcon_plugin.evaluation.unsupervised import score_counts
 from slotcon_plugin.models import BasePretrainer, Method
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
