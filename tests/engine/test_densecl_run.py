@@ -20,7 +20,7 @@ OPTIONS = {
     "model.projector.hidden_channels": 16,
     "model.dense_projector.hidden_channels": 16,
     "model.queue_size": "${queue_size(99, 4)}",  # 16 keys for 8 photos
-    "default_hooks.checkpoint.interval": 1,
+    "default_hooks.checkpoint.interval": 3,
     "default_hooks.checkpoint.max_keep_ckpts": 10,
     "visualizer.vis_backends": [dict(type="LocalVisBackend")],
 }

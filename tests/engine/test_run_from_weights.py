@@ -116,7 +116,8 @@ def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network
         (tmp_path / name).mkdir()
         shutil.copy(tmp_path / f"straight/iter_{start}.pth", tmp_path / name)
         (tmp_path / name / "run.json").write_bytes((tmp_path / "straight/run.json").read_bytes())
-        pretrain(config(method, backbone, name), resume=True)  # the checkpoint knows what it was started from
+        at_the_end = {"default_hooks.checkpoint.interval": STEPS}
+        pretrain(config(method, backbone, name, **at_the_end), resume=True)  # the checkpoint knows what it started from
     ends = [load_file(tmp_path / name / f"iter_{STEPS}.pth") for name in ("straight", "resumed2", "resumed4")]
     for resumed in ends[1:]:
         assert ends[0]["state_dict"].keys() == resumed["state_dict"].keys()

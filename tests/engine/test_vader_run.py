@@ -35,7 +35,7 @@ def config(tmp_path, repo):
                 "model.decoder.fpn_channels": 8,
                 "model.decoder.channels": 8,
                 "model.queue_size": 300,
-                "default_hooks.checkpoint.interval": 1,
+                "default_hooks.checkpoint.interval": 3,
                 "default_hooks.checkpoint.max_keep_ckpts": 10,
                 "visualizer.vis_backends": [dict(type="LocalVisBackend")],
             }

@@ -7,6 +7,7 @@ import torch
 from mmengine.runner.activation_checkpointing import turn_on_activation_checkpointing
 from torch import nn
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
 from slotcon_plugin.registry import MODELS
@@ -78,6 +79,27 @@ def test_compiled_model_computes_the_same_and_keeps_its_keys():
     assert plain.state_dict().keys() == fast.state_dict().keys()
     assert_same(losses_and_gradients(fast), losses_and_gradients(plain))
     copy.deepcopy(plain).load_state_dict(fast.state_dict())
+
+
+@pytest.mark.parametrize(("option", "mode"), [(True, "default"), ("reduce-overhead", "reduce-overhead")])
+def test_mode_of_compilation_reaches_every_dense_part(option, mode, monkeypatch):
+    """And CUDA graphs are told that a step begins: before it, each time."""
+    compiled, steps = [], []
+    monkeypatch.setattr(nn.Module, "compile", lambda part, **options: compiled.append((part, options)))
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(len(steps)))
+    model = build(backbone={"type": "TwoConvBackbone"}, compile=option)
+    parts = [branch[name] for branch in (model.student, model.teacher) for name in ("backbone", "projector")]
+    assert compiled == [(part, {"mode": mode}) for part in parts]
+    for _ in range(2):
+        losses_and_gradients(model)
+    assert steps == [0, 1]
+    model(torch.zeros(1, 3, 64, 64))
+    assert steps == [0, 1], "features are not a step"
+
+
+def test_a_mode_that_torch_does_not_know_is_refused():
+    with pytest.raises(UserError, match=r"compile must be True, False or a mode.*'reduce-overhead'.*; got 'fast'"):
+        build(compile="fast")
 
 
 @pytest.mark.parametrize("package", ["mmdet", "mmseg"])

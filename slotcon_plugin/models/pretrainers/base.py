@@ -69,7 +69,8 @@ class BasePretrainer(BaseModel):
             run's checkpoints unless they are told otherwise. None = that of a checkpoint that is gone on with, else
             the one that the method's authors transfer.
         channels_last: keep weights and images in ``torch.channels_last``, faster for convolutions.
-        compile: run ``dense_parts`` through ``torch.compile``; keys of the state dict stay the same.
+        compile: run ``dense_parts`` through ``torch.compile``: True, or its mode, such as ``'reduce-overhead'``, which
+            replays them as CUDA graphs; keys of the state dict stay the same.
         sync_bn: BatchNorm statistics over all ranks. Does nothing in one process.
         data_preprocessor: config of the module that turns a loader's batch into the arguments of ``forward``.
 
@@ -97,7 +98,7 @@ class BasePretrainer(BaseModel):
         teacher_momentum_schedule: str = "cosine",
         transfer_branch: str | None = None,
         channels_last: bool = True,
-        compile: bool = False,
+        compile: bool | str = False,
         sync_bn: bool = True,
         data_preprocessor: dict | nn.Module | None = None,
     ) -> None:
@@ -111,13 +112,15 @@ class BasePretrainer(BaseModel):
             )
         if transfer_branch not in (None, "teacher", "student"):
             raise UserError(f"transfer_branch must be 'teacher' or 'student', got {transfer_branch!r}")
+        if isinstance(compile, str) and compile not in (modes := torch._inductor.list_mode_options()):
+            raise UserError(f"compile must be True, False or a mode of torch.compile, {sorted(modes)}; got {compile!r}")
         self.teacher_momentum = teacher_momentum
         self.teacher_momentum_schedule = teacher_momentum_schedule
         self.transfer_branch = transfer_branch or self.method.transfers
         self._chose_branch = transfer_branch is not None
         self.channels_last = channels_last
         self.data_preprocessor.channels_last = channels_last  # once where views are made, not in each forward pass
-        self.compile_parts = compile
+        self.compile_mode = "default" if compile is True else compile
         self.sync_bn = sync_bn
         self.total_steps = 0
         self.monitor: dict[str, Any] = {}
@@ -142,10 +145,10 @@ class BasePretrainer(BaseModel):
         self.teacher = make_teacher(student, teacher_parts)
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
-        if self.compile_parts:
+        if self.compile_mode:
             for branch in (self.student, self.teacher):
                 for part in self.dense_parts:
-                    branch.get_submodule(part).compile()
+                    branch.get_submodule(part).compile(mode=self.compile_mode)
 
     def branch(self, name: str) -> nn.ModuleDict:
         """``'student'`` or ``'teacher'`` -> its parts."""
@@ -227,6 +230,8 @@ class BasePretrainer(BaseModel):
     def forward(self, inputs: TwoViewBatch | Tensor, mode: str = "tensor"):
         """mmengine's entry: ``mode='loss'`` for a batch of two views, ``mode='tensor'`` for plain images."""
         if mode == "loss":
+            if self.compile_mode:  # what the last step's CUDA graphs have put out may be written over from here on
+                torch.compiler.cudagraph_mark_step_begin()
             return self.loss(inputs)
         if mode == "tensor":
             return self.extract_features(inputs)
