@@ -70,7 +70,9 @@ class StepProfile:
         )
 
 
-def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats: int = 10) -> StepProfile:
+def profile_step(
+    cfg: Config, batch_size: int, dtype: str, device: str, repeats: int = 10, by_part: bool = True
+) -> StepProfile:
     """Time training steps of a pretraining config on random views; nothing is read from the disk.
 
     Args:
@@ -79,6 +81,7 @@ def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats:
         dtype: 'float32', 'bfloat16' or 'float16' of the autocast (no gradient scaling).
         device: where.
         repeats: timed steps.
+        by_part: then as many again, booked on the parts by hooks, for which a compiled part would be compiled anew.
     """
     settle(cfg)
     torch.manual_seed(0)
@@ -110,10 +113,11 @@ def profile_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats:
         forward_and_backward()
     step_s, spread = median_time(step, repeats, where)
     peak = peak_bytes(where)
-    clock.watch(model.student)
-    clock.watch(model.teacher)
     parts: dict[str, list[float]] = defaultdict(list)
-    for _ in range(repeats):
+    if by_part:
+        clock.watch(model.student)
+        clock.watch(model.teacher)
+    for _ in range(repeats if by_part else 0):
         for name, seconds in clock.run(step).items():
             parts[name].append(seconds)
     return StepProfile(
