@@ -71,7 +71,8 @@ def _check_new_key(
     place = f"{group}." if group else ""
     if f"{place}{name}.type" in options and "type" not in node:  # a hook of one's own, for instance
         return
-    readable = readable_keys(cfg, group, node)
+    kind = {"type": options[f"{place}type"]} if f"{place}type" in options else {}
+    readable = readable_keys(cfg, group, {**node, **kind})
     if readable.takes(name):
         return
     everywhere = list(_keys(cfg._cfg_dict))

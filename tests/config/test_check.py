@@ -49,6 +49,7 @@ def test_options_that_would_do_nothing_are_refused(key, value, message):
         {"default_hooks.checkpoint.save_last": False},  # CheckpointHook's own argument
         {"model.compile": True},  # BasePretrainer's, through SlotCon's **kwargs
         {"optim_wrapper.accumulative_counts": 4},  # OptimWrapper's
+        {"model.center.momentum": 0.8, "model.center.type": "Center"},  # of the type that takes the place of Sinkhorn
         {"activation_checkpointing": ["student.backbone.layer1"]},
         {"load_from": "x.pth"},
         {"default_hooks.mine.type": "UnsupervisedSegHook", "default_hooks.mine.data": "x"},
@@ -59,6 +60,13 @@ def test_options_that_would_do_nothing_are_refused(key, value, message):
 )
 def test_options_that_somebody_reads_are_taken(options):
     assert load_config(SMALL, options)
+
+
+def test_keys_are_those_of_the_type_that_the_options_choose():
+    with pytest.raises(UserError, match=r"^model\.center\.momentun: .*did you mean model\.center\.momentum\?"):
+        load_config(SMALL, {"model.center.type": "Center", "model.center.momentun": 0.8})
+    with pytest.raises(UserError, match=r"^model\.center\.momentum: nothing in"):
+        load_config(SMALL, {"model.center.momentum": 0.8})
 
 
 def test_a_new_key_can_be_meant():

@@ -1,5 +1,8 @@
 """A pretraining so small that a run of it takes a second: real runner, loop, sampler and optimiser; noise as photos."""
 
+import subprocess
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -186,6 +189,21 @@ train_cfg = dict(max_epochs=5)
 default_hooks = dict(checkpoint=dict(interval=4, max_keep_ckpts=10), logger=dict(interval=3))
 visualizer = dict(vis_backends=[dict(type="LocalVisBackend")])
 """
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen]]:
+    """`subprocess.Popen`, for runs without an end of their own: none outlives its test, whatever becomes of that."""
+    started = []
+
+    def popen(*args, **options) -> subprocess.Popen:
+        started.append(subprocess.Popen(*args, **options))
+        return started[-1]
+
+    yield popen
+    for process in started:
+        process.kill()  # nothing, if it was waited for; ranks and workers end with it
+        process.wait()
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import failures
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.errors import RunFailedError
+from tests.processes import children
 
 
 class At(Hook):
@@ -103,11 +104,11 @@ def test_a_limit_on_files_ends_the_command_in_a_sentence(tmp_path, repo, config_
 LIMIT_S = 10
 
 
-def start_two(repo, config, work_dir, *more, epochs=1000):
+def start_two(start, repo, config, work_dir, *more, epochs=1000):
     launch = [sys.executable, "-m", "slotcon_plugin.launch", "--nproc_per_node", "2", *more]
     settings = [f"env_cfg.dist_cfg.timeout={LIMIT_S}", f"train_cfg.max_epochs={epochs}"]
     options = ["--launcher", "pytorch", "--cfg-options", *settings]
-    return subprocess.Popen(
+    return start(
         [*launch, "--master_port", str(free_port()), *command(repo, config, work_dir)[1:], *options],
         env={**os.environ, "PYTHONPATH": str(repo)},
         stdout=subprocess.DEVNULL,
@@ -128,15 +129,15 @@ def rank_of(process, rank, checkpoint):
     while not checkpoint.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    for child in subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split():
+    for child in children(process.pid):
         if f"RANK={rank}".encode() in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
-            return int(child)
+            return child
     raise AssertionError(f"there is no rank {rank}")
 
 
 @pytest.mark.slow
-def test_a_rank_that_stands_still_ends_the_other_in_time(tmp_path, repo, config_file):
-    process = start_two(repo, config_file("bfloat16"), tmp_path / "run")
+def test_a_rank_that_stands_still_ends_the_other_in_time(tmp_path, repo, config_file, start):
+    process = start_two(start, repo, config_file("bfloat16"), tmp_path / "run")
     stopped = rank_of(process, 0, tmp_path / "run/iter_4.pth")
     os.kill(stopped, signal.SIGSTOP)
     since, log = time.monotonic(), tmp_path / "run/rank1.log"
@@ -151,8 +152,8 @@ def test_a_rank_that_stands_still_ends_the_other_in_time(tmp_path, repo, config_
 
 
 @pytest.mark.slow
-def test_torchruns_restart_goes_on_by_itself(tmp_path, repo, config_file):
-    process = start_two(repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1", epochs=8)
+def test_torchruns_restart_goes_on_by_itself(tmp_path, repo, config_file, start):
+    process = start_two(start, repo, config_file("bfloat16"), tmp_path / "run", "--max-restarts", "1", epochs=8)
     os.kill(rank_of(process, 1, tmp_path / "run/iter_4.pth"), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors

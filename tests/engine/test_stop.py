@@ -15,6 +15,7 @@ from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import stop
 from slotcon_plugin.errors import RunStoppedError
+from tests.processes import children
 
 LISTENS = [dict(type="StopOnSignalHook")]
 LONG = ["--cfg-options", "train_cfg.max_epochs=1000"]  # it does not end by itself
@@ -99,10 +100,12 @@ def wait_for(condition, process, seconds=240):
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_written(tmp_path, repo, config_file):
+def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_written(
+    tmp_path, repo, config_file, start
+):
     config = config_file("bfloat16")
     command = [sys.executable, str(repo / "tools/train.py"), str(config), "--work-dir", str(tmp_path / "run"), *LONG]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    process = start(command, start_new_session=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     wait_for((tmp_path / "run/iter_4.pth").exists, process)
     os.killpg(process.pid, signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -115,20 +118,20 @@ def test_a_signal_to_the_whole_group_spares_the_workers_until_the_checkpoint_is_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGKILL], ids=lambda number: number.name)
-def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path, repo, config_file, number):
+def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path, repo, config_file, start, number):
     config = config_file("bfloat16")
     command = ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(tmp_path / "run"), *LONG]
-    process = subprocess.Popen(
+    process = start(
         command, env={**os.environ, "PYTHON": sys.executable}, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     wait_for((tmp_path / "run/iter_4.pth").exists, process)
-    children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
-    assert len(children) == 2
+    ranks = children(process.pid)
+    assert len(ranks) == 2
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == (STOPPED if number != signal.SIGKILL else -signal.SIGKILL), errors
     deadline = time.monotonic() + 20
-    while any(os.path.exists(f"/proc/{child}") for child in children):
+    while any(os.path.exists(f"/proc/{rank}") for rank in ranks):
         assert time.monotonic() < deadline, "ranks outlive their launcher"
         time.sleep(0.1)
     newest = numbered_checkpoints(tmp_path / "run")[0]
