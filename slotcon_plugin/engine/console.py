@@ -11,7 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from sysconfig import get_paths
@@ -37,11 +37,14 @@ class _Screen(Console):
         try:
             super().print(*args, **kwargs)
         except OSError:  # the terminal is closed, or the disk behind `>` full
-            self.quiet = True
+            self.on_broken_pipe()
 
     def on_broken_pipe(self) -> None:
         """The reader of the output (head, less) has gone."""
         self.quiet = True
+        with suppress(OSError, ValueError):  # there is no file behind it
+            # what is still buffered would be written at the exit, and be an error then
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 SCREEN = _Screen(highlight=False, markup=False, emoji=False, soft_wrap=True)
