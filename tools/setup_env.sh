@@ -131,7 +131,8 @@ if [ "$WHAT" = all ]; then
     with_heartbeat "installing what detectron2 needs" \
         pip_install pycocotools iopath fvcore omegaconf hydra-core yacs tabulate termcolor cloudpickle cityscapesscripts
     # what the tests skip without: missing here, it is an error and no skipped test
-    "$PY" -c 'import mmcv.ops, mmdet, mmseg, detectron2.engine, slotcon_plugin
+    "$PY" -c 'import mmcv.ops, mmdet.datasets, mmdet.models, mmseg.datasets, mmseg.models, slotcon_plugin
+import detectron2.engine, detectron2.modeling, detectron2.modeling.backbone.vit
 import PIL.AvifImagePlugin, material, mkdocs, pyarrow.parquet, pycocotools.mask, shtab'
 fi
 digest >"$VENV/.slotcon-$WHAT"

@@ -37,7 +37,7 @@ class _Screen(Console):
         try:
             super().print(*args, **kwargs)
         except OSError:  # the terminal is closed, or the disk behind `>` full
-            self.on_broken_pipe()
+            self.quiet = True
 
     def on_broken_pipe(self) -> None:
         """The reader of the output (head, less) has gone."""
