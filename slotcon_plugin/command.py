@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 import sys
@@ -42,6 +43,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         print(text, file=sys.stderr, end="")
         _into_log_files(text)
         status = FAILED
+    gc.freeze()  # looking for garbage among all that torch has imported takes a second, and the system frees it anyway
     sys.exit(status)
 
 

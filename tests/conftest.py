@@ -14,6 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests import processes
+
 torch.set_num_threads(1)
 
 
@@ -32,6 +34,12 @@ def pytest_collection_modifyitems(items):
 def repo() -> Path:
     """The checkout: configs/ and tools/ lie beside tests/."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def run_ranks():
+    """:func:`tests.processes.run_ranks`; files that are such a program themselves cannot import it."""
+    return processes.run_ranks
 
 
 @pytest.fixture(autouse=True)

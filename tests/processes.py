@@ -1,5 +1,18 @@
-"""What the system knows of a process (Linux)."""
+"""Processes that tests start, and what the system knows of one (Linux)."""
 
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 
@@ -7,3 +20,66 @@ def children(process: int) -> list[int]:
     """Ids of the processes that a process has started and that are not gone."""
     threads = Path(f"/proc/{process}/task").iterdir()
     return sorted(int(child) for thread in threads for child in (thread / "children").read_text().split())
+
+
+class Python:
+    """``python *words`` without the seconds that torch takes to be imported, see :mod:`tests.fork_server`.
+
+    What it needs of its environment before torch is imported (sitecustomize, OMP_NUM_THREADS) it does not see: such a
+    program is for :mod:`subprocess`.
+    """
+
+    def __init__(self, *words: object, cwd: str | Path | None = None, env: dict[str, str] | None = None):
+        self.words = [str(word) for word in words]
+        self._out, self._err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")  # noqa: SIM115  # wait() ends
+        receive, send = os.pipe()
+        request = json.dumps(dict(words=self.words, cwd=str(cwd or os.getcwd()), env=dict(env or os.environ)))
+        socket.send_fds(_server(), [request.encode()], [self._out.fileno(), self._err.fileno(), send])
+        os.close(send)
+        self._ended = os.fdopen(receive, "rb", buffering=0)
+        self.pid = int(self._ended.readline())
+
+    def wait(self, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Its status and all that it has said; a signal that ended it is a status below 0."""
+        with self._ended, self._out, self._err:
+            if not select.select([self._ended], [], [], timeout)[0]:
+                os.kill(self.pid, signal.SIGKILL)
+                raise TimeoutError(f"{self.words} has not ended in {timeout} s")
+            status = int(self._ended.readline())
+            for said in (self._out, self._err):
+                said.seek(0)
+            return subprocess.CompletedProcess(self.words, status, self._out.read(), self._err.read())
+
+
+def run_python(*words: object, cwd: str | Path | None = None, env: dict[str, str] | None = None):
+    """``subprocess.run([sys.executable, *words], capture_output=True, text=True)``, sooner, see :class:`Python`."""
+    return Python(*words, cwd=cwd, env=env).wait()
+
+
+def run_ranks(*commands: Sequence[object], env: Sequence[dict[str, str]] = ()) -> list[subprocess.CompletedProcess]:
+    """Programs that wait for each other: what they have said, and all must end with status 0.
+
+    Args:
+        commands: ``(script, *arguments)`` of each.
+        env: of each, on top of this process's environment.
+    """
+    ranks = [Python(*words, env=os.environ | own) for words, own in zip(commands, env or [{}] * len(commands))]
+    done = [rank.wait() for rank in ranks]
+    assert [rank.returncode for rank in done] == [0] * len(done), "\n".join(rank.stderr for rank in done)
+    return done
+
+
+@cache
+def _server() -> socket.socket:
+    """One for each process of pytest; it ends when that does."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, Path(__file__).with_name("fork_server.py"), str(theirs.fileno())]
+    server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(end)
+    return ours

@@ -18,6 +18,7 @@ import pytest
 from slotcon_plugin.cli import COMMANDS, build_parser, main
 from slotcon_plugin.config import find_config, load_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
+from tests.processes import run_python
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS = "|".join(COMMANDS)
@@ -156,16 +157,16 @@ check_arguments(Config(dict(default_scope="slotcon_plugin", **configs)))
 """
 
 
-def run_python(source: str, name: str, folder: Path) -> subprocess.CompletedProcess:
+def run_block(source: str, name: str, folder: Path) -> subprocess.CompletedProcess:
     """In a process of its own, since blocks may register classes; line numbers of a traceback are the document's."""
     (folder / name).write_text(source, encoding="utf-8")
-    return subprocess.run([sys.executable, name], cwd=folder, capture_output=True, text=True)
+    return run_python(name, cwd=folder)
 
 
 @pytest.mark.parametrize("document", [d for d in DOCUMENTS if python_of(d, False).strip()], ids=lambda d: d.stem)
 def test_python_of_the_documents_runs(document, tmp_path):
     """The blocks of a document in their order, as someone types them who reads it."""
-    done = run_python(python_of(document, fragments=False) + CHECK_CONFIGS, f"{document.stem}.md.py", tmp_path)
+    done = run_block(python_of(document, fragments=False) + CHECK_CONFIGS, f"{document.stem}.md.py", tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -173,7 +174,7 @@ def test_fragments_are_python_and_do_not_run(tmp_path):
     for document in DOCUMENTS:
         if source := python_of(document, fragments=True).strip():
             compile(source, str(document), "exec")
-            assert run_python(source, "fragment.py", tmp_path).returncode, f"{document.name} runs, take the mark off"
+            assert run_block(source, "fragment.py", tmp_path).returncode, f"{document.name} runs, take the mark off"
 
 
 def test_a_wrong_block_is_found(tmp_path):
@@ -182,7 +183,7 @@ def test_a_wrong_block_is_found(tmp_path):
     document.write_text(f"text\n```python\n{block}\n```\n```python\n# fragment\nlater()\n```\n")
     assert python_of(document, fragments=False).splitlines() == ["", "", block, "", "", "", ""]
     assert python_of(document, fragments=True).strip() == "# fragment\nlater()"
-    done = run_python(python_of(document, fragments=False) + CHECK_CONFIGS, "page.py", tmp_path)
+    done = run_block(python_of(document, fragments=False) + CHECK_CONFIGS, "page.py", tmp_path)
     assert "ListFile takes no 'pth'; did you mean path?" in done.stderr
 
 
@@ -215,8 +216,7 @@ def place(tmp_path_factory):
         c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
     )
     short = ["train_cfg.max_epochs=2", "default_hooks.logger.interval=1", "default_hooks.slot_health.interval=1"]
-    words = [sys.executable, *split(command), "--cfg-options", *short]
-    done = subprocess.run(words, cwd=place, capture_output=True, text=True)
+    done = run_python(*split(command), "--cfg-options", *short, cwd=place)
     assert done.returncode == 0, done.stderr
     (place / "shown.txt").write_text(done.stdout)
     return place

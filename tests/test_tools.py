@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import run_python
+
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = "configs/pretrain/slotcon_small.py"
 TRANSFER = "configs/transfer/mmseg/fcn_r18_camvid.py"
@@ -185,8 +187,7 @@ def test_values_that_cannot_work_are_a_sentence(changes, message, folder, tmp_pa
 
 @pytest.mark.slow
 def test_a_run_shorter_than_its_warm_up_without_a_hook(folder, tmp_path):
-    command = [sys.executable, "tools/train.py", *small_run(folder, tmp_path, warmup_epochs="5")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = run_python("tools/train.py", *small_run(folder, tmp_path, warmup_epochs="5"), cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "CosineAnnealingLR would begin after epoch 5, when the run of 1 is over" in done.stdout + done.stderr
     assert not list((tmp_path / "run").glob("*/vis_data/vis_image/*"))  # default_hooks.pictures=None

@@ -1,8 +1,6 @@
 """The commands of docs/continue.md in turn, made small, on demo scenes: from weights to a segmenter and exports."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from safetensors.torch import save_file
 from slotcon_plugin.convert import read_metadata
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.results import read_result
+from tests.processes import run_python
 
 DOCS = runpy.run_path(str(Path(__file__).with_name("test_docs.py")))
 ROOT, documented, split = DOCS["ROOT"], DOCS["documented"], DOCS["split"]
@@ -43,12 +42,7 @@ def test_the_walk_through_runs(tmp_path):
         command = next(command for command in commands if part in command)
         words = [str(tmp_path / "work_dirs/continued/iter_4.pth") if w == "CHECKPOINT" else w for w in split(command)]
         kind = {"vader_continue": " pretrain", "fcn_lite0_camvid": " transfer"}.get(part, "")
-        done = subprocess.run(
-            [sys.executable, *words, *SMALL.get(words[0] + kind, "").split()],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        done = run_python(*words, *SMALL.get(words[0] + kind, "").split(), cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
     for result in ("probe/linear_checkpoint.json", "work_dirs/fcn_lite0_camvid/result.json"):
         told = read_result(tmp_path / result)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 
 import pytest
 import timm
@@ -23,6 +21,7 @@ from slotcon_plugin.errors import UserError
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
+from tests.processes import run_python
 from tests.transfer.shrink import shrink
 
 
@@ -165,5 +164,5 @@ def test_a_segmenter_of_ones_own(masks, tmp_path, monkeypatch):
         f"found = inference_model(model, {str(next((masks / 'images/val').glob('*.jpg')))!r}).pred_sem_seg.data\n"
         "print(tuple(found.shape), len(model.dataset_meta['classes']))"
     )
-    told = subprocess.run([sys.executable, "-c", use], capture_output=True, text=True, cwd=tmp_path)
+    told = run_python("-c", use, cwd=tmp_path)
     assert told.stdout.splitlines()[-1:] == ["(1, 120, 160) 11"], told.stderr[-2000:]

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
 from slotcon_plugin.benchmark.steps import applies, layers
 from slotcon_plugin.errors import UserError
+from tests.processes import run_python
 
 PLANS = sorted((Path(__file__).resolve().parents[2] / "configs/benchmark").glob("*.py"))
 
@@ -179,8 +179,8 @@ def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
     steps = plan_steps(plan, tmp_path / "w")
     lines = step_commands(steps, ["python", "tools/benchmark.py", "p.py"])
     assert lines[0] == f"python tools/benchmark.py p.py --step {steps[0].name}"
-    tool = [sys.executable, "tools/benchmark.py", str(plan_file), "--print-commands", "--gpus", "0"]
-    printed = subprocess.run(tool, capture_output=True, text=True, check=True).stdout.splitlines()
+    done = run_python("tools/benchmark.py", plan_file, "--print-commands", "--gpus", "0")
+    printed = done.stdout.splitlines()
     assert [line.rsplit(" ", 1)[1] for line in printed] == [step.name for step in steps]
 
 

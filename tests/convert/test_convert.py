@@ -16,6 +16,7 @@ import slotcon_plugin
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint, read_metadata
 from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.writers import TARGETS
+from tests.processes import run_python
 
 from .conftest import torchvision_file
 
@@ -140,8 +141,7 @@ def test_a_config_that_cannot_be_used_is_named(target, suffix, config, message, 
 
 def test_the_tool_says_what_it_did_and_fails_with_two(repo, source_file, tmp_path):
     def tool(*arguments):
-        command = [sys.executable, "tools/convert_to_torchvision.py", *map(str, arguments)]
-        return subprocess.run(command, cwd=repo, capture_output=True, text=True)
+        return run_python("tools/convert_to_torchvision.py", *arguments, cwd=repo)
 
     done = tool(source_file("slotcon", 18).path, tmp_path / "out.safetensors")
     assert done.returncode == 0, done.stderr

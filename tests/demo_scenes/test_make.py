@@ -1,7 +1,5 @@
 import hashlib
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
@@ -11,6 +9,7 @@ import pytest
 from slotcon_plugin.demo_scenes import contact_sheet, make_demo_scenes
 from slotcon_plugin.demo_scenes import make as make_module
 from slotcon_plugin.demo_scenes.make import default_splits
+from tests.processes import run_python
 
 SIZE = (64, 48)
 TOOL = Path(__file__).parents[2] / "tools" / "make_demo_scenes.py"
@@ -102,13 +101,11 @@ def test_contact_sheet_shows_scenes_and_truth():
 
 
 def test_command_line(tmp_path):
-    command = [sys.executable, str(TOOL), str(tmp_path / "out"), "--layout", "voc", "--size", "64", "48"]
-    done = subprocess.run(
-        [*command, "--splits", "train=3", "val=1", "--sheet", str(tmp_path / "sheet.png")],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    command = [TOOL, tmp_path / "out", "--layout", "voc", "--size", "64", "48"]
+    done = run_python(*command, "--splits", "train=3", "val=1", "--sheet", tmp_path / "sheet.png")
+    assert done.returncode == 0, done.stderr
     assert "voc layout" in done.stdout
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (6 * 48, 4 * 64, 3)
-    wrong = subprocess.run([*command, "--num-images", "9"], capture_output=True, text=True)
+    wrong = run_python(*command, "--num-images", "9")
     assert wrong.returncode == 2
     assert "Choose another folder" in wrong.stderr

@@ -1,10 +1,7 @@
 import itertools
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -221,26 +218,15 @@ print("teacher steps", model.teacher_steps.item())
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("accumulated", "updates"), [(1, 7), (2, 3)])
-def test_ranks_skip_together_when_one_of_them_meets_a_nan(tmp_path, repo, accumulated, updates):
+def test_ranks_skip_together_when_one_of_them_meets_a_nan(run_ranks, tmp_path, repo, accumulated, updates):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = [sys.executable, "-c", ONE_OF_TWO, repo / "tests/engine/conftest.py", tmp_path, str(accumulated)]
-    ranks = [
-        subprocess.Popen(
-            command,
-            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    output = [rank.communicate(timeout=120)[0] for rank in ranks]
-    for rank, text in zip(ranks, output):
-        assert rank.returncode == 0, text[-2000:]
-        assert f"teacher steps {updates}\n" in text
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = ["-c", ONE_OF_TWO, repo / "tests/engine/conftest.py", tmp_path, accumulated]
+    env = [{**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    for done in run_ranks(command, command, env=env):
+        assert f"teacher steps {updates}\n" in done.stdout
     report = json.loads((tmp_path / "nonfinite_iter_2.json").read_text())
     assert [part["losses"]["loss"] == "nan" for part in report["ranks"]] == [False, True]
     assert [len(part["photos"]) for part in report["ranks"]] == [2, 2]

@@ -12,6 +12,7 @@ import torch
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes
+from tests.processes import Python, run_python
 
 
 def tensors(tree, prefix=""):
@@ -32,31 +33,24 @@ def test_resume_after_sigkill_is_exact(tmp_path, repo, config_file, dtype):
     config = config_file(dtype)
 
     def command(work_dir, *more):
-        return [
-            sys.executable,
-            str(repo / "tools/train.py"),
-            str(config),
-            "--work-dir",
-            str(tmp_path / work_dir),
-            *more,
-        ]
+        return repo / "tools/train.py", config, "--work-dir", tmp_path / work_dir, *more
 
-    whole = subprocess.Popen(command("whole"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    killed = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    whole, killed = (Python(*command(run)) for run in ("whole", "killed"))
     deadline = time.monotonic() + 300
     while not (tmp_path / "killed/iter_8.pth").exists():
-        assert killed.poll() is None and time.monotonic() < deadline
+        assert time.monotonic() < deadline
         time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert whole.wait() == 0, whole.stderr.read()
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait().returncode == -signal.SIGKILL
+    done = whole.wait()
+    assert done.returncode == 0, done.stderr
     left = sorted((tmp_path / "killed").glob("iter_*.pth"))
     assert left and not (tmp_path / "killed/iter_30.pth").exists()
     # the newest checkpoint was cut short by the kill: the one before it must be used
     newest = max(left, key=lambda p: int(p.stem[5:]))
     newest.write_bytes(newest.read_bytes()[:-1000])
 
-    resumed = subprocess.run(command("killed", "--resume"), capture_output=True, text=True)
+    resumed = run_python(*command("killed", "--resume"))
     assert resumed.returncode == 0, resumed.stderr
     assert f"{newest.name} is damaged or cut short" in resumed.stdout + resumed.stderr
 

@@ -1,8 +1,6 @@
 """Runs from --init: heads first, resumed bit for bit without the file; what their checkpoints say of themselves."""
 
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,6 +14,7 @@ from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert, read_metadata
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.errors import UserError
+from tests.processes import run_python
 
 LITE = {"type": "TimmBackbone", "name": "test_efficientnet", "output_stride": 16}
 RESNET = {"type": "TorchvisionResNet", "depth": 18, "stride": 16}
@@ -144,15 +143,14 @@ def test_a_config_that_continues_says_what_it_needs(repo, photos, tmp_path, weig
     state = timm.create_model("tf_efficientnet_lite0").state_dict()
     torch.save({k: v for k, v in state.items() if "blocks.3" not in k}, broken)
     work_dir = tmp_path / "run"
-    command = [sys.executable, "tools/train.py", "configs/pretrain/vader_continue.py", "--photos", str(photos)]
-    command += ["--work-dir", str(work_dir)]
+    command = ["tools/train.py", "configs/pretrain/vader_continue.py", "--photos", photos, "--work-dir", work_dir]
     for more, said in (
         ([], "this config starts from weights: give them, --init FILE"),
         (["--init", str(tmp_path / "none.pth")], "none.pth"),
         (["--init", str(broken)], "blocks.3"),
         (["--init", str(weights["resnet"])], "holds no timm's tf_efficientnet_lite0"),
     ):
-        done = subprocess.run([*command, *more], cwd=repo, capture_output=True, text=True)
+        done = run_python(*command, *more, cwd=repo)
         assert done.returncode == 2, done.stderr
         assert said in done.stderr
         assert "Traceback" not in done.stderr

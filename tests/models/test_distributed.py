@@ -1,8 +1,6 @@
 """Two gloo ranks with half of the batch each give what one process with the whole batch gives."""
 
-import os
 import socket
-import subprocess
 import sys
 from dataclasses import replace
 
@@ -24,17 +22,17 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def on_two_ranks(work, folder, *words):
+@pytest.fixture
+def on_two_ranks(run_ranks, tmp_path):
     """``work(rank, *words)`` on each rank, in processes of their own -> what they returned."""
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, work.__name__, str(folder), *words], env={**environment, "RANK": str(rank)}
-        )
-        for rank in range(WORLD)
-    ]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * WORLD
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+    def run(work, *words):
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
+        command = [__file__, work.__name__, tmp_path, *words]
+        run_ranks(*[command] * WORLD, env=[{**meeting, "RANK": str(rank)} for rank in range(WORLD)])
+        return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
+
+    return run
 
 
 def build(kind=SlotCon, **settings) -> SlotCon | SlotConDecoder:
@@ -98,8 +96,8 @@ def half_of_the_batch(rank, model):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
-def test_two_ranks_are_one_process_with_both_halves(model, tmp_path):
-    ranks = on_two_ranks(half_of_the_batch, tmp_path, model)
+def test_two_ranks_are_one_process_with_both_halves(model, on_two_ranks):
+    ranks = on_two_ranks(half_of_the_batch, model)
     want = loss_and_gradients(MODELS[model](), batch())
     torch.testing.assert_close((ranks[0]["losses"] + ranks[1]["losses"]) / 2, want["losses"], rtol=1e-4, atol=1e-5)
     for name, gradient in want["gradients"].items():
@@ -157,8 +155,8 @@ def fixed_contrast_of_rank(rank):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("work", [contrast_of_rank, fixed_contrast_of_rank])
-def test_a_rank_without_queries_takes_part(work, tmp_path):
-    ranks = on_two_ranks(work, tmp_path)
+def test_a_rank_without_queries_takes_part(work, on_two_ranks):
+    ranks = on_two_ranks(work)
     want = contrast_of(slice(0, 4))
     assert [r["queries"].item() for r in ranks] == [4, 0]
     torch.testing.assert_close((ranks[0]["loss"] + ranks[1]["loss"]) / 2, want["loss"])
@@ -181,8 +179,8 @@ def synchronised_norm(rank):
 
 
 @pytest.mark.slow
-def test_sync_batchnorm_with_an_empty_rank_equals_torchs(tmp_path):
-    ranks = on_two_ranks(synchronised_norm, tmp_path)
+def test_sync_batchnorm_with_an_empty_rank_equals_torchs(on_two_ranks):
+    ranks = on_two_ranks(synchronised_norm)
     layer = torch.nn.BatchNorm1d(3).train()
     x = torch.arange(30.0).view(10, 3).requires_grad_()
     out = layer(x)

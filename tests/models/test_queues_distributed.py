@@ -1,10 +1,5 @@
 """Methods with queues: two processes with half the batch each give what one process with all of it gives."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -65,13 +60,8 @@ def work(rank, ranks, folder, method):
     torch.save(result, f"{folder}/{ranks}_{rank}.pt")
 
 
-def run(ranks, folder, method):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    root = Path(__file__).resolve().parents[2]
-    arguments = [[str(rank), str(ranks), str(folder), method] for rank in range(ranks)]
-    commands = [[sys.executable, "-c", WORKER, __file__, *words] for words in arguments]
-    processes = [subprocess.Popen(command, env=environment, cwd=root) for command in commands]
-    assert [process.wait(timeout=300) for process in processes] == [0] * ranks
+def run(run_ranks, ranks, folder, method):
+    run_ranks(*(["-c", WORKER, __file__, rank, ranks, folder, method] for rank in range(ranks)))
     return [torch.load(folder / f"{ranks}_{rank}.pt", weights_only=True) for rank in range(ranks)]
 
 
@@ -85,8 +75,8 @@ def farthest(ours, expected):
 @pytest.mark.parametrize(
     ("method", "queues", "keys_an_image"), [("vader", ["queue"], PIXELS), ("densecl", ["queue", "dense_queue"], 1)]
 )
-def test_two_ranks_equal_one_process(tmp_path, method, queues, keys_an_image):
-    (alone,), pair = run(1, tmp_path, method), run(2, tmp_path, method)
+def test_two_ranks_equal_one_process(run_ranks, tmp_path, method, queues, keys_an_image):
+    (alone,), pair = (run(run_ranks, ranks, tmp_path, method) for ranks in (1, 2))
     assert len(alone["queues"]) == 3 * len(queues)
     for name, value in pair[0]["queues"].items():
         assert torch.equal(value, pair[1]["queues"][name]), f"{name} differs between the ranks"

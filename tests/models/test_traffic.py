@@ -1,7 +1,5 @@
 """What four gloo ranks really send in a step, against the formulas of docs/benchmarks.md, "Many GPUs"."""
 
-import os
-import subprocess
 import sys
 from collections import Counter
 from unittest import mock
@@ -83,10 +81,8 @@ def expected(method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["slotcon", "vader"])
-def test_four_ranks_send_what_the_formulas_say(method, tmp_path):
-    commands = [[sys.executable, __file__, method, str(rank), str(tmp_path)] for rank in range(WORLD)]
-    ranks = [subprocess.Popen(command, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}) for command in commands]
-    assert [rank.wait(timeout=300) for rank in ranks] == [0] * WORLD
+def test_four_ranks_send_what_the_formulas_say(method, run_ranks, tmp_path):
+    run_ranks(*([__file__, method, rank, tmp_path] for rank in range(WORLD)))
     gradients, seen = expected(method)
     for rank in range(WORLD):
         sent = torch.load(tmp_path / f"{rank}.pt", weights_only=True)

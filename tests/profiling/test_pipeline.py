@@ -1,13 +1,11 @@
 """The profile measures what it says: both arms run, the stages add up, the plain arm makes the same kind of views."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.profiling.pipeline import plain_sample, profile_pipeline, write_resized
+from tests.processes import run_python
 
 
 def test_figures_of_all_arms_and_stages(folder):
@@ -43,9 +41,8 @@ def test_resized_copies_have_the_size(folder, tmp_path):
 
 
 def test_the_tool_prints_a_table(folder, repo):
-    command = [sys.executable, "tools/benchmark_pipeline.py", str(folder), "--view-size", "16", "--rounds", "1",
-               "--photos", "4", "--resize-to", "64x48"]  # fmt: skip
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    options = ["--view-size", "16", "--rounds", "1", "--photos", "4", "--resize-to", "64x48"]
+    done = run_python("tools/benchmark_pipeline.py", folder, *options, cwd=repo)
     assert done.returncode == 0, done.stderr
     assert "plain: all of it with Pillow" in done.stdout
     assert "4 photos" in done.stdout

@@ -1,8 +1,5 @@
 """The time of a step is booked on the part that takes it, forward and backward, whatever parts a method has."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch import nn
@@ -11,6 +8,7 @@ from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.models.wide import WideConv2d
 from slotcon_plugin.profiling.step import PartClock, profile_step
 from slotcon_plugin.registry import MODELS
+from tests.processes import run_python
 
 
 class Tick(torch.autograd.Function):
@@ -114,8 +112,8 @@ def test_arithmetic_is_that_of_all_convolutions(repo):
 
 
 def test_the_tool_prints_the_profile(repo):
-    command = [sys.executable, "tools/benchmark_step.py", "configs/pretrain/slotcon_demo.py", "--batch-size", "2"]
+    command = ["tools/benchmark_step.py", "configs/pretrain/slotcon_demo.py", "--batch-size", "2"]
     command += ["--repeats", "1", "--dtype", "float32", "--cfg-options", "train_dataloader.dataset.view_size=32"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    done = run_python(*command, cwd=repo)
     assert done.returncode == 0, done.stderr
     assert "a step of 2" in done.stdout

@@ -1,8 +1,5 @@
 """The picture of two views shows what was sampled."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,6 +7,7 @@ from PIL import Image
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.geometry import overlap_boxes
 from slotcon_plugin.visualization.views import views_row, views_sheet
+from tests.processes import run_python
 
 
 @pytest.fixture
@@ -63,8 +61,7 @@ def test_a_row_for_each_sample(photos):
 
 def test_the_tool_writes_a_picture(photos, repo, tmp_path):
     out = tmp_path / "views.png"
-    command = [sys.executable, "tools/visualize_views.py", str(photos), str(out), "--num", "2", "--view-size", "32"]
-    done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+    done = run_python("tools/visualize_views.py", photos, out, "--num", "2", "--view-size", "32", cwd=repo)
     assert done.returncode == 0, done.stderr
     assert Image.open(out).width > 6 * 32
     assert [path.name for path in tmp_path.glob("views*")] == ["views.png"]
