@@ -208,10 +208,11 @@ def place(tmp_path_factory):
     place = tmp_path_factory.mktemp("checkout")
     for name in ("tools", "configs", "slotcon_plugin", "docs", "README.md"):
         (place / name).symlink_to(ROOT / name)
-    labelled = make_demo_scenes(place / "labelled", {"train": 66, "val": 4}, size=(96, 72))
+    make_demo_scenes(place / "unlabelled", {"train": 66}, size=(96, 72))
+    labelled = make_demo_scenes(place / "labelled", {"train": 6, "val": 4}, size=(96, 72))
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
-    (place / "my_photos").symlink_to("labelled/images/train")
+    (place / "my_photos").symlink_to("unlabelled/images/train")
     command = next(
         c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
     )
