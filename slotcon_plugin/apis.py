@@ -31,7 +31,7 @@ from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
-from slotcon_plugin.engine.stop import end_with_parent
+from slotcon_plugin.engine.stop import end_with_parent, signals_given_back
 from slotcon_plugin.engine.work_dir import started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
@@ -117,7 +117,7 @@ def pretrain(
         RunFailedError: the run ended itself, and says why.
     """
     progress = ProgressHook(pretraining_head, partial(pretraining_made, next_steps=next_steps))
-    with run_console() as at_the_end:
+    with run_console() as at_the_end, signals_given_back():
         at_the_end.callback(progress.close)
         return _pretrain(cfg, resume, batch_mode, overwrite, budget, progress)
 

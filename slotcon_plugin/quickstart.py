@@ -33,7 +33,7 @@ from slotcon_plugin.photos import evenly_spaced, list_photos
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups
 
-_IMAGES_SEEN = 11_500  # ten epochs of the demo scenes: seven minutes on two cores
+_IMAGES_SEEN = 9_300  # eight epochs of the demo scenes: five to six minutes on two cores
 _FEWEST, _MAX_PHOTOS, _HELD_OUT, _PLACES = 72, 2000, 48, 8
 _SCENES = {"train": 160, "val": 80}  # with masks, of the demo scenes
 
@@ -144,7 +144,7 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart", res
     num_photos, batch = len(DATASETS.build(cfg.train_dataloader.dataset.source)), cfg.train_dataloader.batch_size
     cfg.train_cfg.max_epochs = max(2, round(_IMAGES_SEEN / (num_photos // batch * batch)))
     cfg.work_dir, cfg.launcher = str(work_dir), "none"
-    SCREEN.print("1 of 4      pretraining: most of the time, five to ten minutes on two idle CPU cores")
+    SCREEN.print("1 of 4      pretraining: most of the time, five to eight minutes on two idle CPU cores")
     runner = pretrain(cfg, resume=resume, next_steps=False)
 
     # asked of the run, since an earlier one may have left checkpoints with higher numbers

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from collections import Counter
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+from slotcon_plugin.engine.stop import SIGNALS
 from tests import processes
 
 torch.set_num_threads(1)
@@ -45,6 +47,17 @@ def run_ranks():
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _signals_are_left_alone():
+    """A handler that is left behind is inherited by the next test's worker processes, which then cannot be ended."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    after = {number: signal.getsignal(number) for number in SIGNALS}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
 
 
 @pytest.fixture

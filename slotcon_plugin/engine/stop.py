@@ -9,7 +9,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -41,6 +42,19 @@ class AnyRank:
         if get_world_size() == 1:
             return yes
         return self._heard(all_reduce_sum(torch.full((), float(yes), device=device))[0])
+
+
+@contextmanager
+def signals_given_back() -> Iterator[None]:
+    """However a run ends within, by an error too: signals do again what they did, in a notebook and in its children."""
+    here = threading.current_thread() is threading.main_thread()
+    former = {number: signal.getsignal(number) for number in SIGNALS} if here else {}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            if handler is not None:  # else not Python's
+                signal.signal(number, handler)
 
 
 @HOOKS.register_module()

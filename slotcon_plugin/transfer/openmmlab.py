@@ -24,6 +24,7 @@ from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
+from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
 from slotcon_plugin.transfer.backbone import (
@@ -80,7 +81,7 @@ def train(
         RunStoppedError: the run was asked to stop and has left a checkpoint.
         RunFailedError: the run ended itself, and says why.
     """
-    with run_console() as at_the_end:
+    with run_console() as at_the_end, signals_given_back():
         return _train(cfg, backbone, data_root, batch_mode, pretraining, resume, overwrite, at_the_end)
 
 

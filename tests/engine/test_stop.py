@@ -92,6 +92,16 @@ def test_a_second_ctrl_c_ends_at_once_but_not_the_launchers_repetition(tiny, mon
         hook._ask(signal.SIGINT, None)
 
 
+def test_a_run_that_fails_leaves_no_handler_behind(tiny, tmp_path):
+    """A worker process that is started later would not end when it is asked to."""
+    runner = tiny(hooks=LISTENS, model=dict(type="PoisonedSlotCon"))
+    runner.model.loss = None  # fails at its first step
+    before = {number: signal.getsignal(number) for number in NUMBERS}
+    with pytest.raises(TypeError), stop.signals_given_back():
+        runner.train()
+    assert {number: signal.getsignal(number) for number in NUMBERS} == before
+
+
 def wait_for(condition, process, seconds=240):
     deadline = time.monotonic() + seconds
     while not condition():
