@@ -33,7 +33,7 @@ from slotcon_plugin.photos import evenly_spaced, list_photos
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups
 
-_IMAGES_SEEN = 9_300  # eight epochs of the demo scenes: five to six minutes on two cores
+_IMAGES_SEEN = 10_500  # nine epochs of the demo scenes: six to seven minutes on two cores
 _FEWEST, _MAX_PHOTOS, _HELD_OUT, _PLACES = 72, 2000, 48, 8
 _SCENES = {"train": 160, "val": 80}  # with masks, of the demo scenes
 

@@ -213,6 +213,7 @@ def place(tmp_path_factory):
     for kind in ("images", "annotations"):
         (labelled / kind / "test").symlink_to("val")
     (place / "my_photos").symlink_to("unlabelled/images/train")
+    (place / "few_photos").symlink_to("labelled/images/train")
     command = next(
         c for f, c in documented() if f == "docs/pretrain.md" and "slotcon_small.py --photos my_photos/" in c
     )
@@ -245,7 +246,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
     """In the order of their names, in one process; what a reader puts in for capitals is put in here."""
     checkpoint = next((place / "work_dirs/slotcon_small").glob("iter_*.pth"))
     put_in = {
-        **dict.fromkeys(["my_photos/", "path/to/photos", "data/photos", "PHOTOS"], "my_photos"),
+        **dict.fromkeys(["my_photos/", "path/to/photos", "data/photos", "PHOTOS"], "few_photos"),
         **dict.fromkeys(
             ["labelled/", "data/demo", "data/demo_scenes", "data/camvid", "CAMVID", "LABELLED"], "labelled"
         ),
