@@ -7,9 +7,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 bash tools/setup_env.sh all
-# One worker more than cores, since tests of stops, budgets and restarts mostly wait; each takes 3 GB of memory.
-CORES="$(OMP_NUM_THREADS='' nproc)" # which would answer with that number
-WORKERS="$((CORES < 5 ? CORES + 1 : 6))"
-# One thread a process: the tests' tensors are tiny and the workers share the cores. No GPU: results are the CPU's.
+# One thread a process: the tests' tensors are tiny and two workers share the cores. No GPU: results are the CPU's.
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= MPLBACKEND=Agg
-exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m pytest -n "$WORKERS" --dist loadfile --no-loadscope-reorder "$@"
+exec "${SLOTCON_VENV:-$PWD/.venv}/bin/python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
