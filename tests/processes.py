@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -42,8 +43,14 @@ class Python:
     def wait(self, timeout: float = 600) -> subprocess.CompletedProcess:
         """Its status and all that it has said; a signal that ended it is a status below 0."""
         with self._ended, self._out, self._err:
-            if not select.select([self._ended], [], [], timeout)[0]:
-                os.kill(self.pid, signal.SIGKILL)
+            ended = False
+            try:
+                ended = bool(select.select([self._ended], [], [], timeout)[0])
+            finally:
+                if not ended:  # by Ctrl-C, too
+                    with suppress(ProcessLookupError):
+                        os.kill(self.pid, signal.SIGKILL)
+            if not ended:
                 raise TimeoutError(f"{self.words} has not ended in {timeout} s")
             status = int(self._ended.readline())
             for said in (self._out, self._err):
@@ -51,7 +58,9 @@ class Python:
             return subprocess.CompletedProcess(self.words, status, self._out.read(), self._err.read())
 
 
-def run_python(*words: object, cwd: str | Path | None = None, env: dict[str, str] | None = None):
+def run_python(
+    *words: object, cwd: str | Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess:
     """``subprocess.run([sys.executable, *words], capture_output=True, text=True)``, sooner, see :class:`Python`."""
     return Python(*words, cwd=cwd, env=env).wait()
 

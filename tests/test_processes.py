@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,3 +43,13 @@ def test_errors_signals_and_what_is_left_to_the_end_of_the_interpreter(tmp_path)
     os.kill(two[1].pid, signal.SIGKILL)
     os.kill(two[0].pid, signal.SIGTERM)
     assert [process.wait().returncode for process in two] == [-signal.SIGTERM, -signal.SIGKILL]
+
+
+def test_what_does_not_end_is_ended():
+    hangs = Python("-c", "import time; time.sleep(600)")
+    with pytest.raises(TimeoutError, match=r"has not ended in 0\.1 s"):
+        hangs.wait(0.1)
+    deadline = time.monotonic() + 30
+    while os.path.exists(f"/proc/{hangs.pid}"):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -180,6 +180,7 @@ def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
     lines = step_commands(steps, ["python", "tools/benchmark.py", "p.py"])
     assert lines[0] == f"python tools/benchmark.py p.py --step {steps[0].name}"
     done = run_python("tools/benchmark.py", plan_file, "--print-commands", "--gpus", "0")
+    assert done.returncode == 0, done.stderr
     printed = done.stdout.splitlines()
     assert [line.rsplit(" ", 1)[1] for line in printed] == [step.name for step in steps]
 

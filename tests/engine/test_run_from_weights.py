@@ -89,7 +89,7 @@ def backbone_of(path, branch="student"):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "network"),
-    [("slotcon", "lite"), ("vader", "lite"), ("densecl", "resnet")],
+    [("slotcon", "lite"), ("vader", "lite"), ("densecl", "resnet"), ("vader", "resnet")],
 )
 def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network, config, weights, tmp_path):
     backbone = LITE if network == "lite" else RESNET
