@@ -19,6 +19,7 @@ from slotcon_plugin.engine.stop import SIGNALS
 from tests import processes
 
 torch.set_num_threads(1)
+os.fsync = lambda _file: None  # no test's file has to outlive a power cut, and one suite waits minutes for the disk
 
 
 def pytest_configure(config):

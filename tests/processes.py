@@ -65,17 +65,28 @@ def run_python(
     return Python(*words, cwd=cwd, env=env).wait()
 
 
-def run_ranks(*commands: Sequence[object], env: Sequence[dict[str, str]] = ()) -> list[subprocess.CompletedProcess]:
+def run_ranks(*commands: Sequence[object]) -> list[subprocess.CompletedProcess]:
     """Programs that wait for each other: what they have said, and all must end with status 0.
 
     Args:
-        commands: ``(script, *arguments)`` of each.
-        env: of each, on top of this process's environment.
+        commands: ``(script, *arguments)`` of each. They find in their environment what torchrun tells its own.
     """
-    ranks = [Python(*words, env=os.environ | own) for words, own in zip(commands, env or [{}] * len(commands))]
+    world = len(commands)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world}
+    ranks = []
+    for rank, words in enumerate(commands):
+        told = {name: str(value) for name, value in {**meeting, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        ranks.append(Python(*words, env=os.environ | told))
     done = [rank.wait() for rank in ranks]
-    assert [rank.returncode for rank in done] == [0] * len(done), "\n".join(rank.stderr for rank in done)
+    assert [rank.returncode for rank in done] == [0] * world, "\n".join(rank.stderr for rank in done)
     return done
+
+
+def free_port() -> int:
+    """That nothing listens to."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return one.getsockname()[1]
 
 
 @cache

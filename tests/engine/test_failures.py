@@ -5,7 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,7 +18,7 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import failures
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.errors import RunFailedError
-from tests.processes import children
+from tests.processes import children, free_port
 
 
 class At(Hook):
@@ -115,12 +114,6 @@ def start_two(start, repo, config, work_dir, *more, epochs=1000):
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def free_port():
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 def rank_of(process, rank, checkpoint):

@@ -12,7 +12,7 @@ import torch
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes
-from tests.processes import Python, run_python
+from tests.processes import Python, run_python, run_ranks
 
 
 def tensors(tree, prefix=""):
@@ -110,22 +110,19 @@ def seen(work_dir):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
-def test_another_number_of_processes_goes_on_behind_what_was_seen(tmp_path, repo, config_file, before, after):
+def test_another_number_of_processes_goes_on_behind_what_was_seen(
+    tmp_path, repo, config_file, monkeypatch, before, after
+):
     config, work_dir = config_file("bfloat16"), tmp_path / "run"
     (tmp_path / "recorder.py").write_text(RECORDER)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with config.open("a") as file:
         file.write("custom_imports = dict(imports=['recorder'])\ncustom_hooks = [dict(type='Recorder')]\n")
 
     def train(processes, epochs, *more):
-        options = ["--work-dir", work_dir, *more, "--cfg-options", f"train_cfg.max_epochs={epochs}"]
-        done = subprocess.run(
-            ["bash", repo / "tools/dist_train.sh", config, str(processes), *options],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "PYTHON": sys.executable, "PYTHONPATH": str(tmp_path)},
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        command = [repo / "tools/train.py", config, "--launcher", "pytorch", "--work-dir", work_dir, *more]
+        command += ["--cfg-options", f"train_cfg.max_epochs={epochs}"]
+        return "".join(done.stdout + done.stderr for done in run_ranks(*[command] * processes))
 
     per_epoch = {1: 6, 2: 3}  # of 26 photos in batches of 4
     train(before, 2)

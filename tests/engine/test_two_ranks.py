@@ -1,32 +1,28 @@
-"""Runs of two processes on one machine, by the command that users type."""
+"""Runs of two processes on one machine, as torchrun starts them."""
 
-import os
 import re
-import subprocess
 
 import pytest
 import timm
 import torch
 
 from slotcon_plugin.convert.safe_load import load_file
-
-
-def train_on_two(repo, config, work_dir, *more):
-    """The launcher's command; it must end by itself, with status 0."""
-    done = subprocess.run(
-        ["bash", str(repo / "tools/dist_train.sh"), str(config), "2", "--work-dir", str(work_dir), *map(str, more)],
-        env={**os.environ, "PYTHONPATH": str(repo)},
-        capture_output=True,
-        text=True,
-        timeout=400,
-    )
-    assert done.returncode == 0, done.stderr
+from tests.processes import run_ranks
 
 
 @pytest.mark.slow
 def test_ranks_end_a_budget_together(tmp_path, repo, config_file):
     """Both plan the same number of steps, though their clocks differ: else one would wait for the other for ever."""
-    train_on_two(repo, config_file("bfloat16"), tmp_path / "run", "--budget", "30s", "--batch-mode", "scale-lr")
+    command = [
+        repo / "tools/train.py",
+        config_file("bfloat16"),
+        "--launcher",
+        "pytorch",
+        "--work-dir",
+        tmp_path / "run",
+    ]
+    command += ["--budget", "30s", "--batch-mode", "scale-lr"]
+    run_ranks(command, command)
     checkpoints = list((tmp_path / "run").glob("iter_*.pth"))
     last = load_file(max(checkpoints, key=lambda path: path.stat().st_mtime))
     budget = last["meta"]["budget"]
@@ -45,7 +41,9 @@ def test_ranks_hold_the_backbone_and_then_train_it(tmp_path, repo, config_file):
         f"_base_ = [{str(config_file('bfloat16'))!r}]\n"
         "default_hooks = dict(heads_first=dict(type='HeadsFirstHook', share=0.5))\n"
     )
-    train_on_two(repo, config, tmp_path / "run", "--init", weights, "--init-title", "noise")
+    command = [repo / "tools/train.py", config, "--launcher", "pytorch", "--work-dir", tmp_path / "run"]
+    command += ["--init", weights, "--init-title", "noise"]
+    run_ranks(command, command)
     given = {f"model.{k}": v for k, v in torch.load(weights).items() if not re.match(r"fc\.|.*num_batches", k)}
     files = sorted((tmp_path / "run").glob("iter_*.pth"), key=lambda path: int(path.stem.split("_")[1]))
     steps = int(files[-1].stem.split("_")[1])

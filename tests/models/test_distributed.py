@@ -1,6 +1,5 @@
 """Two gloo ranks with half of the batch each give what one process with the whole batch gives."""
 
-import socket
 import sys
 from dataclasses import replace
 
@@ -16,20 +15,12 @@ from slotcon_plugin.models.grouping import Grouping
 WORLD = 2
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
 @pytest.fixture
 def on_two_ranks(run_ranks, tmp_path):
     """``work(rank, *words)`` on each rank, in processes of their own -> what they returned."""
 
     def run(work, *words):
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(WORLD)}
-        command = [__file__, work.__name__, tmp_path, *words]
-        run_ranks(*[command] * WORLD, env=[{**meeting, "RANK": str(rank)} for rank in range(WORLD)])
+        run_ranks(*[[__file__, work.__name__, tmp_path, *words]] * WORLD)
         return [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
     return run
