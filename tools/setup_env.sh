@@ -38,8 +38,7 @@ is_done() {
     done
     return 1
 }
-# Python compiles what it imports, a small part of the six million lines that pip would compile.
-pip_install() { "$PY" -m pip install --quiet --no-compile --constraint requirements/tested.txt "$@"; }
+pip_install() { "$PY" -m pip install --quiet --constraint requirements/tested.txt "$@"; }
 has() { "$PY" -c "import $1" >/dev/null 2>&1; }
 
 find_python() {
