@@ -27,6 +27,15 @@ pretraining = dict(
         title="VADeR",
         hours=0.35,
     ),
+    # the pyramid as fpn_r18_camvid.py's, so that it goes along
+    slotcon_pyramid=dict(
+        config="configs/pretrain/slotcon_decoder_small.py",
+        options={"train_cfg.max_epochs": 10, "model.decoder.channels": 64, "model.decoder.norm": None},
+        photos="photos",
+        per_seed=True,
+        title="SlotCon with a pyramid",
+        hours=0.6,
+    ),
 )
 segmentation = dict(
     tool="mm",

@@ -126,10 +126,11 @@ def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0, tries
     """k-means by cosine similarity (Dhillon & Modha 2001), started as k-means++; the best of several tries.
 
     Args:
-        points: (N, D), not all zero; lengths do not matter.
+        points: (N, D), not all zero. A point's length is its weight: the sum of many unit vectors that are to stay
+            together counts as all of them.
         num_clusters: C, 1 to N.
         seed: of the starts.
-        tries: number of starts; the one with the largest sum of cosines wins.
+        tries: number of starts; the one with the largest weighted sum of cosines wins.
 
     Returns:
         (N,) int64, the cluster of each point; every cluster has at least one.
@@ -139,11 +140,12 @@ def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0, tries
     """
     if not 1 <= num_clusters <= len(points):
         raise ValueError(f"num_clusters: expected 1 to the number of points, {len(points)}, got {num_clusters}")
-    unit = points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12)
+    weights = np.linalg.norm(points, axis=1)
+    unit = points / np.maximum(weights, 1e-12)[:, None]
     rng = np.random.default_rng(seed)
     best, best_sum = np.zeros(len(unit), np.int64), -np.inf
     for _ in range(tries):
-        centres = _spread_start(unit, num_clusters, rng)
+        centres = _spread_start(unit, weights, num_clusters, rng)
         assigned = np.full(len(unit), -1)
         for _ in range(100):
             cosine = unit @ centres.T  # (N, C)
@@ -155,20 +157,22 @@ def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0, tries
                 break
             assigned = new
             sums = np.zeros_like(centres)
-            np.add.at(sums, assigned, unit)
+            np.add.at(sums, assigned, points)
             centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-        total = float((unit * centres[assigned]).sum())
+        total = float((points * centres[assigned]).sum())
         if total > best_sum:
             best, best_sum = assigned, total
     return best
 
 
-def _spread_start(unit: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++: each further centre is drawn with probability proportional to 1 - cosine to the nearest so far."""
-    centres = [unit[rng.integers(len(unit))]]
+def _spread_start(unit: np.ndarray, weights: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++: the first centre is drawn by weight, each further by weight times 1 - cosine to the nearest so far."""
+    centres = []
+    distance = np.ones(len(unit))
     while len(centres) < num_clusters:
+        share = weights * distance
+        total = share.sum()
+        chance = share / total if total > 1e-9 * weights.sum() else np.full(len(unit), 1 / len(unit))
+        centres.append(unit[rng.choice(len(unit), p=chance)])
         distance = np.clip(1 - (unit @ np.stack(centres).T).max(1), 0, None)
-        total = distance.sum()
-        weights = distance / total if total > 1e-9 else np.full(len(unit), 1 / len(unit))
-        centres.append(unit[rng.choice(len(unit), p=weights)])
     return np.stack(centres)

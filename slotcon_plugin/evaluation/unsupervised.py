@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tabulate import tabulate
 from torch import nn
 
@@ -28,7 +29,7 @@ from slotcon_plugin.evaluation.metrics import (
 
 PROTOCOLS = {
     "hungarian": "prototypes matched one-to-one to classes; pixels of prototypes left over are wrong",
-    "kmeans": "prototypes first merged to as many clusters as there are classes (spherical k-means, no labels)",
+    "kmeans": "prototypes first merged to as many clusters as there are classes (k-means on their pixels, no labels)",
     "majority": "every prototype takes its most frequent class; compares only at equal numbers of prototypes",
 }
 
@@ -74,21 +75,22 @@ class UnsupervisedSegmentation:
 
 
 def score_counts(
-    counts: np.ndarray, prototypes: np.ndarray, classes: tuple[str, ...], seed: int = 0
+    counts: np.ndarray, owned: np.ndarray, classes: tuple[str, ...], seed: int = 0
 ) -> UnsupervisedSegmentation:
     """All protocols from one table.
 
-    k-means sees only the prototypes that own a pixel: dead ones would take clusters of their own. With no more live
-    prototypes than classes it changes nothing.
+    k-means is that of the positions' features, those of one prototype staying together. It sees only the prototypes
+    that own a pixel: dead ones would take clusters of their own. With no more live prototypes than classes it changes
+    nothing.
 
     Args:
         counts: (K, C) pixels by prototype and class.
-        prototypes: (K, D).
+        owned: (K, D) sum of the unit features of all positions that a prototype owns.
         classes: names of the C classes.
         seed: of k-means.
     """
     live = np.flatnonzero(counts.sum(1))
-    clusters = spherical_kmeans(prototypes[live], min(len(classes), len(live)), seed)
+    clusters = spherical_kmeans(owned[live], min(len(classes), len(live)), seed)
     merged = np.zeros((clusters.max() + 1, len(classes)), np.int64)
     np.add.at(merged, clusters, counts[live])
     tables = {
@@ -126,17 +128,22 @@ def segment_unsupervised(
     prototypes = prototypes_of(model, branch)
     device = prototypes.device
     counts = np.zeros((len(prototypes), len(data.classes)), np.int64)
+    # As if each owned one position more, at itself: some own pixels between positions alone.
+    owned = F.normalize(prototypes.float(), dim=1)
     training = model.training
     model.eval()
     as_trained = OwnPixels(nn.Identity(), *pixels_of(model)).to(device)
     try:
         for images, masks in labelled_batches(data, to_short_side(short_side), batch_size):
-            add_counts(counts, model.group(as_trained(images.to(device)), branch).assignment_logits, masks)
+            grouping = model.group(as_trained(images.to(device)), branch)
+            add_counts(counts, grouping.assignment_logits, masks)
+            features = F.normalize(grouping.z.float(), dim=1).transpose(0, 1).flatten(1).T  # (B*H*W, D)
+            owned.index_add_(0, grouping.assignment_logits.argmax(1).flatten(), features)
     finally:
         model.train(training)
     if not counts.sum():
         raise UserError(f"{data.name}: every pixel of every mask is ignored")
-    return score_counts(counts, prototypes.float().cpu().numpy(), data.classes, seed)
+    return score_counts(counts, owned.cpu().double().numpy(), data.classes, seed)
 
 
 def prototypes_of(model: nn.Module, branch: str) -> torch.Tensor:

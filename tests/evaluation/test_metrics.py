@@ -84,7 +84,7 @@ def test_the_names_of_clusters_do_not_matter():
     assert segmentation_scores(merge_clusters(counts, match_hungarian(counts))).miou == 100
 
 
-def test_kmeans_finds_directions_whatever_the_lengths():
+def test_kmeans_finds_directions():
     rng = np.random.default_rng(0)
     centres = np.linalg.qr(rng.standard_normal((6, 6)))[0][:3]
     truth = np.repeat([0, 1, 2], [5, 20, 9])
@@ -97,13 +97,23 @@ def test_kmeans_finds_directions_whatever_the_lengths():
 
 def test_kmeans_reaches_the_best_of_all_partitions():
     points = np.random.default_rng(1).standard_normal((7, 2))
-    unit = points / np.linalg.norm(points, axis=1, keepdims=True)
 
-    def objective(assigned):  # sum over clusters of |sum of unit vectors|, what spherical k-means maximises
-        return sum(np.linalg.norm(unit[assigned == k].sum(0)) for k in (0, 1))
+    def objective(assigned):  # sum over clusters of |sum of vectors|: of weight times cosine to the cluster's centre
+        return sum(np.linalg.norm(points[assigned == k].sum(0)) for k in (0, 1))
 
     best = max(objective(np.array([(code >> i) & 1 for i in range(7)])) for code in range(2**7))
     assert objective(spherical_kmeans(points, 2)) == pytest.approx(best)
+
+
+def test_kmeans_splits_where_the_weight_is():
+    """Two heavy directions not far apart, two light ones opposite: by number the light ones would get a cluster."""
+    angles = np.radians([0, 30, 175, 185])
+    points = np.array([1000, 1000, 0.01, 0.01])[:, None] * np.stack([np.cos(angles), np.sin(angles)], 1)
+    heavy, light = (
+        spherical_kmeans(points, 2)[:2],
+        spherical_kmeans(points / np.linalg.norm(points, axis=1)[:, None], 2),
+    )
+    assert heavy[0] != heavy[1] and light[0] == light[1] and light[2] == light[3] != light[0]
 
 
 @pytest.mark.parametrize("num_clusters", [1, 4, 5])

@@ -53,10 +53,10 @@ def checkpoint(config):
 
 
 def test_protocols_by_hand():
-    # prototypes 0 and 1 point the same way; 4 is dead and points where nothing else does
-    prototypes = np.array([[1, 0, 0], [3, 0.2, 0], [0, 1, 0], [0, 0, 2], [-1, -1, -1]])
+    # the pixels of prototypes 0 and 1 lie the same way; 4 is dead and points where nothing else does
+    owned = np.array([[1, 0, 0], [3, 0.2, 0], [0, 1, 0], [0, 0, 2], [-1, -1, -1]])
     counts = np.array([[40, 5, 0], [30, 0, 0], [0, 20, 2], [1, 0, 10], [0, 0, 0]])
-    result = score_counts(counts, prototypes, ("a", "b", "c"))
+    result = score_counts(counts, owned, ("a", "b", "c"))
     assert result.live_prototypes == 4
     hungarian, kmeans, majority = (result.scores[name] for name in ("hungarian", "kmeans", "majority"))
     # prototype 1 is left over: its 30 pixels of class a are wrong
@@ -88,16 +88,24 @@ def test_a_real_model_against_naive_code(config, demo):
     model.eval()
     counts = np.zeros((14, 11), int)
     parts = model.teacher
+    owned = F.normalize(parts["grouping"].prototypes.detach(), dim=1).double().numpy()
     for index in range(3):
         image, label = data.read(index)
         pixels = (image / 255.0 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
         with torch.no_grad():
             z = parts["projector"](parts["backbone"](torch.tensor(pixels).permute(2, 0, 1)[None].float())[-1])
         cosine = torch.stack([F.cosine_similarity(z, p.view(1, -1, 1, 1)) for p in parts["grouping"].prototypes], 1)
+        for row, column in np.ndindex(*cosine.shape[2:]):
+            vector = z[0, :, row, column].numpy()
+            owned[cosine[0, :, row, column].argmax()] += vector / np.linalg.norm(vector)
         full = F.interpolate(cosine, label.shape, mode="bilinear", align_corners=False)[0]
         counts += confusion_counts(full.argmax(0).numpy(), label, 14, 11)
     assert np.abs(result.counts - counts).sum() <= 4, "up to ties in the last bit"
     assert result.counts.sum() == 3 * 48 * 64
+    expected = score_counts(result.counts, owned, data.classes)
+    np.testing.assert_allclose(result.scores["kmeans"].iou, expected.scores["kmeans"].iou)
+    vectors = score_counts(result.counts, parts["grouping"].prototypes.detach().numpy(), data.classes)
+    assert not np.allclose(result.scores["kmeans"].iou, vectors.scores["kmeans"].iou), "a merge of something else"
 
 
 class Painter(nn.Module):
@@ -121,7 +129,7 @@ class Painter(nn.Module):
     def group(self, images, branch):
         taken, self.labels = self.labels[: len(images)], self.labels[len(images) :]
         logits = F.one_hot((torch.stack(taken) + 3) % 11, 11).permute(0, 3, 1, 2).float()
-        return SimpleNamespace(assignment_logits=logits)
+        return SimpleNamespace(assignment_logits=logits, z=logits)
 
 
 def test_a_perfect_grouping_scores_100(demo):
