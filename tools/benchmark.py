@@ -2,7 +2,7 @@
 
     python tools/benchmark.py configs/benchmark/demo.py
     python tools/benchmark.py configs/benchmark/small_real.py --dry-run \\
-        --set photos=my_photos/ coco=/data/coco_small masks=/data/camvid
+        --set photos=my_photos/ masks=/data/camvid
     python tools/benchmark.py configs/benchmark/coco_main.py --gpus 8 --set coco=/data/coco
     python tools/benchmark.py configs/benchmark/coco_main.py --print-commands
     python tools/benchmark.py configs/benchmark/coco_main.py --gpus 8 --slurm run.sh && bash run.sh --partition gpu

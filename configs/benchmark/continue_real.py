@@ -59,6 +59,7 @@ tasks = dict(
         title="FCN, a tenth of the labels",
     ),
     objects=dict(
+        only=["random", "imagenet", "slotcon", "vader"],  # `domain` is of the masks' kind
         tool="mm",
         data="boxes",
         config="configs/transfer/mmdet/mask_rcnn_lite0_fpn_coco_object.py",

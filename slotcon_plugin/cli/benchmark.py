@@ -1,7 +1,7 @@
 """Run a whole benchmark: pretrain, convert, transfer, table. What is done stays done; after a stop just start again.
 
     slotcon benchmark demo
-    slotcon benchmark small_real --dry-run --set photos=my_photos/ coco=/data/coco
+    slotcon benchmark small_real --dry-run --set photos=my_photos/ masks=/data/camvid
     slotcon benchmark coco_main --gpus 8 --slurm run.sh && bash run.sh --partition gpu
 
 `slotcon configs benchmark` lists the plans that come with the package. Leaves table.md, table.csv and table.html in the
