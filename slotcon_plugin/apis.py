@@ -138,7 +138,7 @@ def _pretrain(
     again = resume or started_again()
     initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
     identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
-    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
+    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
     allow_checkpoint_classes()
     if not torch.cuda.is_available():
         keep_freed_memory()

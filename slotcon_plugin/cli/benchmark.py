@@ -58,7 +58,10 @@ def run(args: argparse.Namespace) -> None:
     gpus = _gpus() if args.gpus is None else args.gpus
     base = ["python", shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
     if args.set:
-        base += ["--set", *(f"{key}={value}".replace(" ", "") for key, value in args.set.items())]
+        spared = {
+            key: value if isinstance(value, str) else str(value).replace(" ", "") for key, value in args.set.items()
+        }
+        base += ["--set", *(f"{key}={value}" for key, value in spared.items())]
     if args.dry_run:
         print(describe(plan, steps, work_dir, gpus))
     elif args.print_commands:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import zip_damage
 
 NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
+RUN_FILE = "run.json"
+"""In a work dir: the run that it belongs to, see :mod:`slotcon_plugin.engine.work_dir`."""
+RUN = "run"
+"""Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
 _NOT_THE_RECIPE = "transfer_config.py"  # as a transfer run was given it, for the proof of its backbone
 
 
@@ -31,15 +38,21 @@ def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
 def find_checkpoint(path: str | Path) -> Path:
     """A checkpoint's own path, or the newest whole one of a work dir.
 
+    Where the run went back to an earlier checkpoint and on from there, those of the course that was left do not count.
+
     Raises:
         ConversionError: a folder without a whole checkpoint.
     """
     path = Path(path)
     if not path.is_dir():
         return path
+    run = run_record(path)
+    start = run.get("continues")
     for checkpoint in numbered_checkpoints(path):
-        if not zip_damage(checkpoint):
+        if not zip_damage(checkpoint) and (not start or run_of(load_file(checkpoint)).get("id") in (None, run["id"])):
             return checkpoint
+    if start and Path(start).is_file() and not zip_damage(start):
+        return Path(start)
     raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
 
 
@@ -59,6 +72,20 @@ def config_of(path: str | Path) -> Path:
             f"no config (.py) in {folder}; expected the work dir of a run, which has one beside its checkpoints"
         )
     return max(found, key=lambda config: config.stat().st_mtime_ns)
+
+
+def run_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint says about the run that wrote it; empty for files of other programs."""
+    return checkpoint.get(RUN) or checkpoint.get("meta", {}).get(RUN) or {}
+
+
+def run_record(folder: Path) -> dict[str, Any]:
+    """What a work dir's ``run.json`` says; empty if there is none, or none of ours."""
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return record if isinstance(record, dict) and isinstance(record.get("id"), str) else {}
 
 
 def _iteration(path: Path) -> int:

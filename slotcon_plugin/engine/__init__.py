@@ -18,11 +18,10 @@ from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
 from slotcon_plugin.engine.resume import ExactResumeHook
 from slotcon_plugin.engine.stop import StopOnSignalHook
-from slotcon_plugin.engine.work_dir import RUN, Claim, claim_work_dir, set_aside, shared
+from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, set_aside, shared
 
 __all__ = [
     "LARS",
-    "RUN",
     "AtomicLocalBackend",
     "Claim",
     "CollapseError",

@@ -17,14 +17,11 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import nn
 
-from slotcon_plugin.convert.runs import NUMBERED, numbered_checkpoints
+from slotcon_plugin.convert.runs import NUMBERED, RUN, numbered_checkpoints
 from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
 from slotcon_plugin.registry import HOOKS
-
-RUN = "run"
-"""Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
 
 
 def allow_checkpoint_classes() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.runner import Runner
 
+from slotcon_plugin.convert.runs import RUN
 from slotcon_plugin.engine.settings import SETTINGS
-from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 

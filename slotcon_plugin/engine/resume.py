@@ -108,7 +108,11 @@ def names_hash(paths: Sequence[str]) -> str | None:
     """A hash of photos' names in their order; the folder that all are in does not count, since it may be moved."""
     if not paths:
         return None
-    root = os.path.commonpath([os.path.dirname(min(paths)), os.path.dirname(max(paths))])
+    first, last = min(paths), max(paths)
+    if os.path.isabs(first) != os.path.isabs(last):  # a list may name photos both ways, and those have no common folder
+        paths = [os.path.abspath(path) for path in paths]
+        first, last = min(paths), max(paths)
+    root = os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
     digest = hashlib.sha256()
     for path in paths:
         digest.update(os.fsencode(path[len(root) :]) + b"\0")

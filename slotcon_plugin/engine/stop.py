@@ -120,8 +120,12 @@ def _how_to_go_on() -> str:
     ours = script.endswith(("slotcon", "slotcon_plugin/__main__.py"))
     if get_world_size() > 1 or not (ours or os.path.basename(script) == "train.py"):
         return "--resume goes on from there"
-    words += [] if "--resume" in words else ["--resume"]
-    return f"go on with: {own_command() if ours else f'python {script}'} {shlex.join(words)}"
+    kept = [
+        word
+        for before, word in zip(["", *words], words)
+        if word.partition("=")[0] != "--resume" and (before != "--resume" or word.startswith("-"))
+    ]  # --resume FILE would go back to where this course began
+    return f"go on with: {own_command() if ours else f'python {script}'} {shlex.join([*kept, '--resume'])}"
 
 
 def end_with_parent() -> None:

@@ -14,7 +14,6 @@ takes checkpoints of this id only, so that what another run has left in the fold
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
@@ -27,8 +26,8 @@ from typing import IO, Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
-from slotcon_plugin.engine.checkpoint import RUN, read_checkpoint
+from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
+from slotcon_plugin.engine.checkpoint import read_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
@@ -37,8 +36,8 @@ try:
 except ImportError:  # not a Unix: nothing to lock with
     fcntl = None
 
-RUN_FILE = "run.json"
 LOCK_FILE = ".in_use"
+_RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
 _locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
 
@@ -59,6 +58,7 @@ def claim_work_dir(
     identity: Mapping[str, str | int | None],
     resume: bool | str | Path = False,
     overwrite: bool = False,
+    launcher: str | None = None,
 ) -> Claim | None:
     """Make a folder this process's own until it ends, however it ends, and decide where the run begins.
 
@@ -76,6 +76,7 @@ def claim_work_dir(
             what is None (not known).
         resume: True, or a checkpoint's path.
         overwrite: set a used folder aside.
+        launcher: mmengine's name of what has started this process; by it the first rank is known.
 
     Returns:
         The decision; None in a launcher's processes other than the first, see :func:`shared`.
@@ -85,7 +86,7 @@ def claim_work_dir(
             was asked for; there are checkpoints, but none that is whole and of this run; the identities differ; the
             folder cannot be written to.
     """
-    if int(next(filter(None, map(os.environ.get, ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"))), 0)):
+    if int(os.environ.get(_RANKS.get(launcher, "")) or 0):
         return None
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the work dir, --overwrite sets it aside: give one of them")
@@ -95,7 +96,7 @@ def claim_work_dir(
         for part in folder.rglob(f"{PART_PREFIX}*"):
             if not _is_being_written(part):
                 part.unlink(missing_ok=True)
-        record = _read_record(folder)
+        record = run_record(folder)
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
         if started_again() and named in (None, record.get("continues")):
             resume, overwrite = True, False
@@ -144,11 +145,6 @@ def set_aside(folder: Path) -> Path:
         _lock(folder)
     print_log(f"{folder} was set aside as {aside}", "current")
     return aside
-
-
-def run_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint says about the run that wrote it; empty for files of other programs."""
-    return checkpoint.get(RUN) or checkpoint.get("meta", {}).get(RUN) or {}
 
 
 def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
@@ -212,14 +208,6 @@ def _compare(folder: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) 
 def started_again() -> bool:
     """Whether the launcher has started this command before, in the same job."""
     return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    return record if isinstance(record, dict) and record.get("id") else {}
 
 
 def _is_being_written(part: Path) -> bool:

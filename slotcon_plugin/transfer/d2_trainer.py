@@ -19,8 +19,8 @@ from torch.nn.parallel import DistributedDataParallel
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
 from slotcon_plugin.convert.network import Network
+from slotcon_plugin.convert.runs import RUN
 from slotcon_plugin.d2_timm import TimmMaps
-from slotcon_plugin.engine.work_dir import RUN
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run

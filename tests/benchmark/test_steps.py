@@ -189,3 +189,19 @@ def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):
 def test_segmentation_without_labels_is_for_methods_that_group(config, groups, in_repo):
     task = Task(tool="unsupervised", data="masks", result="x", metrics=("mIoU",))
     assert applies(task, "row", Pretraining(config=f"configs/pretrain/{config}.py")) is groups
+
+
+def test_printed_commands_leave_a_path_with_blanks_whole(plan_file, tmp_path):
+    words = [
+        "tools/benchmark.py",
+        plan_file,
+        "--print-commands",
+        "--gpus",
+        "0",
+        "--set",
+        "photos=my photos",
+        "seeds=[0, 1]",
+    ]
+    done = run_python(*words)
+    assert done.returncode == 0, done.stderr
+    assert all("'photos=my photos'" in line and "'seeds=[0,1]'" in line for line in done.stdout.splitlines())

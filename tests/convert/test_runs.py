@@ -1,6 +1,7 @@
 """A work dir in the place of a config and a checkpoint."""
 
 import argparse
+import json
 import os
 
 import pytest
@@ -30,6 +31,18 @@ def test_a_work_dir_is_its_newest_whole_checkpoint_and_its_latest_config(run):
     assert config_of(run) == config_of(run / "iter_5.pth") == run / "vader_small.py"
     assert find_checkpoint(run / "iter_5.pth") == run / "iter_5.pth"
     assert config_of("somewhere/else.py").name == "else.py"
+
+
+def test_a_course_that_was_left_does_not_count(tmp_path):
+    """The run went back to iteration 5 and on from there: 10 and 20 are of the course that it left."""
+    for number, course in ((5, "old"), (10, "old"), (20, "old")):
+        torch.save({"state_dict": {}, "meta": {"run": {"id": course}}}, tmp_path / f"iter_{number}.pth")
+    assert find_checkpoint(tmp_path) == tmp_path / "iter_20.pth"
+    record = {"id": "new", "identity": {}, "continues": str(tmp_path / "iter_5.pth")}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert find_checkpoint(tmp_path) == tmp_path / "iter_5.pth"
+    torch.save({"state_dict": {}, "meta": {"run": {"id": "new"}}}, tmp_path / "iter_7.pth")
+    assert find_checkpoint(tmp_path) == tmp_path / "iter_7.pth"
 
 
 def test_folders_that_are_no_runs(run, tmp_path_factory):

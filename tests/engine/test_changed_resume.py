@@ -205,3 +205,9 @@ def test_the_names_hash_knows_names_and_order_but_not_the_folder():
     assert names_hash(one) != names_hash(one[::-1])
     assert names_hash(one) != names_hash([*one[:2], "/data/b/3.jpg"])
     assert names_hash([]) is None
+
+
+def test_the_names_hash_takes_lists_that_name_photos_both_ways(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    mixed = ["b/y.jpg", "/elsewhere/x.jpg"]
+    assert names_hash(mixed) == names_hash([str(tmp_path / "b/y.jpg"), "/elsewhere/x.jpg"])

@@ -154,6 +154,9 @@ def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path
     [
         ("tools/train.py c.py --overwrite", "go on with: python tools/train.py c.py --resume"),
         ("/bin/slotcon pretrain p --resume", "go on with: slotcon pretrain p --resume"),
+        ("/bin/slotcon pretrain p --resume a/iter_3.pth --seed 1", "go on with: slotcon pretrain p --seed 1 --resume"),
+        ("/bin/slotcon pretrain --resume=a/iter_3.pth p", "go on with: slotcon pretrain p --resume"),
+        ("/bin/slotcon pretrain --resume --seed 1 p", "go on with: slotcon pretrain --seed 1 p --resume"),
         (
             "/lib/slotcon_plugin/__main__.py quickstart p --work-dir runs/a",
             "go on with: slotcon quickstart p --work-dir runs/a --resume",

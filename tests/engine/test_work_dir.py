@@ -10,8 +10,8 @@ import sys
 import pytest
 import torch
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
-from slotcon_plugin.engine import RUN, claim_work_dir
+from slotcon_plugin.convert.runs import RUN, numbered_checkpoints
+from slotcon_plugin.engine import claim_work_dir
 from slotcon_plugin.engine import work_dir as module
 from slotcon_plugin.errors import UserError
 
@@ -40,6 +40,21 @@ def save(path, run, at_top=False):
     torch.save({"state_dict": {"w": torch.zeros(1000)}, **stamp}, path)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "own"), [("pytorch", "RANK"), ("slurm", "SLURM_PROCID"), ("mpi", "OMPI_COMM_WORLD_RANK")]
+)
+def test_the_first_rank_is_known_by_the_launcher_and_nothing_else(tmp_path, monkeypatch, launcher, own):
+    names = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK")
+    for name in names:
+        monkeypatch.setenv(name, "1" if name == own else "0")
+    assert claim_work_dir(tmp_path, {}, launcher=launcher) is None  # the first one tells it
+    for name in names:
+        monkeypatch.setenv(name, "0" if name == own else "1")
+    assert claim_work_dir(tmp_path, {}, launcher=launcher)
+    monkeypatch.setenv(own, "1")
+    assert claim_work_dir(tmp_path, {}), "a single process, whatever the job's environment says"
+
+
 @pytest.fixture
 def used(tmp_path):
     """A work dir with the checkpoints of a run: iter_1, iter_2 and iter_10."""
@@ -61,9 +76,6 @@ def test_the_second_run_is_told_of_the_first_and_a_killed_one_leaves_nothing(tmp
     try:
         with pytest.raises(UserError, match=rf"in use by process {first.pid} on .*--work-dir"):
             claim_work_dir(tmp_path, {})
-        monkeypatch.setenv("RANK", "1")
-        assert claim_work_dir(tmp_path, {}) is None  # the others of a launcher's processes share it
-        monkeypatch.delenv("RANK")
         first.kill()
         first.wait()
         claim_work_dir(tmp_path, {})
