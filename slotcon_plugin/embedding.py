@@ -15,7 +15,7 @@ from torchvision.ops import roi_align
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import normalise, stage_features
 from slotcon_plugin.evaluation.labelled_set import resize_image
-from slotcon_plugin.files import replacing
+from slotcon_plugin.files import replacing, require_writable
 from slotcon_plugin.photos import read_photos
 
 LEVELS = ("photo", "crop", "pixel")
@@ -93,7 +93,7 @@ class Embeddings:
                 ``path``, ``x0``, ``y0``, ``x1``, ``y1``, ``embedding``; needs pyarrow).
 
         Raises:
-            UserError: another suffix, or no pyarrow.
+            UserError: see :func:`check_out`.
         """
         path = check_out(path)
         with replacing(path) as partial:
@@ -127,7 +127,7 @@ def check_out(path: str | Path) -> Path:
     """The file to write, refused before hours of work if it could not be.
 
     Raises:
-        UserError: a suffix that is not known, or no pyarrow for ``.parquet``.
+        UserError: a suffix that is not known, no pyarrow for ``.parquet``, or a folder that cannot be written to.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -137,6 +137,7 @@ def check_out(path: str | Path) -> Path:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
             raise UserError(f"{path.name}: parquet needs pyarrow: pip install pyarrow, or write .npz") from error
+    require_writable(path)
     return path
 
 

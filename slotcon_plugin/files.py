@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from slotcon_plugin.errors import UserError
+
 PART_PREFIX = ".part-"
 """How the name of a file begins that is still being written (or whose writer was killed)."""
 
@@ -46,6 +48,27 @@ def replacing(path: str | Path) -> Iterator[Path]:
             if left.is_dir():
                 shutil.rmtree(left)
             left.unlink(missing_ok=True)
+
+
+def require_writable(path: str | Path, option: str = "--out") -> None:
+    """Try whether a file can be written, before the work that it is for; folders on the way are made.
+
+    Raises:
+        UserError: a folder has its name, or nothing can be written beside it; names the folder and the option.
+    """
+    path = Path(path)
+    trial = path.with_name(f"{PART_PREFIX}{os.getpid()}-trial-{path.name}")
+    try:
+        if path.is_dir():
+            raise UserError(f"{path} is a folder: expected the name of a file, see {option}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        trial.touch()
+        trial.unlink()
+    except OSError as error:
+        raise UserError(
+            f"{path.parent}: {path.name} cannot be written there ({error.strerror or error}): expected a folder "
+            f"that you may write to; name another one with {option}"
+        ) from error
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -22,6 +22,7 @@ from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.devices import choose_device
 from slotcon_plugin.engine import set_aside
 from slotcon_plugin.engine.console import SCREEN
+from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import table
 from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.errors import UserError
@@ -148,7 +149,7 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart", res
     runner = pretrain(cfg, resume=resume, next_steps=False)
 
     # asked of the run, since an earlier one may have left checkpoints with higher numbers
-    config, checkpoint = str(work_dir / f"{name}.py"), Path(runner.message_hub.get_info("last_ckpt"))
+    config, checkpoint = str(work_dir / f"{name}.py"), last_checkpoint(runner)
     branch = runner.model.transfer_branch
     SCREEN.print(f"\n2 of 4      exporting the {branch}'s backbone, some seconds")
     backbone = work_dir / "backbone_torchvision.pth"

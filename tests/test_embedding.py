@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
-from slotcon_plugin.embedding import Embeddings, embed_photos, load_embeddings
+from slotcon_plugin.embedding import Embeddings, check_out, embed_photos, load_embeddings
 from slotcon_plugin.errors import UserError
 
 WIDTH, HEIGHT = 128, 96  # what is read is what the network sees: short side 96, both multiples of 32
@@ -106,6 +106,15 @@ def test_what_is_saved_is_read_again(photos, tmp_path):
     assert (again.paths, again.level) == (made.paths, "crop")
     with pytest.raises(UserError, match=r"\.npz or \.parquet, got 'e\.csv'"):
         made.save(tmp_path / "e.csv")
+
+
+def test_a_file_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    for out in ("file/e.npz", "file/e.parquet"):
+        if out.endswith(".parquet"):
+            pytest.importorskip("pyarrow")
+        with pytest.raises(UserError, match=r"file: e\.\w+ cannot be written there .*--out"):
+            check_out(tmp_path / out)
 
 
 def test_parquet(photos, tmp_path):

@@ -7,7 +7,8 @@ import zipfile
 
 import pytest
 
-from slotcon_plugin.files import replacing, sha256_of, write_json, write_text, zip_damage
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import replacing, require_writable, sha256_of, write_json, write_text, zip_damage
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -34,6 +35,24 @@ def test_after_an_error_the_old_file_is_as_it_was_and_nothing_else_is_left(tmp_p
         write()
     assert out.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_place_is_tried_and_left_as_it_was(tmp_path, monkeypatch):
+    (tmp_path / "old").write_text("old")
+    for name in ("old", "new/folder/a.png"):
+        require_writable(tmp_path / name)
+    assert (tmp_path / "old").read_text() == "old" and os.listdir(tmp_path / "new/folder") == []
+    with pytest.raises(UserError, match=r"new is a folder: expected the name of a file, see --out"):
+        require_writable(tmp_path / "new")
+    with pytest.raises(UserError, match=r"/old: a\.png cannot be written there \(.*\).*another one with --picture"):
+        require_writable(tmp_path / "old/a.png", "--picture")
+
+    def refuse(*_, **__):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.touch", refuse)  # root may write anywhere
+    with pytest.raises(UserError, match=r"a\.png cannot be written there \(Permission denied\)"):
+        require_writable(tmp_path / "a.png")
 
 
 def test_the_mode_is_the_umask_s(tmp_path):

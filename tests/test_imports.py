@@ -26,7 +26,7 @@ GROUND = {"errors", "files", "normalization", "devices"}
 MAY_IMPORT = {
     "errors": set(),
     "devices": set(),
-    "files": set(),
+    "files": {"errors"},
     "normalization": set(),
     "geometry": set(),
     "resnet": set(),

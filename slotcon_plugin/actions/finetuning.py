@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from slotcon_plugin.config import apply_options, read_config
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.timm_backbone import look_up
@@ -123,7 +125,7 @@ def finetune(
     )
     barrier()  # the first rank writes it
     result = read_result(Path(cfg.work_dir) / "result.json")
-    last = Path(runner.message_hub.get_info("last_ckpt"))
+    last = last_checkpoint(runner)
     model = last.with_name("model.pth")
     if is_main_process():
         write_model(last, model)
@@ -172,7 +174,10 @@ def _use_network(cfg: Config, weights: Any) -> None:
 
 
 def _stretch(cfg: Config, iterations: int) -> None:
-    """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares."""
+    """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares.
+
+    Schedules without room for that are left out.
+    """
     if iterations < 1:
         raise UserError(f"iterations must be at least 1, got {iterations}")
     loop, ratio = cfg.train_cfg, iterations / cfg.train_cfg.max_iters
@@ -185,3 +190,5 @@ def _stretch(cfg: Config, iterations: int) -> None:
                 scheduler[key] = round(scheduler[key] * ratio)
         if "milestones" in scheduler:
             scheduler.milestones = [max(round(at * ratio), 1) for at in scheduler.milestones]
+    # one of a single step, too: a warm-up reaches the full rate in its last step, which would be its first
+    cfg.param_scheduler = [one for one in cfg.param_scheduler if one.get("end", math.inf) - one.get("begin", 0) > 1]

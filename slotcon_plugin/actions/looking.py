@@ -11,6 +11,7 @@ from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.visualization.run import plot_run, visualize_groups, visualize_prototypes, visualize_retrieval
+from slotcon_plugin.visualization.write import require_picture_path
 
 KINDS = {
     "curves": "losses, live prototypes, teacher entropy, ... over the run; needs no photos",
@@ -41,7 +42,7 @@ def look(
         The file written.
 
     Raises:
-        UserError: no such kind, or the method cannot do it.
+        UserError: no such kind, the method cannot do it, or a file that cannot be written.
     """
     photos = [str(p) for p in ([photos] if isinstance(photos, (str, Path)) else photos)]
     if kind is None and not photos:
@@ -50,6 +51,8 @@ def look(
         raise UserError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}")
     if kind != "curves" and not photos:
         raise UserError(f"photos: to draw {kind}, give photos or folders of them")
+    if out:
+        require_picture_path(out)
     if kind == "curves":
         work_dir = run.work_dir if isinstance(run, Pretrained) else Path(run)
         defaults = dict(names=None, figures=None, x="iter", smooth=1)

@@ -17,6 +17,7 @@ from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.engine.checkpoint import read_checkpoint as read_own
+from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import LIBRARIES
 from slotcon_plugin.models import TimmBackbone
@@ -95,7 +96,7 @@ def pretrain(
         cfg.work_dir = str(out)
     cfg.launcher = launcher
     runner = apis.pretrain(cfg, resume, batch_mode, overwrite, budget)
-    return finished(Path(cfg.work_dir), Path(runner.message_hub.get_info("last_ckpt")), cfg)
+    return finished(Path(cfg.work_dir), last_checkpoint(runner), cfg)
 
 
 def pretraining_config(

@@ -64,6 +64,11 @@ class _EvaluationHook(Hook):
         """Evaluate, and say what was found."""
 
 
+def _add_scalars(runner: Runner, figures: dict[str, float]) -> None:
+    """To every backend; without `iter`, as mmengine's logger writes it, a record's step is an epoch (see curves)."""
+    runner.visualizer.add_scalars({**figures, "iter": runner.iter}, step=runner.iter)
+
+
 @HOOKS.register_module()
 class UnsupervisedSegHook(_EvaluationHook):
     """Scores the teacher's prototypes on a small labelled set before training, every few epochs, and at the end.
@@ -108,7 +113,7 @@ class UnsupervisedSegHook(_EvaluationHook):
             unwrapped(runner.model), self.data, short_side=self.short_side, batch_size=self.batch_size
         )
         figures = result.metrics()
-        runner.visualizer.add_scalars({f"unsupervised/{k}": v for k, v in figures.items()}, step=runner.iter)
+        _add_scalars(runner, {f"unsupervised/{name}": value for name, value in figures.items()})
         shown = ", ".join(f"{name} {value:.1f}" for name, value in figures.items())
         runner.logger.info(f"Unsupervised segmentation of {self.data.name} ({len(self.data)} photos): {shown}")
 
@@ -118,7 +123,8 @@ class LinearProbeHook(_EvaluationHook):
     """Probes the frozen features of the branch that is exported, before training, every few epochs, and at the end.
 
     A line each time, the figure under ``probe/mIoU`` in every backend of the visualizer, and the last one in the run's
-    closing words. A run from weights whose features become worse than those of the weights is warned about, once.
+    closing words. A run from weights whose features become worse than those of the weights is warned about, once; not
+    one that was resumed without the probe's value at its start.
 
     Args:
         data: root folder of a labelled set in any layout of `open_labelled_set`.
@@ -145,17 +151,20 @@ class LinearProbeHook(_EvaluationHook):
         self.train, self.test = (open_labelled_set(data, split, layout).subset(limit) for split in (train, test))
         self.settings = {"input_size": tuple(input_size), "stages": tuple(stages), "epochs": epochs}
         self._start: float | None = None
+        self._start_iter = 0
         self._warned = False
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A resumed run knows what it began with."""
         if self._start is not None:
-            checkpoint[PROBE] = {"start": self._start, "warned": self._warned}
+            checkpoint[PROBE] = {"start": self._start, "start_iter": self._start_iter, "warned": self._warned}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """See :meth:`before_save_checkpoint`."""
         if PROBE in checkpoint:
-            self._start, self._warned = checkpoint[PROBE]["start"], checkpoint[PROBE]["warned"]
+            former = checkpoint[PROBE]
+            self._start, self._warned = former["start"], former["warned"]
+            self._start_iter = former.get("start_iter", 0)  # checkpoints of old do not say
 
     def evaluate(self, runner: Runner) -> None:
         """See the class."""
@@ -169,13 +178,17 @@ class LinearProbeHook(_EvaluationHook):
         for module, training in modes:
             module.training = training
         miou = result.miou[0]
-        first = self._start is None
-        self._start = miou if first else self._start
-        text = f"{miou:.1f} mIoU" + ("" if first else f", {self._start:.1f} before training")
-        runner.visualizer.add_scalar("probe/mIoU", miou, step=runner.iter)
+        text = f"{miou:.1f} mIoU"
+        if self._start is None:
+            self._start, self._start_iter = miou, runner.iter
+        else:
+            at = f"after iteration {self._start_iter}" if self._start_iter else "before training"
+            text += f", {self._start:.1f} {at}"
+        _add_scalars(runner, {"probe/mIoU": miou})
         runner.message_hub.update_info(PROBE, f"{text} ({len(self.train)} photos of {self.train.name}, linear)")
         print_log(f"linear probe after iteration {runner.iter}: {text}", "current")
-        if getattr(model, "init", None) and miou < self._start - _NOISE and not self._warned:
+        from_weights = getattr(model, "init", None) and self._start_iter == 0
+        if from_weights and miou < self._start - _NOISE and not self._warned:
             self._warned = True
             print_log(
                 f"The features have become worse than those of the weights that the run began with: {text}. If it "

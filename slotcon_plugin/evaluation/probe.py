@@ -19,6 +19,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import add_counts, labelled_batches, stage_features, to_size
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
+from slotcon_plugin.evaluation.readers import too_few_classes
 
 Classifier = Callable[[Tensor], Tensor]
 """Standardised features (B, C, h, w) -> scores of the classes (B, num_classes, h, w)."""
@@ -94,7 +95,8 @@ def probe_backbone(
         "linear" and, unless left out, "knn".
 
     Raises:
-        UserError: the two sets have different classes, or see `LabelledSet.read` and `stage_features`.
+        UserError: the two sets have different classes, `train` holds one class only, or see `LabelledSet.read` and
+            `stage_features`.
     """
     if train.classes != test.classes:
         raise UserError(f"expected the same classes, got {train.name}: {train.classes}, {test.name}: {test.classes}")
@@ -102,6 +104,9 @@ def probe_backbone(
     backbone.eval().to(device)
     num_classes = len(train.classes)
     features, labels = gather_features(backbone, train, input_size, stages, batch_size, device)
+    if len(found := labels[labels != IGNORE].unique().tolist()) < 2:
+        grid = f"{train.name}, at {labels.shape[1]}x{labels.shape[2]} places a photo"
+        raise too_few_classes(grid, [train.classes[k] for k in found])
     mean, std = standardise_(features)
     classifiers: list[Classifier] = [
         fit_head(features, labels, num_classes, epochs, learning_rate, batch_size, seed, device) for seed in seeds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,6 +72,16 @@ def value_table(meaning: Mapping[int, int]) -> np.ndarray:
     return table
 
 
+def too_few_classes(name: str, found: Sequence[str | int]) -> UserError:
+    """What to say of masks in which less than two classes were found: whatever is measured on them says nothing."""
+    if not found:
+        return UserError(f"{name}: every pixel of every mask is 255 (ignored)")
+    return UserError(
+        f"{name}: the masks hold one class only ({found[0]}; 255 is ignored): expected two or more. Of masks of 0 and "
+        "255, store the object as 1"
+    )
+
+
 def _photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         there = sorted(path.name for path in folder.parent.iterdir()) if folder.parent.is_dir() else []
@@ -99,14 +109,28 @@ def read_folder(root: Path, split: str) -> LabelledSet:
     listing = root / "classes.txt"
     if not listing.is_file():
         return _count_classes(LabelledSet(name, items, (), value_table({k: k for k in range(IGNORE)})))
+    classes, ignored = _read_classes(listing)
+    meaning = {k: k for k in range(len(classes))} | dict.fromkeys(ignored, IGNORE)
+    return LabelledSet(name, items, tuple(classes), value_table(meaning))
+
+
+def _read_classes(listing: Path) -> tuple[list[str], list[int]]:
+    """Names, and values to ignore, of a `classes.txt`."""
+    try:
+        lines = listing.read_text(encoding="utf-8-sig").splitlines()  # Windows' editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise UserError(f"{listing}: expected UTF-8, got another encoding ({error}); save it as UTF-8") from error
     classes, ignored = [], []
-    for line in filter(None, map(str.strip, listing.read_text(encoding="utf-8").splitlines())):
+    for line in filter(None, map(str.strip, lines)):
         if match := re.search(r"\(ignore\s*=\s*(\d+)\)$", line):
             ignored.append(int(match[1]))
         else:
             classes.append(line)
-    meaning = {k: k for k in range(len(classes))} | dict.fromkeys(ignored, IGNORE)
-    return LabelledSet(name, items, tuple(classes), value_table(meaning))
+    if wrong := [value for value in ignored if value > IGNORE]:
+        raise UserError(f"{listing}: (ignore={wrong[0]}): expected a value that a mask can hold, 0 to {IGNORE}")
+    if len(classes) > IGNORE:
+        raise UserError(f"{listing}: expected at most {IGNORE} names (indices 0 to {IGNORE - 1}), got {len(classes)}")
+    return classes, ignored
 
 
 def _count_classes(data: LabelledSet) -> LabelledSet:
@@ -114,8 +138,8 @@ def _count_classes(data: LabelledSet) -> LabelledSet:
     for index in range(len(data)):
         label = data.read(index).label
         highest = int(np.max(label[label != IGNORE].astype(int), initial=highest))
-    if highest < 0:
-        raise UserError(f"{data.name}: every pixel of every mask is 255 (ignored)")
+    if highest < 1:
+        raise too_few_classes(data.name, range(highest + 1))
     meaning = {k: k for k in range(highest + 1)}
     return LabelledSet(data.name, data.items, tuple(f"class {k}" for k in meaning), value_table(meaning))
 

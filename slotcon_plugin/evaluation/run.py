@@ -20,8 +20,9 @@ from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms, sha
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
+from slotcon_plugin.files import require_writable
 from slotcon_plugin.photos import collect_photos
-from slotcon_plugin.results import write_result
+from slotcon_plugin.results import FILE_NAME, write_result
 
 
 def evaluate_unsupervised(
@@ -44,7 +45,13 @@ def evaluate_unsupervised(
 
     `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
     weights ("ImageNet, then SlotCon on 2,915 photos").
+
+    Raises:
+        UserError: the result file cannot be written; the method has no prototypes.
     """
+    if result_file is not None:
+        place = Path(result_file)
+        require_writable(place / FILE_NAME if place.is_dir() else place)
     start = time.perf_counter()
     config = config_of(config)
     if checkpoint is None:
@@ -109,7 +116,12 @@ def probe_checkpoint(
 
     Returns:
         arm ("checkpoint", "random", "random_bn") -> probe ("linear", "knn") -> result.
+
+    Raises:
+        UserError: `out_dir` cannot be written to; weights that cannot be used, see `load_backbone`.
     """
+    if out_dir is not None:
+        require_writable(Path(out_dir) / FILE_NAME)
     arms = load_probe_arms(
         checkpoint,
         config,

@@ -32,6 +32,7 @@ from slotcon_plugin.transfer.checkpoint import check_whole, read_transfer_checkp
 from slotcon_plugin.transfer.d2_data import check_data, relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
 from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, check_backbone_arrived
+from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 
 CURE = "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM SyncBN"
 
@@ -91,13 +92,14 @@ def train(
 
     Raises:
         UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, another
-            run's OUTPUT_DIR, or nothing to resume from and no backbone.
+            run's OUTPUT_DIR, weights that lie in one to be set aside, or nothing to resume from and no backbone.
     """
     cfg, recipe = _read_config(config_file, opts, data_root)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
     plan = _fit_batch(cfg, _processes(cfg, hardware), images_per_gpu, batch_mode)
     print(plan.text)
     backbone = backbone or cfg.MODEL.WEIGHTS or None
+    refuse_weights_set_aside(cfg.OUTPUT_DIR, overwrite, backbone)
     claim, former = None, None
     if hardware.machine_rank == 0:
         claim = claim_work_dir(cfg.OUTPUT_DIR, _identity(cfg, config_file, backbone, resume), resume, overwrite)

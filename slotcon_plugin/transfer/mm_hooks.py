@@ -48,7 +48,7 @@ class TransferRun(Hook):
     ) -> None:
         self.task, self.recipe, self.origin, self.seed = task, recipe, origin, seed
         self.test_path, self.facts = test_path, facts
-        self.metrics: dict[str, float] = {}
+        self.metrics: dict[str, float] | None = None  # nothing was measured, while {} is a detector that found nothing
         self.started = time.monotonic() - seconds
 
     def before_train(self, runner: Runner) -> None:
@@ -75,7 +75,9 @@ class TransferRun(Hook):
         self._write(runner, self.test_path)
 
     def after_train(self, runner: Runner) -> None:
-        """Write the result of the last validation."""
+        """Write the result of the last validation; of a run that was at its end before it was resumed, validate it."""
+        if self.metrics is None and runner.val_loop is not None:
+            runner.val_loop.run()  # all ranks do
         self._write(runner, Path(runner.work_dir) / FILE_NAME, iterations=runner.iter)
 
     def _seconds(self) -> float:
@@ -84,7 +86,7 @@ class TransferRun(Hook):
     def _write(self, runner: Runner, path: Path, **extra: Any) -> None:
         if not is_main_process() or runner.cfg.get("val_evaluator") is None:
             return
-        metrics = tidy_metrics(self.metrics) or nothing_detected(runner.cfg.val_evaluator)
+        metrics = tidy_metrics(self.metrics or {}) or nothing_detected(runner.cfg.val_evaluator)
         write_result(
             path,
             task=self.task,

@@ -4,16 +4,17 @@
     decode_head=dict(num_classes=None)           # as many
     val_evaluator=dict(ann_file=None)            # the validation data set's
 
-A detector's mask head is left out where no annotation has an outline.
+A detector's mask head is left out where an annotation has no outline.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
@@ -21,7 +22,15 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of
 
+if TYPE_CHECKING:
+    from slotcon_plugin.evaluation import LabelledSet
+
 _CLASSES_SHOWN = 12
+_NEEDED = {  # by pycocotools and mmdet, which read them without a question
+    "categories": ("id", "name"),
+    "images": ("file_name", "id", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+}
 
 
 def follow_labels(cfg: Config) -> None:
@@ -35,11 +44,13 @@ def follow_labels(cfg: Config) -> None:
         return
     train = left_open[0]
     if cfg.default_scope == "mmdet":
-        classes = _categories(left_open)
+        files = {_annotations(dataset): dataset for dataset in left_open}
+        labels = {path: _read(dataset) for path, dataset in files.items()}
+        classes = _categories(labels)
         for dataset in left_open:
-            _check_photos(dataset)
-        if not any(map(_has_outline, _read(train)["annotations"])):
-            _leave_out_masks(cfg, train)
+            _check_photos(dataset, labels[_annotations(dataset)])
+        if bare := _without_outline(labels):
+            _leave_out_masks(cfg, bare)
         _fill_annotation_files(cfg)
     else:
         classes = _mask_classes(left_open)
@@ -61,7 +72,21 @@ def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
     for labelled in found:
         for index in evenly_spaced(len(labelled), MASKS_LOOKED_AT):
             labelled.read(index)  # complains about foreign indices now, and not after an hour
+    _require_two_classes(found[0])
     return classes
+
+
+def _require_two_classes(labelled: LabelledSet) -> None:
+    """Refuse what nothing is learned from; a mask or two is enough to know better, save of objects that are rare."""
+    from slotcon_plugin.evaluation.metrics import IGNORE
+    from slotcon_plugin.evaluation.readers import too_few_classes
+
+    seen: set[int] = set()
+    for index in range(len(labelled)):
+        seen |= {*np.unique(labelled.read(index).label).tolist()} - {IGNORE}
+        if len(seen) > 1:
+            return
+    raise too_few_classes(labelled.name, [labelled.classes[k] for k in seen])
 
 
 def _annotations(dataset: ConfigDict) -> Path:
@@ -72,8 +97,8 @@ def _read(dataset: ConfigDict) -> dict[str, Any]:
     path = _annotations(dataset)
     try:
         found = json.loads(path.read_bytes())
-        if not (isinstance(found["categories"], list) and isinstance(found["annotations"], list)):
-            raise TypeError("categories and annotations have to be lists")
+        for part, needed in _NEEDED.items():
+            _check_entries(found, part, needed)
         return found
     except FileNotFoundError:
         root = dataset.get("data_root")
@@ -88,9 +113,26 @@ def _read(dataset: ConfigDict) -> dict[str, Any]:
         raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
 
 
-def _categories(datasets: Sequence[ConfigDict]) -> list[str]:
+def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> None:
+    """Raises what :func:`_read` makes a sentence of."""
+    entries = found[part]
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise TypeError(f"{part} has to be a list of objects")
+    lacking = [index for index, entry in enumerate(entries) if any(entry.get(key) is None for key in needed)]
+    if lacking:
+        first = entries[lacking[0]]
+        keys = [key for key in needed if first.get(key) is None]
+        area = " (area: width x height of the bbox where there is no outline)" if "area" in keys else ""
+        raise ValueError(
+            f"{part}[{lacking[0]}] (id {first.get('id')}) has no {', '.join(map(repr, keys))}; {len(lacking)} of "
+            f"{len(entries)} {part} are incomplete. Each needs {', '.join(needed)}: add them{area}, or export the "
+            "labels again"
+        )
+
+
+def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
     """Names in the order of the first file, which is that of mmdet's class indices; the same in all files."""
-    found = {_annotations(each): [(c["id"], c["name"]) for c in _read(each)["categories"]] for each in datasets}
+    found = {path: [(c["id"], c["name"]) for c in each["categories"]] for path, each in labels.items()}
     (first, expected), *others = found.items()
     for path, categories in others:
         if categories != expected:
@@ -103,13 +145,10 @@ def _categories(datasets: Sequence[ConfigDict]) -> list[str]:
     return [name for _, name in expected]
 
 
-def _check_photos(dataset: ConfigDict) -> None:
+def _check_photos(dataset: ConfigDict, found: dict[str, Any]) -> None:
     """Annotation files travel without their photos, or with the paths of another machine in them."""
-    found, folder = _read(dataset), Path(dataset.get("data_root") or ".") / dataset.data_prefix.img
-    try:
-        names = [image["file_name"] for image in found["images"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{_annotations(dataset)} is no whole annotation file of COCO's form: no {error}") from error
+    folder = Path(dataset.get("data_root") or ".") / dataset.data_prefix.img
+    names = [image["file_name"] for image in found["images"]]
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise UserError(
             f"{len(missing)} of {len(names)} photos that {_annotations(dataset)} names are not there; the first is "
@@ -119,14 +158,17 @@ def _check_photos(dataset: ConfigDict) -> None:
         raise UserError(f"{_annotations(dataset)} has {len(names)} photos and {len(found['annotations'])} annotations")
 
 
-def _has_outline(annotation: dict[str, Any]) -> bool:
-    return bool(annotation.get("segmentation"))
+def _without_outline(labels: Mapping[Path, dict[str, Any]]) -> str:
+    """How many annotations of which file have none, in words; empty if all have one."""
+    bare = {path: sum(not one.get("segmentation") for one in found["annotations"]) for path, found in labels.items()}
+    counts = {path: len(found["annotations"]) for path, found in labels.items()}
+    return ", ".join(f"{count:,} of {counts[path]:,} annotations of {path}" for path, count in bare.items() if count)
 
 
-def _leave_out_masks(cfg: Config, train: ConfigDict) -> None:
+def _leave_out_masks(cfg: Config, bare: str) -> None:
     if not cfg.model.get("roi_head", {}).get("mask_head"):
         return
-    print_log(f"{_annotations(train)} has boxes and no outlines: a detector without masks", "current")
+    print_log(f"A detector of boxes, without masks: there is no outline in {bare}", "current")
     cfg.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
     for dataset in datasets_of(cfg):
         for step in dataset.pipeline:

@@ -41,6 +41,7 @@ from slotcon_plugin.transfer.checkpoint import (
     read_transfer_checkpoint,
     test_result_path,
 )
+from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 from slotcon_plugin.transfer.mm_data import check_data, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 from slotcon_plugin.transfer.mm_labels import follow_labels
@@ -76,7 +77,8 @@ def train(
 
     Raises:
         UserError: missing data, class counts that disagree, a batch that cannot be made, another run's work dir,
-            weights that do not fit the config, or nothing to resume from and no backbone.
+            weights that do not fit the config or lie in a work dir to be set aside, or nothing to resume from and no
+            backbone.
         ConversionError: the checkpoint is of another kind, or does not fit the config.
         RunStoppedError: the run was asked to stop and has left a checkpoint.
         RunFailedError: the run ended itself, and says why.
@@ -99,8 +101,9 @@ def _train(
     backbone = backbone or _take_named_backbone(cfg.model)
     if backbone and cfg.get("load_from"):
         raise UserError(f"load_from ({cfg.load_from}) brings a backbone of its own: leave out {backbone}")
+    refuse_weights_set_aside(cfg.work_dir, overwrite, backbone or cfg.get("load_from"))
     identity = {"task": task_name(cfg), **_identity(cfg, backbone, bool(resume))}
-    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite)
+    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
     processes = start_processes(cfg)
     with failures_told(cfg.work_dir):
         claim = shared(claim)

@@ -8,15 +8,16 @@ from pathlib import Path
 from PIL import Image
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import replacing, write_text
+from slotcon_plugin.files import replacing, require_writable, write_text
 from slotcon_plugin.page import figure, html_page, png_bytes
 
 
 def require_picture_path(path: str | Path) -> Path:
-    """The path, if its ending says what to write. Raises UserError."""
+    """The path, if its ending says what to write and it can be written, which is tried. Raises UserError."""
     path = Path(path)
     if path.suffix.lower() not in (".png", ".html"):
         raise UserError(f"{path}: expected a file name ending in .png (one picture) or .html (a page), see --out")
+    require_writable(path)
     return path
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -39,6 +40,12 @@ def run(scenes, tmp_path_factory):
 def test_pretrain_tells_what_it_has_made(run):
     assert run.checkpoint.is_file() and run.config.is_file() and run.work_dir == run.checkpoint.parent
     assert (run.method, run.title, run.photos, run.epochs) == ("slotcon", "SlotCon", 16, 1)
+
+
+def test_a_finished_run_that_was_copied_is_started_again_where_it_lies(run, scenes, tmp_path):
+    copied = shutil.copytree(run.work_dir, tmp_path / "copied")
+    again = slotcon_plugin.pretrain(scenes / "images/train", copied, epochs=1, options=SMALL, resume=True)
+    assert again.checkpoint == copied / run.checkpoint.name
 
 
 def test_a_run_is_taken_as_it_is_as_a_work_dir_and_as_a_checkpoint(run, tmp_path):
@@ -106,6 +113,14 @@ def test_look(run, scenes, tmp_path):
     assert picture.stat().st_size > 1000
     with pytest.raises(UserError, match="expected one of curves, groups, prototypes, retrieval"):
         slotcon_plugin.look(run, scenes, kind="grops")
+
+
+def test_a_picture_or_vectors_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"g\.png cannot be written there .*--out"):
+        slotcon_plugin.look(tmp_path / "no run", tmp_path / "no photos", tmp_path / "file/g.png")
+    with pytest.raises(UserError, match=r"e\.npz cannot be written there .*--out"):
+        slotcon_plugin.embed(tmp_path / "no run", tmp_path / "no photos", tmp_path / "file/e.npz")
 
 
 def test_look_at_matches_of_two_photos(scenes, tmp_path):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import timm
 import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 from safetensors.torch import save_file
 
 import slotcon_plugin
@@ -115,6 +117,23 @@ def test_another_length_stretches_the_schedule(masks, asked):
     assert (warm_up.begin, warm_up.end, decay.milestones) == (0, 50, [800, 950])
 
 
+@pytest.mark.parametrize("config", ["rcnn_r18_fpn_own", "fpn_r18_own"])
+@pytest.mark.parametrize("iterations", [1, 10, 25, 60])
+def test_a_short_run_ends_at_the_learning_rate_that_a_long_one_has(config, iterations):
+    """A warm-up without a step, or with a single one, would be an error or never end."""
+    cfg = read_config(config)
+    finetuning._stretch(cfg, iterations)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedules = [PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer)) for one in cfg.param_scheduler]
+    rates = []
+    for _ in range(iterations):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+    assert max(rates) == pytest.approx(1.0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,6 +175,9 @@ def test_a_segmenter_of_ones_own(masks, tmp_path, monkeypatch):
     name = "convnext_atto"
     made = slotcon_plugin.finetune(masks, weights(tmp_path, name), tmp_path / "run", network=name, pretraining="mine")
     assert made.checkpoint == tmp_path / "run/iter_2.pth" and made.checkpoint.is_file()
+    copied = shutil.copytree(made.work_dir, tmp_path / "copied")
+    again = slotcon_plugin.finetune(masks, weights(tmp_path, name), copied, network=name, resume=True)
+    assert (again.checkpoint, again.metrics) == (copied / "iter_2.pth", made.metrics)
     assert str(made).startswith("from mine: ") and f"mIoU {made.metrics['mIoU']:.1f}" in str(made)
     # in a process of its own, in which nothing of this package has told torch what a checkpoint may hold
     use = (

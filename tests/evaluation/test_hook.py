@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.visualization import LocalVisBackend
 from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
@@ -14,6 +15,7 @@ from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.evaluation.hook import PROBE
 from slotcon_plugin.models import TorchvisionResNet
 from slotcon_plugin.registry import HOOKS
+from slotcon_plugin.visualization.curves import read_run
 
 SETTINGS = dict(input_size=(32, 64), epochs=2)
 
@@ -43,7 +45,7 @@ def runner():
     info, scalars = {}, []
     fake = SimpleNamespace(
         model=Pretrainer().train(), epoch=0, iter=0, max_epochs=3, info=info, scalars=scalars,
-        visualizer=SimpleNamespace(add_scalar=lambda name, value, step: scalars.append((name, value, step))),
+        visualizer=SimpleNamespace(add_scalars=lambda figures, step: scalars.append((figures, step))),
         message_hub=SimpleNamespace(update_info=info.__setitem__),
     )  # fmt: skip
     fake._train_loop = fake
@@ -67,7 +69,7 @@ def test_it_is_the_probe_of_the_branch_that_is_exported(demo, runner):
     backbone = OwnPixels(model.branch("student")["backbone"], *pixels_of(model))
     sets = (open_labelled_set(demo, split).subset(4) for split in ("train", "val"))
     expected = probe_backbone(backbone, *sets, seeds=(0,), neighbours=0, **SETTINGS)["linear"].miou[0]
-    assert runner.scalars == [("probe/mIoU", expected, 0)] and expected > 0
+    assert runner.scalars == [({"probe/mIoU": expected, "iter": 0}, 0)] and expected > 0
     assert runner.info[PROBE] == f"{expected:.1f} mIoU (4 photos of scenes/train, linear)"
 
 
@@ -85,22 +87,50 @@ def test_it_is_asked_before_training_every_few_epochs_and_at_the_end(demo, runne
     assert resumed.scalars == []
 
 
+@pytest.fixture
+def said(monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        "slotcon_plugin.evaluation.hook.print_log", lambda text, logger, level=0: lines.append((level, text))
+    )
+    return lines
+
+
+@pytest.fixture
+def finds(monkeypatch):
+    """Probes find these figures, one after another."""
+
+    def set_up(figures):
+        found = iter(figures)
+        monkeypatch.setattr(
+            "slotcon_plugin.evaluation.hook.probe_backbone",
+            lambda *args, **kwargs: {"linear": SimpleNamespace(miou=(next(found), 0.0))},
+        )
+
+    return set_up
+
+
+def test_its_curve_is_drawn_at_its_iterations(demo, runner, finds, tmp_path):
+    """Through the file of mmengine's own backend, beside the records of its logger."""
+    finds([40.0, 41.0, 42.0])
+    runner.visualizer = LocalVisBackend(str(tmp_path / "20260101_000000/vis_data"))
+    hook = hook_for(demo)
+    for runner.iter in (0, 10, 20):
+        if runner.iter:
+            epoch = runner.iter // 10
+            runner.visualizer.add_scalars({"loss": 1.0, "iter": runner.iter, "epoch": epoch}, step=runner.iter)
+        hook.evaluate(runner)
+    assert read_run(tmp_path).figures["probe/mIoU"] == {0: 40.0, 10: 41.0, 20: 42.0}
+
+
 @pytest.mark.parametrize(("init", "figures", "warnings"), [
     ({"title": "ImageNet"}, [40.0, 39.5, 38.0, 37.0], 1),
     ({"title": "ImageNet"}, [40.0, 41.0], 0),
     (None, [24.0, 20.0], 0),  # from random weights nothing is forgotten
 ])  # fmt: skip
-def test_weights_that_are_forgotten_are_spoken_of_once(init, figures, warnings, demo, runner, monkeypatch, caplog):
+def test_weights_that_are_forgotten_are_spoken_of_once(init, figures, warnings, demo, runner, finds, said):
     runner.model.init = init
-    found = iter(figures)
-    monkeypatch.setattr(
-        "slotcon_plugin.evaluation.hook.probe_backbone",
-        lambda *args, **kwargs: {"linear": SimpleNamespace(miou=(next(found), 0.0))},
-    )
-    said = []
-    monkeypatch.setattr(
-        "slotcon_plugin.evaluation.hook.print_log", lambda text, logger, level=0: said.append((level, text))
-    )
+    finds(figures)
     hook = hook_for(demo)
     for _ in figures[:-1]:
         hook.evaluate(runner)
@@ -111,6 +141,24 @@ def test_weights_that_are_forgotten_are_spoken_of_once(init, figures, warnings, 
     resumed.evaluate(runner)
     assert sum(level == logging.WARNING for level, _ in said) == warnings
     assert runner.info[PROBE].startswith(f"{figures[-1]:.1f} mIoU, {figures[0]:.1f} before training")
+
+
+def test_a_probe_that_a_resumed_run_is_given_does_not_know_the_start(demo, runner, finds, said):
+    runner.model.init = {"title": "ImageNet"}
+    finds([40.0, 20.0])
+    hook = hook_for(demo)
+    hook.after_load_checkpoint(runner, {})
+    runner.iter = 30
+    hook.before_train(runner)
+    hook.evaluate(runner)
+    checkpoint = {}
+    hook.before_save_checkpoint(runner, checkpoint)
+    runner.iter = 40
+    resumed = hook_for(demo)
+    resumed.after_load_checkpoint(runner, checkpoint)
+    resumed.evaluate(runner)
+    assert runner.info[PROBE].startswith("20.0 mIoU, 40.0 after iteration 30 (")
+    assert all(level != logging.WARNING for level, _ in said)
 
 
 def test_mistakes_are_found_before_training(demo):

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -215,8 +216,14 @@ def test_bn_calibration_sets_the_mean_of_the_batches(data):
         calibrate_batch_norm(nn.Identity(), photos, (24, 32))
 
 
-def test_different_classes_are_refused(data):
-    from dataclasses import replace
+def test_training_masks_of_one_class_are_refused(data):
+    train, test = data
+    table = np.full(256, IGNORE, np.int16)
+    table[0] = 0
+    with pytest.raises(ValueError, match=rf"train, at .* a photo: .*one class only \({train.classes[0]}; 255 is ign"):
+        linear_probe(Stages(), replace(train, table=table), test, input_size=(32, 32))
 
+
+def test_different_classes_are_refused(data):
     with pytest.raises(ValueError, match="expected the same classes"):
         linear_probe(Stages(), data[0], replace(data[1], classes=("x",)))

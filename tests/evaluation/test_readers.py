@@ -133,6 +133,30 @@ def test_classes_are_counted_without_a_list(tmp_path):
     assert open_labelled_set(root).classes == ("class 0", "class 1", "class 2")
 
 
+def test_masks_of_0_and_255_are_refused(tmp_path):
+    binary = np.zeros((4, 6))
+    binary[:2] = 255
+    root = small_folder(tmp_path, [binary, binary], classes=None)
+    expect(r"one class only \(0; 255 is ignored\).*store the object as 1", lambda: open_labelled_set(root))
+
+
+def test_a_list_of_classes_from_windows_has_no_mark_in_its_first_name(tmp_path):
+    root = small_folder(tmp_path, [np.zeros((4, 6))])
+    (root / "classes.txt").write_bytes("background\r\nsky\r\n".encode("utf-8-sig"))
+    assert open_labelled_set(root).classes == ("background", "sky")
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    ("straße\nhimmel\n".encode("cp1252"), "expected UTF-8, got another encoding .*save it as UTF-8"),
+    (b"a\nb\nvoid (ignore=300)\n", r"\(ignore=300\): expected a value that a mask can hold, 0 to 255"),
+    (b"a\n" * 256, r"expected at most 255 names \(indices 0 to 254\), got 256"),
+])  # fmt: skip
+def test_a_list_of_classes_that_cannot_be_meant_is_named(content, message, tmp_path):
+    root = small_folder(tmp_path, [np.zeros((4, 6))])
+    (root / "classes.txt").write_bytes(content)
+    expect(rf"classes\.txt: {message}", lambda: open_labelled_set(root))
+
+
 def test_subset_is_spread_evenly(demo):
     data = LabelledSet("x", tuple((k, k) for k in range(10)), (), np.zeros(256, np.int16))
     assert [item[0] for item in data.subset(4).items] == [0, 3, 6, 9]

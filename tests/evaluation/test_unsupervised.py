@@ -14,7 +14,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
 from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms
 from slotcon_plugin.evaluation.metrics import confusion_counts
-from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms
+from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms, probe_checkpoint
 from slotcon_plugin.evaluation.unsupervised import score_counts
 from slotcon_plugin.models import BasePretrainer, Method
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -177,6 +177,15 @@ def test_result_file(config, checkpoint, demo, tmp_path):
     assert read_result(tmp_path / "second.json")["config_sha256"] == stored["config_sha256"]
 
 
+def test_a_place_that_cannot_be_written_is_found_before_the_work(demo, tmp_path):
+    (tmp_path / "file").touch()
+    data = open_labelled_set(demo, "val")
+    with pytest.raises(UserError, match=r"file: r\.json cannot be written there .*--out"):
+        evaluate_unsupervised("no config", None, data, result_file=tmp_path / "file/r.json")
+    with pytest.raises(UserError, match=r"file: result\.json cannot be written there .*--out"):
+        probe_checkpoint("no checkpoint", data, data, out_dir=tmp_path / "file")
+
+
 def test_hook_reports_the_figures_of_the_library(config, demo):
     model = build_untrained(config, seed=0)
     hook = HOOKS.build(dict(type="UnsupervisedSegHook", data=str(demo), interval=2, limit=2, short_side=48))
@@ -194,7 +203,8 @@ def test_hook_reports_the_figures_of_the_library(config, demo):
         hook.after_train_epoch(runner)
     assert [step for step, _ in scalars] == [0, 20, 30], "before, every second epoch, at the end"
     expected = segment_unsupervised(model, open_labelled_set(demo, "val").subset(2), short_side=48).metrics()
-    assert scalars[0][1] == {f"unsupervised/{name}": value for name, value in expected.items()}
+    assert scalars[0][1] == {f"unsupervised/{name}": value for name, value in expected.items()} | {"iter": 0}
+    assert scalars[1][1]["iter"] == 20, "a record without it would be placed by its step, as an epoch"
 
 
 def test_hook_finds_mistakes_before_training(demo):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -160,6 +161,18 @@ def test_a_resumed_run_does_not_start_from_random_weights(tmp_path, scenes):
             data_root=str(scenes("coco")),
             resume=True,
         )
+
+
+def test_weights_in_a_work_dir_that_would_be_set_aside_are_refused(tmp_path, scenes, pretrained):
+    given = shutil.copy(pretrained(50), tmp_path / "model_0000001.pth")
+    with pytest.raises(UserError, match=r"would set .* aside, and the weights to start from, .* lie in it: give"):
+        d2.train(
+            str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"),
+            ["OUTPUT_DIR", str(tmp_path), "MODEL.WEIGHTS", str(given)],
+            data_root=str(scenes("coco")),
+            overwrite=True,
+        )
+    assert given.exists()
 
 
 def test_detectron2s_default_freezing_is_noticed():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mmengine.config import Config
@@ -11,10 +14,11 @@ from mmengine.registry import init_default_scope
 
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
-from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.transfer.backbone import RANDOM, Origin, check_arrived
 from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
-from slotcon_plugin.transfer.mm_hooks import nothing_detected, tidy_metrics
+from slotcon_plugin.transfer.mm_hooks import TransferRun, nothing_detected, tidy_metrics
 
 from .shrink import shrink
 
@@ -252,6 +256,51 @@ def test_a_backbone_is_not_evaluated_as_a_segmenter(camvid, pretrained):
     with pytest.raises(UserError, match=r"does not hold the model .*'backbone.conv1.weight' \(checkpoint has none"):
         openmmlab.evaluate(camvid, str(pretrained(18)))
     assert not Path(camvid.work_dir, "test_result.json").exists()
+
+
+def test_a_run_resumed_at_its_end_is_measured_again(camvid, tmp_path, scenes):
+    again = copy.deepcopy(camvid)
+    openmmlab.train(camvid)
+    result = tmp_path / "run/result.json"
+    before = read_result(result)
+    result.unlink()  # as if it had been killed while it validated
+    openmmlab.train(again, resume=True)
+    after = read_result(result)
+    assert before["metrics"]["mIoU"] > 0
+    assert all(after[key] == before[key] for key in ("metrics", "iterations", "pretraining", "seed"))
+
+
+@pytest.mark.parametrize(("found", "ap"), [({"coco/bbox_mAP": 0.41}, 41.0), ({}, 0.0)])
+@pytest.mark.parametrize("measured", [False, True])
+def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, ap, measured, tmp_path):
+    cfg = Config({"val_evaluator": {"type": "CocoMetric", "metric": "bbox"}})
+    hook = TransferRun("mmdet_boxes", Config(filename=str(CONFIGS / "mmdet/rcnn_r18_fpn_own.py")), RANDOM, seed=0)
+    validations = []
+
+    def validate() -> None:
+        validations.append(found)
+        hook.after_val_epoch(runner, found)
+
+    runner = SimpleNamespace(cfg=cfg, work_dir=tmp_path, iter=2, val_loop=SimpleNamespace(run=validate))
+    if measured:
+        validate()
+    hook.after_train(runner)
+    assert read_result(tmp_path / "result.json")["metrics"]["AP_box"] == ap
+    assert len(validations) == 1
+
+
+@pytest.mark.parametrize("way", ["backbone", "load_from", "folder", "link"])
+def test_weights_in_a_work_dir_that_would_be_set_aside_are_refused(way, camvid, pretrained, tmp_path):
+    run, link = tmp_path / "run", tmp_path / "link.pth"
+    run.mkdir()
+    given = shutil.copy(pretrained(18), run / "iter_2.pth")
+    link.symlink_to(given)
+    if way == "load_from":
+        camvid.load_from = str(given)
+    backbone = {"backbone": str(given), "folder": str(run), "link": str(link)}.get(way)
+    with pytest.raises(UserError, match=r"would set .*run aside, and the weights to start from, .* lie in it: give"):
+        openmmlab.train(camvid, backbone, overwrite=True)
+    assert given.exists() and not (tmp_path / "run.old1").exists()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from .shrink import shrink
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from slotcon_plugin.transfer import openmmlab
+from slotcon_plugin.transfer import mm_labels, openmmlab
 from slotcon_plugin.transfer.mm_data import class_names, datasets_of
 from slotcon_plugin.transfer.mm_labelled import LabelledPhotosDataset
 from slotcon_plugin.transfer.mm_labels import follow_labels
@@ -81,6 +82,17 @@ def test_boxes_without_outlines_make_a_detector_without_masks(boxes, tmp_path):
     assert set(read_result(tmp_path / "run/result.json")["metrics"]) >= {"AP_box", "AP50_box"}
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_single_box_without_an_outline_makes_a_detector_without_masks(split, boxes, tmp_path, monkeypatch):
+    change(boxes, split, lambda found: found["annotations"][1].pop("segmentation"))
+    said = []
+    monkeypatch.setattr(mm_labels, "print_log", lambda text, *_: said.append(text))
+    cfg = prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+    assert re.search(rf"without masks: there is no outline in 1 of \d+ annotations of .*{split}\.json$", said[0])
+    assert cfg.model.roi_head.mask_head is None and cfg.val_evaluator.metric == "bbox"
+    assert not any(step.get("with_mask") for dataset in datasets_of(cfg) for step in dataset.pipeline)
+
+
 @pytest.mark.slow
 def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrained):
     cfg = shrink(load("mmdet/rcnn_r18_fpn_own", tmp_path / "run"))
@@ -109,6 +121,19 @@ def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrai
         (lambda found: found.update(annotations=[]), r"val\.json has 2 photos and 0 annotations"),
         (lambda found: found.update(images=[{"id": 1}]), r"val\.json is no whole annotation file .* no 'file_name'"),
         (lambda found: found.pop("annotations"), r"val\.json is no whole annotation file .* no 'annotations'"),
+        (lambda found: found.pop("images"), r"val\.json is no whole annotation file .* no 'images'"),
+        (lambda found: found["annotations"].append(7), r"val\.json .* annotations has to be a list of objects"),
+        (
+            lambda found: found["annotations"][1].pop("area"),
+            r"val\.json .*: annotations\[1\] \(id \d+\) has no 'area'; 1 of \d+ annotations are incomplete\. Each "
+            r"needs id, image_id, category_id, bbox, area: add them \(area: width x height of the bbox",
+        ),
+        (lambda found: [a.pop("bbox") for a in found["annotations"]], r"annotations\[0\] \(id \d+\) has no 'bbox'"),
+        (
+            lambda found: [i.update(width=None) or i.pop("height") for i in found["images"]],
+            r"val\.json .*: images\[0\] \(id \d+\) has no 'width', 'height'; 2 of 2 images are incomplete\.",
+        ),
+        (lambda found: found["categories"][0].pop("name"), r"val\.json .*: categories\[0\] \(id 7\) has no 'name'"),
     ],
 )
 def test_labels_that_cannot_be_trained_on_are_refused(edit, message, boxes, tmp_path):
@@ -162,6 +187,18 @@ def test_classes_that_no_file_names_are_counted_over_all_splits(scenes, tmp_path
     path = next((root / "annotations/val").glob("*.png"))
     Image.fromarray(np.full_like(np.array(Image.open(path)), 4)).save(path)
     assert prepared("mmseg/fpn_r18_own", root, tmp_path).model.decode_head.num_classes == 5
+
+
+@pytest.mark.parametrize(("listing", "named"), [(None, "0"), ("background\nobject\n", "background")])
+def test_masks_of_0_and_255_are_refused_before_the_run(listing, named, scenes, tmp_path):
+    root = tmp_path / "own"
+    shutil.copytree(scenes("camvid"), root)
+    (root / "classes.txt").write_text(listing) if listing else (root / "classes.txt").unlink()
+    for path in (root / "annotations").rglob("*.png"):
+        mask = np.array(Image.open(path))
+        Image.fromarray(np.where(mask > 2, 255, 0).astype(np.uint8)).save(path)
+    with pytest.raises(UserError, match=rf"own/train: .* one class only \({named}; 255 is ignored\)"):
+        prepared("mmseg/fpn_r18_own", root, tmp_path)
 
 
 def test_a_mask_with_a_foreign_index_is_named_before_the_run(scenes, tmp_path):

@@ -1,5 +1,5 @@
-# A detector on photos and boxes of your own: Mask R-CNN with ResNet-18 and FPN, without the mask head where no annotation
-# has an outline. Layout: photos in images/{train,val}, annotations in annotations/{train,val}.json, of COCO's form as CVAT,
+# A detector on photos and boxes of your own: Mask R-CNN with ResNet-18 and FPN, without the mask head where an annotation
+# has no outline. Layout: photos in images/{train,val}, annotations in annotations/{train,val}.json, of COCO's form as CVAT,
 # Label Studio and Roboflow export it; classes are its categories. For one GPU, or a patient CPU.
 _base_ = "mask_rcnn_r18_fpn_coco_small.py"
 
