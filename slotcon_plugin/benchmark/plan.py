@@ -158,6 +158,8 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
     if foreign := sorted(set(given) - known):
         raise UserError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
+    if not isinstance(given.get("seeds", ()), (list, tuple)):
+        raise UserError(f"{path}: seeds must be a list of integers, got {given['seeds']!r}: seeds=[{given['seeds']}]")
     plan = Plan(
         name=Path(path).stem,
         file=str(path),

@@ -110,7 +110,7 @@ def missing_data(plan: Plan, steps: list[Step]) -> list[str]:
         if data.missing() and any(name in step.data for step in steps):
             lines.append(f"data set {name}: no {', '.join(data.missing())} (elsewhere: --set {name}=DIR)")
     for path in dict.fromkeys(path for step in steps for path in step.inputs):
-        if path not in made and not path.is_file() and path.name != CHECKPOINT:
+        if path not in made and not path.is_file():
             lines.append(f"checkpoint {path}")
     return lines
 

@@ -145,7 +145,9 @@ class _Trial:
             raise UserError(_too_little(seconds, f"no step: the first took {warm_up:.2g} s", 100 * warm_up))
         self._train(islice(batches, _WARM_UP - 2))
         first = self._train(islice(batches, 1))
-        count = min(max(int(limit_s / first), 3), _MEASURED)
+        box = [min(max(int(limit_s / first), 3), _MEASURED)]
+        broadcast_object_list(box)  # of one clock: a rank that took a step more would wait for the others for ever
+        count = box[0]
         pace = self._train(islice(batches, count)) / count
         began = time.monotonic()
         with tempfile.TemporaryFile(dir=self.folder) as file:

@@ -27,6 +27,8 @@ def make_teacher(student: nn.ModuleDict, parts: Iterable[str]) -> nn.ModuleDict:
     for module in teacher.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
+        elif hasattr(module, "drop_prob"):  # stochastic depth, timm's
+            module.drop_prob = 0.0
     return teacher.requires_grad_(False)
 
 

@@ -103,7 +103,8 @@ class Photo:
             else:
                 self._image = self._open()
                 width, height = self._image.size
-                tag = self._image.getexif().get(EXIF_ORIENTATION, 1)
+                # Pillow turns TIFFs itself, and its size is that of the turned picture.
+                tag = 1 if self._image.format == "TIFF" else self._image.getexif().get(EXIF_ORIENTATION, 1)
         except Exception as error:  # decoders raise whatever they please
             raise PhotoError(f"no readable header: {_reason(error)}") from error
         if width * height > MAX_PIXELS:

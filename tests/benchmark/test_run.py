@@ -129,6 +129,14 @@ def test_nothing_starts_while_a_data_set_is_missing(make, tmp_path):
     assert not step.folder.exists()
 
 
+def test_a_missing_checkpoint_is_named_whatever_it_is_called(make, tmp_path):
+    plan = Plan("p", "p.py", {}, {}, {}, (), (0,), "")
+    with pytest.raises(UserError, match=r"dino.checkpoint\.pth"):
+        run.run_plan(plan, [make(inputs=(tmp_path / "dino/checkpoint.pth",))], tmp_path / "w")
+    first = make("a")
+    assert run.missing_data(plan, [first, make("b", needs=("a",), inputs=first.outputs)]) == [], "made on the way"
+
+
 def test_estimate_of_what_is_left_follows_what_finished_steps_took(make, tmp_path):
     steps = [make(name, hours=hours) for name, hours in (("a", 1), ("b", 2), ("c", 1))]
     progress = run.Progress(steps, set())

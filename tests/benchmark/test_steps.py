@@ -129,6 +129,7 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
         ({"tasks.camvid.only": ["slotcom"]}, "no pretraining 'slotcom'"),
         ({"targets": ["detectron"]}, "'detectron' is none of"),
         ({"seeds": []}, "seeds must be"),
+        ({"seeds": 1}, r"seeds must be a list of integers, got 1: seeds=\[1\]"),
         ({"cocoo": "/data"}, "a plan has no .'cocoo'"),
     ],
 )

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from timm.layers import DropPath
 from torch import nn
 
 from slotcon_plugin.models import Center, MLPHead, SemanticGrouping
@@ -75,6 +76,14 @@ def branches():
         p.data.add_(1.0)
     student["backbone"][1].running_mean.fill_(7.0)
     return student, teacher
+
+
+def test_a_teacher_drops_nothing():
+    """Neither by torch's dropout nor by timm's stochastic depth; the student goes on dropping."""
+    student = nn.ModuleDict({"backbone": nn.Sequential(nn.Dropout(0.9), nn.Dropout2d(0.9), DropPath(0.9))})
+    ones = torch.ones(64, 2, 3, 3)
+    assert torch.equal(make_teacher(student, ["backbone"]).train()["backbone"](ones), ones)
+    assert not torch.equal(student["backbone"](ones), ones)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.3, 1.0, torch.tensor(0.3, dtype=torch.float64)])

@@ -48,7 +48,7 @@ def test_sixteen_bit_grey_keeps_its_upper_byte(format):
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
-@pytest.mark.parametrize("format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
 def test_orientation_as_pillow_turns_it(tag, format):
     exif = Image.Exif()
     exif[EXIF_ORIENTATION] = tag
