@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,8 @@ class Embeddings:
         import pyarrow.parquet as pq
 
         width = self.vectors.shape[1]
-        names = pa.array(self.paths)
+        # Parquet knows UTF-8 alone, file systems any bytes.
+        names = pa.array([os.fsencode(path).decode("utf-8", "replace") for path in self.paths])
         columns = {"path": names.take(pa.array(self.photo))}
         columns |= {name: pa.array(self.boxes[:, i]) for i, name in enumerate(("x0", "y0", "x1", "y1"))}
         columns["embedding"] = pa.FixedSizeListArray.from_arrays(pa.array(self.vectors.ravel()), width)

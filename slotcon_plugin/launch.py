@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
 from slotcon_plugin.command import STOPPED, run_command
+from slotcon_plugin.errors import UserError
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +36,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def on_gpus(words: Sequence[str], gpus: int) -> int:
-    """Start a ``slotcon`` command again, in a process for each of some GPUs of this machine; see :func:`main`."""
+    """Start a ``slotcon`` command again, in a process for each of some GPUs of this machine; see :func:`main`.
+
+    Raises:
+        UserError: there are GPUs, but not so many. Without any the processes run on the CPU.
+    """
+    if 0 < (there := torch.cuda.device_count()) < gpus:
+        raise UserError(f"--gpus {gpus}: this machine has {there}; expected at most so many")
     own = ["--standalone", "--nproc_per_node", str(gpus), "-m", "slotcon_plugin"]
     return main([*own, *words, "--launcher", "pytorch"])
 

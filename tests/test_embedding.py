@@ -1,5 +1,7 @@
 """Embeddings against means taken by hand, on a network whose maps are known."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -125,6 +127,13 @@ def test_parquet(photos, tmp_path):
     row = table.slice(13, 1).to_pylist()[0]
     assert row["path"] == made.paths[1] and row["embedding"] == pytest.approx(made.vectors[13].tolist())
     assert [row[key] for key in ("x0", "y0", "x1", "y1")] == made.boxes[13].tolist()
+
+
+def test_parquet_of_names_that_are_no_utf_8(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    name = os.fsdecode(b"stra\xdfe.jpg")
+    made = Embeddings(np.zeros((1, 2), np.float32), np.array([0]), np.zeros((1, 4)), (name,), "photo")
+    assert pq.read_table(made.save(tmp_path / "e.parquet"))["path"].to_pylist() == ["stra\ufffde.jpg"]
 
 
 def test_parquet_without_pyarrow_is_refused_before_the_work(photos, monkeypatch, tmp_path):

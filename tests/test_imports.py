@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "convert": {"arguments", "resnet", "declaration", "models", "d2_timm"},
     "command": set(),
     "arguments": set(),
-    "launch": {"command"},
+    "launch": {"command", "errors"},
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
     "models": {"registry", "geometry", "resnet", "models.losses", "declaration"},

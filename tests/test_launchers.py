@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.launch import on_gpus
+
 CONVENTIONS = ("NNODES", "NODE_RANK", "MASTER_ADDR", "PORT", "GPUS", "GPUS_PER_NODE", "SRUN_ARGS")
 
 
@@ -104,3 +107,9 @@ def test_slurm_train_has_a_stopped_job_requeued(checkout, status, job, requeued)
     done = run("slurm_train.sh", "gpu", "job", "config.py", cwd=checkout, PATH=path, SLURM_JOB_ID=job)
     assert done.returncode == status
     assert ("scontrol requeue 17" in done.stdout) == requeued
+
+
+def test_more_gpus_than_there_are_are_refused_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 8)
+    with pytest.raises(UserError, match="--gpus 16: this machine has 8"):
+        on_gpus(["pretrain", "photos"], 16)
