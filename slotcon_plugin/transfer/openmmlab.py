@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import uuid
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -289,8 +290,8 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
     if cfg.get("visualizer"):
         # mmengine keeps visualizers by name while the process lives: with the frameworks' fixed name a second run
-        # would draw into the folder of the first
-        cfg.visualizer.pop("name", None)
+        # would draw into the folder of the first, and with mmengine's own, a time in seconds, one right after it
+        cfg.visualizer.name = uuid.uuid4().hex
     return TerseRunner.from_cfg(cfg)
 
 
