@@ -7,7 +7,7 @@ import ast
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
@@ -163,6 +163,17 @@ def duration(text: str) -> float:
     return float(seconds)
 
 
+def at_least(least: int) -> Callable[[str], int]:
+    """A type for options: a whole number, none below ``least``."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return count
+
+
 def add_batch_mode(parser: argparse.ArgumentParser) -> None:
     """``--batch-mode``."""
     parser.add_argument(
@@ -175,7 +186,9 @@ def add_batch_mode(parser: argparse.ArgumentParser) -> None:
 
 def add_gpus(parser: argparse.ArgumentParser) -> None:
     """``--gpus``."""
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="processes on this machine, a GPU each (1)")
+    parser.add_argument(
+        "--gpus", type=at_least(1), default=1, metavar="N", help="processes on this machine, a GPU each (1)"
+    )
 
 
 def add_launcher(parser: argparse.ArgumentParser) -> None:

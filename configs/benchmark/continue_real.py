@@ -30,8 +30,8 @@ scratch = dict(
     options={
         "train_cfg.max_epochs": 4,
         "model.backbone": dict(_delete_=True, type="TimmBackbone", name="tf_efficientnet_lite0", output_stride=16),
-        "model.data_preprocessor.mean": [127.5, 127.5, 127.5],
-        "model.data_preprocessor.std": [127.5, 127.5, 127.5],
+        "model.data_preprocessor.mean": [0.5, 0.5, 0.5],
+        "model.data_preprocessor.std": [0.5, 0.5, 0.5],
     },
     photos="photos",
     per_seed=True,

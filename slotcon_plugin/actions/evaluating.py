@@ -15,6 +15,8 @@ from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
+from slotcon_plugin.files import require_writable
+from slotcon_plugin.results import FILE_NAME
 
 MEASURES = {
     "probe": "linear and k-NN segmentation on frozen features; needs photos with masks",
@@ -84,8 +86,10 @@ def evaluate(
     """
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
-    checkpoint = checkpoint_of(run)
     out = Path(out) if out else None
+    if out:
+        require_writable(out / FILE_NAME)
+    checkpoint = checkpoint_of(run)
     if measure == "retrieval":
         return _retrieval(config or config_of(run), checkpoint, data, device, settings)
 

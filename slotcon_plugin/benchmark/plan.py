@@ -158,6 +158,8 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
     if foreign := sorted(set(given) - known):
         raise UserError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
+    if not _is_list_of_text(targets := given.get("targets", ())):
+        raise UserError(f"{path}: targets must be a list of names, got {targets!r}: targets=['detectron2']")
     if not isinstance(given.get("seeds", ()), (list, tuple)):
         raise UserError(f"{path}: seeds must be a list of integers, got {given['seeds']!r}: seeds=[{given['seeds']}]")
     plan = Plan(
@@ -169,7 +171,7 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
             for name, entry in given.get("pretraining", {}).items()
         },
         tasks={name: _entry(Task, f"{path}: tasks.{name}", entry) for name, entry in given.get("tasks", {}).items()},
-        targets=tuple(given.get("targets", ())),
+        targets=tuple(targets),
         seeds=tuple(given.get("seeds", (0,))),
         estimate=given.get("estimate", "no estimate given"),
     )
@@ -183,6 +185,9 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
     names = {field.name: field for field in fields(kind)}
     if foreign := sorted(set(entry) - set(names)):
         raise UserError(f"{where} has no {foreign}; it knows {sorted(names)}")
+    for key, value in entry.items():
+        if names[key].type.startswith("tuple") and not _is_list_of_text(value):
+            raise UserError(f"{where}.{key}: expected a list of texts, {key}=['...'], got {value!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     if isinstance(values.get("config"), str):
         values["config"] = shipped_file(values["config"])
@@ -190,6 +195,10 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
         return kind(**values)
     except TypeError as error:
         raise UserError(f"{where}: {error}") from error
+
+
+def _is_list_of_text(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
 
 
 def _check(plan: Plan) -> None:

@@ -17,6 +17,7 @@ import yaml
 from mmengine.config import Config
 
 from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.config import shipped
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import sha256_of, write_json
 from slotcon_plugin.results import describe_config
@@ -26,11 +27,12 @@ STARTED = "started.json"
 
 
 def fingerprint(step: Step, work_dir: Path) -> str:
-    """sha256 of everything that a step is asked to do: its command and the contents of its configs.
+    """sha256 of everything that a step is asked to do: its command, its configs' contents, how its scenes are made.
 
-    The number of GPUs is no part of it (recipes keep their total batch), nor is where the work dir lies.
+    The number of GPUs is no part of it (recipes keep their total batch), nor is where work dir and package lie.
     """
-    words = [text.replace(str(work_dir), "WORK") for text in step.command()[1:]]
+    words = [text.replace(str(work_dir), "WORK").removeprefix(f"{shipped()}/") for text in step.command()[1:]]
+    words += step.scenes
     return hashlib.sha256(json.dumps([words, [_content(path) for path in step.configs]]).encode()).hexdigest()
 
 

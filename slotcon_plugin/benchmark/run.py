@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
 import signal
 import subprocess
 import sys
@@ -95,7 +96,7 @@ def run_step(step: Step, work_dir: Path, gpus: int = 0, report: Callable[[float]
         with open(log_file(step), "a", encoding="utf-8") as log:
             log.write(f"$ {step.shown(gpus)}\n")
             log.flush()
-            _run(step.command(gpus, resume), log, lock, step, report)
+            _run(step.command(gpus, resume), gpus, log, lock, step, report)
         if step.outputs[0].name == CHECKPOINT:
             _name_last_checkpoint(step)
         mark_done(step, asked, time.monotonic() - start)
@@ -159,10 +160,16 @@ def _lock(path: Path) -> Iterator[int]:
         yield file.fileno()
 
 
-def _run(command: list[str], log, lock: int, step: Step, report: Callable[[float], None] | None) -> None:
+def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Callable[[float], None] | None) -> None:
     start = time.monotonic()
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock,), preexec_fn=_end_with
+        command,
+        env=os.environ if gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # tools take a GPU where they see one
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        pass_fds=(lock,),
+        preexec_fn=_end_with,
     )
     try:
         while True:

@@ -12,8 +12,7 @@ _SCRIPT = """\
 # {name}: {count} steps in {depth} layers; the steps of a layer run side by side.
 #   bash THIS_FILE --partition gpu --time 2-0     submits one job array a layer, each waiting for the one before
 # A step that is done already ends at once, so that the same command goes on after a failure.
-#SBATCH --gres=gpu:{gpus}
-set -euo pipefail
+{gpus}set -euo pipefail
 
 steps=(
 {steps}
@@ -46,7 +45,7 @@ def slurm_script(plan: Plan, steps: list[Step], base: list[str], gpus: int) -> s
         name=plan.name,
         count=len(steps),
         depth=len(by_layer),
-        gpus=max(gpus, 1),
+        gpus=f"#SBATCH --gres=gpu:{gpus}\n" if gpus else "",
         steps="\n".join(f"    {shlex.quote(step.name)}" for layer in by_layer for step in layer),
         starts=" ".join(map(str, starts)),
         layer_numbers=" ".join(map(str, range(len(by_layer)))),

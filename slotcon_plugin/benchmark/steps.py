@@ -32,6 +32,7 @@ class Step:
         configs: config files whose contents decide the result.
         outputs: files and folders that are there when it is done.
         data: data sets it reads.
+        scenes: how those of them are made that the plan makes itself, ``Data.demo_scenes``.
         can_resume: whether ``--resume`` continues it after a stop.
         hours: estimate, see ``Plan.estimate``.
     """
@@ -45,6 +46,7 @@ class Step:
     inputs: tuple[Path, ...] = ()
     configs: tuple[str, ...] = ()
     data: tuple[str, ...] = ()
+    scenes: tuple[str, ...] = ()
     can_resume: bool = False
     hours: float = 0.0
 
@@ -158,6 +160,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         inputs=(start,) if start else (),
         configs=(entry.config,),
         data=data,
+        scenes=_scenes(plan, data),
         can_resume=True,
         hours=entry.hours,
     )
@@ -224,6 +227,7 @@ def _measure(
         inputs=(checkpoint,) if checkpoint else (),
         configs=(task.config,) if task.config else (),
         data=(task.data,),
+        scenes=_scenes(plan, (task.data,)),
         can_resume=task.tool in ("mm", "detectron2"),
         hours=task.hours,
     )
@@ -231,6 +235,10 @@ def _measure(
 
 def _makers(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"data/{name}" for name in dict.fromkeys(names) if plan.data[name].demo_scenes)
+
+
+def _scenes(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(text for name in dict.fromkeys(names) for text in plan.data[name].demo_scenes)
 
 
 def _key_values(plan: Plan, options: Mapping[str, Any] | None) -> list[str]:

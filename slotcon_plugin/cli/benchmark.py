@@ -15,7 +15,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_cfg_options
+from slotcon_plugin.arguments import add_cfg_options, at_least
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 
@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set",
         "where a data set of the plan lies (coco=/data/coco), or any other override of the plan (seeds=[0,1])",
     )
-    parser.add_argument("--gpus", type=int, help="GPUs of this machine a step (default: all; 0: the CPU)")
+    parser.add_argument(
+        "--gpus", type=at_least(0), metavar="N", help="GPUs of this machine a step (default: all; 0: the CPU)"
+    )
     parser.add_argument("--step", metavar="NAME", help="run this one step and no other")
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
@@ -55,8 +57,12 @@ def run(args: argparse.Namespace) -> None:
     plan = load_plan(args.plan, args.set)
     work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
     steps = plan_steps(plan, work_dir)
+    if args.slurm and args.gpus is None:
+        raise UserError("--slurm: give --gpus, too: how many a job gets (0: the CPU); this machine's are not theirs")
+    base = ["python", shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir)]
+    if args.gpus is not None:
+        base += ["--gpus", str(args.gpus)]
     gpus = _gpus() if args.gpus is None else args.gpus
-    base = ["python", shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir), "--gpus", str(gpus)]
     if args.set:
         spared = {
             key: value if isinstance(value, str) else str(value).replace(" ", "") for key, value in args.set.items()

@@ -102,7 +102,9 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     if iterations < _FEWEST:
         raise UserError(_too_little(seconds, f"{max(iterations, 0)} steps of {pace:.2g} s", 100 * pace))
     print_log(f"Measured: {pace:.3g} s a step, so {iterations} steps", "current")
-    epochs = math.floor(100 * (done + iterations / trial.iterations_per_epoch)) / 100
+    epochs = done + iterations / trial.iterations_per_epoch
+    digits = 10 ** max(2, 1 - math.floor(math.log10(iterations / trial.iterations_per_epoch)))
+    epochs = math.floor(digits * epochs + 1e-6) / digits  # of a large data set the run may be a thousandth of an epoch
     return Budget(seconds, epochs, used, trial.save_s)
 
 

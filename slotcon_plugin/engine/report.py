@@ -14,6 +14,7 @@ from slotcon_plugin.command import own_command
 from slotcon_plugin.convert.network import network_of_backbone
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import health_of
 from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import unwrapped
@@ -47,8 +48,8 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
 def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str, str]]:
     """Where the checkpoint is, what has become of loss and health; with ``next_steps`` what to do with it."""
     work_dir, model = runner.work_dir, unwrapped(runner.model)
-    last = runner.message_hub.get_info("last_ckpt")
-    rows = [("checkpoint", from_here(last) if last else "none was written")]
+    written = runner.message_hub.get_info("last_ckpt")
+    rows = [("checkpoint", from_here(last_checkpoint(runner)) if written else "none was written")]
     path = Path(work_dir) / "health.jsonl"
     watched = any(isinstance(hook, SlotHealthHook) for hook in runner.hooks)
     records = read_json_lines(path) if watched and path.is_file() else []  # none in a run too short for a report

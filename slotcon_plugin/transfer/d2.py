@@ -113,7 +113,7 @@ def train(
         if resume and claim:
             require_start(cfg.OUTPUT_DIR, backbone, pretraining)
         origin = _use_backbone(cfg, backbone, pretraining)
-    facts = {"iterations": cfg.SOLVER.MAX_ITER, "batch": plan.text}
+    facts = {"batch": plan.text}
     result = Path(cfg.OUTPUT_DIR) / FILE_NAME
     seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
     job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim)
@@ -277,6 +277,7 @@ def _train(job: Job) -> None:
         check_backbone_arrived(trainer.model, job.origin, network)
     logging.getLogger("detectron2").info("Backbone: %s", job.origin)
     trainer.train()
+    job.facts["iterations"] = trainer.max_iter  # by its batch perhaps not the recipe's
     _write(job, trainer.results, meta.seconds())
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,10 +43,12 @@ def test_pretrain_tells_what_it_has_made(run):
     assert (run.method, run.title, run.photos, run.epochs) == ("slotcon", "SlotCon", 16, 1)
 
 
-def test_a_finished_run_that_was_copied_is_started_again_where_it_lies(run, scenes, tmp_path):
+def test_a_finished_run_that_was_copied_is_started_again_where_it_lies(run, scenes, tmp_path, capfd):
     copied = shutil.copytree(run.work_dir, tmp_path / "copied")
     again = slotcon_plugin.pretrain(scenes / "images/train", copied, epochs=1, options=SMALL, resume=True)
     assert again.checkpoint == copied / run.checkpoint.name
+    told = re.search(r"^ *checkpoint +(\S+\.pth)$", capfd.readouterr().out, re.MULTILINE)
+    assert told and Path(told[1]).resolve() == again.checkpoint.resolve()
 
 
 def test_a_run_is_taken_as_it_is_as_a_work_dir_and_as_a_checkpoint(run, tmp_path):
@@ -115,8 +118,10 @@ def test_look(run, scenes, tmp_path):
         slotcon_plugin.look(run, scenes, kind="grops")
 
 
-def test_a_picture_or_vectors_that_cannot_be_written_are_refused_before_anything_is_read(tmp_path):
+def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written there .*--out"):
+        slotcon_plugin.evaluate(tmp_path / "no run", tmp_path / "no photos", out=tmp_path / "file/results")
     with pytest.raises(UserError, match=r"g\.png cannot be written there .*--out"):
         slotcon_plugin.look(tmp_path / "no run", tmp_path / "no photos", tmp_path / "file/g.png")
     with pytest.raises(UserError, match=r"e\.npz cannot be written there .*--out"):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from slotcon_plugin.benchmark import run
+from slotcon_plugin.benchmark import load_plan, plan_steps, run
 from slotcon_plugin.benchmark.plan import Data, Plan
 from slotcon_plugin.benchmark.records import fingerprint, mark_started, read_json, request, why_not_done
 from slotcon_plugin.benchmark.steps import Step
@@ -65,6 +65,42 @@ def test_a_step_is_run_once_and_again_when_its_command_its_input_or_its_output_c
     assert "plan or its config has changed" in why_not_done(changed, work)
     (step.folder / "step.json").write_text('{"step": ')
     assert why_not_done(step, work) == "step.json is damaged"
+
+
+def test_figures_on_scenes_that_are_made_otherwise_are_taken_again(make, tmp_path):
+    step = make()
+    assert run.run_step(step, tmp_path / "w")
+    changed = dataclasses.replace(step, scenes=("masks", "--count", "9"))
+    assert run.run_step(changed, tmp_path / "w")
+    assert not run.run_step(changed, tmp_path / "w")
+    assert runs(step) == 1  # in a folder of its own
+
+
+def test_each_step_knows_how_the_scenes_that_it_reads_are_made(tmp_path, in_repo):
+    plan = load_plan("demo", {"data.scenes.demo_scenes": ["--layout", "camvid"]})
+    steps = plan_steps(plan, tmp_path)
+    assert {step.scenes for step in steps if "scenes" in step.data} == {("--layout", "camvid")}
+    assert {step.scenes for step in steps if "scenes" not in step.data} == {()}
+
+
+def test_a_plan_is_the_same_from_every_folder(tmp_path, in_repo, monkeypatch):
+    def fingerprints():
+        plan = load_plan("small_real")
+        return {step.name: fingerprint(step, tmp_path) for step in plan_steps(plan, tmp_path)}
+
+    there = fingerprints()
+    monkeypatch.chdir(tmp_path)
+    assert fingerprints() == there
+
+
+@pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "0,1")])
+def test_a_step_on_the_cpu_sees_no_gpu(gpus, seen, tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    tool = tmp_path / "tool.py"
+    tool.write_text("import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n")
+    result = tmp_path / "w/task/row/result.json"
+    run.run_step(Step("task/row", result.parent, str(tool), (str(result),), (result,)), tmp_path / "w", gpus)
+    assert result.read_text() == seen
 
 
 def test_config_contents_count_and_comments_do_not(make, tmp_path):

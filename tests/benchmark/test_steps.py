@@ -127,6 +127,10 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
         ({"tasks.probe.data": "mask"}, "no data set 'mask'"),
         ({"tasks.probe.config": "configs/pretrain/slotcon_demo.py"}, "need a config, the others have none"),
         ({"tasks.camvid.only": ["slotcom"]}, "no pretraining 'slotcom'"),
+        ({"tasks.camvid.only": "slotcon"}, r"camvid.only: expected a list of texts, only=\['...'\], got 'slotcon'"),
+        ({"tasks.camvid.metrics": "mIoU"}, r"camvid.metrics: expected a list of texts"),
+        ({"data.masks.expects": [1]}, r"data.masks.expects: expected a list of texts"),
+        ({"targets": "mmdet"}, r"targets must be a list of names, got 'mmdet'"),
         ({"targets": ["detectron"]}, "'detectron' is none of"),
         ({"seeds": []}, "seeds must be"),
         ({"seeds": 1}, r"seeds must be a list of integers, got 1: seeds=\[1\]"),
@@ -174,6 +178,21 @@ def test_slurm_script_submits_a_job_array_a_layer_and_runs_the_step_of_its_task(
         env["SLURM_ARRAY_TASK_ID"] = str(index)
         done = subprocess.run(["bash", str(script)], check=True, env=env, capture_output=True, text=True)
         assert done.stdout == f"ran --step {in_order[index]}\n"
+
+
+def test_a_job_without_gpus_asks_for_none(plan, tmp_path):
+    assert "gres" not in slurm_script(plan, plan_steps(plan, tmp_path), ["echo"], gpus=0)
+    assert "#SBATCH --gres=gpu:2\nset -euo" in slurm_script(plan, plan_steps(plan, tmp_path), ["echo"], gpus=2)
+
+
+def test_commands_for_other_machines_say_nothing_of_the_gpus_of_this_one(plan_file, tmp_path):
+    printed = run_python("tools/benchmark.py", plan_file, "--print-commands")
+    assert printed.returncode == 0, printed.stderr
+    assert "--gpus" not in printed.stdout
+    refused = run_python("tools/benchmark.py", plan_file, "--slurm", tmp_path / "run.sh")
+    assert refused.returncode != 0
+    assert "--slurm: give --gpus, too" in refused.stderr
+    assert not (tmp_path / "run.sh").exists()
 
 
 def test_print_commands_gives_one_line_a_step(plan, plan_file, tmp_path):

@@ -79,6 +79,19 @@ def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
         plan_budget(tiny_config(tmp_path), 12.0, 100.0)
 
 
+@pytest.mark.parametrize(("done", "iterations_per_epoch"), [(0, 20000), (0, 777), (30000, 20000)])
+def test_a_budget_of_a_thousandth_of_an_epoch_is_a_run(
+    done, iterations_per_epoch, tiny_config, tmp_path, pace, monkeypatch
+):
+    monkeypatch.setattr(module._Trial, "iterations_per_epoch", iterations_per_epoch)
+    meta = {"iter": done, "circumstances": {"iterations_per_epoch": iterations_per_epoch}} if done else None
+    planned = int(0.95 * 11 / 0.5)  # 20 s less 5 for the trial, 2 to build, 2 to save
+    cfg = tiny_config(tmp_path)
+    cfg.default_hooks.checkpoint.interval = math.inf
+    plan = plan_budget(cfg, 20.0, 100.0, meta)
+    assert 0.9 * planned < plan.epochs * iterations_per_epoch - done <= planned
+
+
 def test_a_first_step_beyond_the_budget_is_the_last_that_is_measured(tiny_config, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(module._Trial, "_train", lambda self, batches: measured.append(len(list(batches))) or 9.0)
