@@ -251,5 +251,12 @@ def _apply_where(
         pixels.index_copy_(0, index, operation(pixels.index_select(0, index), values[chosen]))
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """Copy from the host to a device; the host does not wait, as it may for what lies in memory that is not pinned."""
+    if device.type == "cuda" and torch.cuda.is_available():
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
 def _to_device(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(values)).to(like.device, non_blocking=True)
+    return send(torch.from_numpy(np.ascontiguousarray(values)), like.device)

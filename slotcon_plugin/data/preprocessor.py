@@ -8,7 +8,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric, plan_blocks
+from slotcon_plugin.data.photometric import NUM_PARAMETERS, apply_photometric, plan_blocks, send
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -90,10 +90,10 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
         out = torch.empty(views.shape, device=views.device, memory_format=layout)
         for block in plan_blocks(parameters, views[0].numel(), views.device):
-            chosen = block.to(views.device, non_blocking=True)
+            chosen = send(block, views.device)
             pixels = views.index_select(0, chosen).float().div_(255)
             if self.augment:
                 apply_photometric(pixels, parameters[block])
-            place = (block % 2 * count + block // 2).to(views.device, non_blocking=True)
+            place = send(block % 2 * count + block // 2, views.device)
             out.index_copy_(0, place, pixels.sub_(self.mean).div_(self.std))
         return dict(inputs=TwoViewBatch(views=tuple(out.chunk(2)), **rest))

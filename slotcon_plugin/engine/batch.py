@@ -27,6 +27,9 @@ from mmengine.logging import print_log
 from slotcon_plugin.errors import UserError
 
 MODES = ("accumulate", "scale-lr")
+WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
+"""Modes of ``torch.compile``. Their graphs' memory is written over at the next pass, gradients of the last one with it
+(pytorch issue 169545)."""
 
 
 class BatchPlan(NamedTuple):
@@ -129,6 +132,11 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     cfg.train_dataloader.batch_size = plan.per_process
     if max(plan.accumulate, counted) > 1:
         cfg.optim_wrapper.accumulative_counts = rule["base_accumulative_counts"] = plan.accumulate
+    if plan.accumulate > 1 and cfg.model.get("compile") in WITH_CUDA_GRAPHS:
+        raise UserError(
+            f"model.compile={cfg.model.compile} replays passes as CUDA graphs, and gradients may not be accumulated "
+            f"over several of them: {plan.text}. Take model.compile=True, or --batch-mode scale-lr"
+        )
     rule["base_batch_size"] = processes * plan.per_process * plan.accumulate
     rule["enable"] = False  # done here; mmengine must not scale again
     text = f"T{plan.text[1:]}"

@@ -97,6 +97,8 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     left = seconds - used - (time.monotonic() - began)
     pace = trial.measure(left * _FOR_TRIAL, seconds, used)
     interval = cfg.default_hooks.get("checkpoint", {}).get("interval", math.inf)
+    if cfg.model.get("compile"):
+        torch.compiler.reset()  # CUDA graphs would keep the trial's memory
     left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.save_s
     iterations = int(_PLANNED * left / (pace + trial.save_s / interval))
     if iterations < _FEWEST:

@@ -53,7 +53,7 @@ class LARS(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
-        """Take one step; a handful of kernel launches whatever the number of tensors."""
+        """Take one step; a few kernel launches, and one more for each adapted tensor."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

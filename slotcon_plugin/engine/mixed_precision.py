@@ -53,6 +53,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         self.scaler = torch.amp.GradScaler(self.device_type, init_scale=init_scale, enabled=self.dtype is torch.float16)
         self.on_device = self.device_type == "cuda" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
         self.step_skipped = False
+        _give_momentum(self.optimizer)
         self._refused: Tensor | None = None  # by the guard, since the last step
         self._left_out = LateFlag()
 
@@ -131,3 +132,15 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         if scaler and self.scaler.is_enabled():
             self.scaler.load_state_dict(scaler)
         super().load_state_dict(state_dict)
+
+
+def _give_momentum(optimizer: torch.optim.Optimizer) -> None:
+    """Let fused SGD begin with a momentum of zeros, which gives the same first step.
+
+    By itself it allocates momentum in the first step and fills it there: one that is left out leaves it as it was found
+    in memory, and parameters that join later have none.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

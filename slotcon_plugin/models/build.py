@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from slotcon_plugin.errors import UserError
@@ -31,6 +32,20 @@ def build_part(name: str, config: Mapping[str, Any], default_type: str, **settle
                 f"out of the config, or change the parts that it follows from"
             )
     return MODELS.build({"type": default_type, **config, **settled})
+
+
+def compile_parts(parts: Sequence[nn.Module], mode: str) -> list[tuple[nn.Module, Callable]]:
+    """Have ``torch.compile`` take over the calls of some parts, each for maps of one size.
+
+    Returns:
+        Each part with its compiled call, which torch keeps in ``part._compiled_call_impl``.
+    """
+    # torch counts by code, which parts of one class share: beyond its limit of 8 the rest would quietly not be compiled
+    config = torch._dynamo.config
+    config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
+    for part in parts:
+        part.compile(mode=mode, dynamic=False)
+    return [(part, part._compiled_call_impl) for part in parts]
 
 
 def plain(config: Any) -> Any:

@@ -103,6 +103,18 @@ def test_pretraining_can_keep_the_batch():
     assert (cfg.optim_wrapper.optimizer.lr, cfg.model.teacher_momentum) == (2.0, 0.99)
 
 
+def test_cuda_graphs_and_accumulated_passes_do_not_go_together():
+    cfg = recipe(batch_size=32)
+    cfg.model.compile = "reduce-overhead"
+    with pytest.raises(
+        UserError, match=r"gradients may not be accumulated .* 8 accumulated passes.*model.compile=True"
+    ):
+        fit_batch(cfg, 2, "accumulate")
+    cfg = recipe(batch_size=32)
+    cfg.model.compile = "reduce-overhead"
+    fit_batch(cfg, 2)  # a smaller batch
+
+
 def test_a_momentum_that_must_follow_has_to_be_stated():
     cfg = recipe(batch_size=32)
     del cfg.model.teacher_momentum

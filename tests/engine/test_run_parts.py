@@ -36,6 +36,34 @@ def test_forward_runs_in_the_asked_precision(dtype, want):
         assert model(torch.ones(1, 2)).dtype is want
 
 
+def test_momentum_is_whole_after_a_first_step_that_is_left_out():
+    """torch's fused SGD stores unset memory then."""
+    torch.manual_seed(0)
+    model, plain = nn.Linear(64, 64), nn.Linear(64, 64)
+    plain.load_state_dict(model.state_dict())
+    settings = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}
+    wrapper = MixedPrecisionOptimWrapper(
+        optimizer=torch.optim.SGD(model.parameters(), fused=True, **settings), dtype="float32"
+    )
+    reference = torch.optim.SGD(plain.parameters(), **settings)
+    junk = [torch.full((64, 64), 7.0) for _ in range(8)]  # what freed memory is likely to hold
+    del junk
+    for step in range(4):
+        gradients = [torch.randn_like(p) for p in plain.parameters()]
+        for one, other, gradient in zip(model.parameters(), plain.parameters(), gradients):
+            one.grad, other.grad = gradient.clone(), gradient.clone()
+        if step:
+            wrapper.optimizer.step()
+            reference.step()
+        else:
+            wrapper.optimizer.found_inf = torch.ones(())
+            wrapper.optimizer.step()
+            del wrapper.optimizer.found_inf
+            assert not any(state["momentum_buffer"].any() for state in wrapper.optimizer.state.values())
+        for one, other in zip(model.parameters(), plain.parameters()):
+            torch.testing.assert_close(one, other)
+
+
 def test_unknown_precision_is_refused():
     with pytest.raises(ValueError, match="float8"):
         wrapper_of(nn.Linear(1, 1), dtype="float8")

@@ -10,6 +10,8 @@ from torch import nn
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
+from slotcon_plugin.models.build import compile_parts
+from slotcon_plugin.models.heads import MLPHead
 from slotcon_plugin.registry import MODELS
 
 
@@ -89,12 +91,48 @@ def test_mode_of_compilation_reaches_every_dense_part(option, mode, monkeypatch)
     monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: steps.append(len(steps)))
     model = build(backbone={"type": "TwoConvBackbone"}, compile=option)
     parts = [branch[name] for branch in (model.student, model.teacher) for name in ("backbone", "projector")]
-    assert compiled == [(part, {"mode": mode}) for part in parts]
+    assert compiled == [(part, {"mode": mode, "dynamic": False}) for part in parts]
     for _ in range(2):
         losses_and_gradients(model)
     assert steps == [0, 1]
     model(torch.zeros(1, 3, 64, 64))
     assert steps == [0, 1], "features are not a step"
+
+
+def test_what_is_compiled_is_so_in_training_alone(monkeypatch):
+    """Pictures and probes bring maps of all sizes, and two graphs after each other without a step between them."""
+    calls = []
+
+    def pretend(part, **options):
+        part._compiled_call_impl = lambda *args: calls.append(part) or part._call_impl(*args)
+
+    monkeypatch.setattr(nn.Module, "compile", pretend)
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: None)
+    model = build(backbone={"type": "TwoConvBackbone"}, compile="reduce-overhead").eval()
+    model.group(torch.rand(1, 3, 64, 64))
+    assert not calls
+    losses_and_gradients(model.train())
+    assert len(calls) == 2 * 2 * 2  # views, branches, parts
+
+
+def test_parts_of_one_class_are_all_compiled(monkeypatch):
+    """However many: torch gives up on code that it has compiled as often as its limit says."""
+    graphs = []
+
+    def backend(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    def compile_by_it(part, mode, **options):
+        part._compiled_call_impl = torch.compile(part._call_impl, backend=backend, **options)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_by_it)
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
+    parts = [MLPHead(size, 4, 3) for size in range(3, 9)]
+    compile_parts(parts, "default")
+    for size, part in enumerate(parts, 3):
+        part(torch.ones(2, size, 4, 4))
+    assert len(graphs) == len(parts)
 
 
 def test_a_mode_that_torch_does_not_know_is_refused():

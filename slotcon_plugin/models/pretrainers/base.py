@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.backbones import describe_backbone
-from slotcon_plugin.models.build import plain
+from slotcon_plugin.models.build import compile_parts, plain
 from slotcon_plugin.models.distributed import synchronise_batchnorm
 from slotcon_plugin.models.teacher import (
     cosine_momentum,
@@ -125,6 +126,7 @@ class BasePretrainer(BaseModel):
         self.total_steps = 0
         self.monitor: dict[str, Any] = {}
         self.reporting = True
+        self._compiled: list[tuple[nn.Module, Callable]] = []
         self._averaged: tuple[list[Tensor], list[Tensor]] | None = None
         self.init: dict[str, Any] | None = None
         self._backbone_config: dict[str, Any] = {}
@@ -146,9 +148,14 @@ class BasePretrainer(BaseModel):
         if self.channels_last:
             self.to(memory_format=torch.channels_last)
         if self.compile_mode:
-            for branch in (self.student, self.teacher):
-                for part in self.dense_parts:
-                    branch.get_submodule(part).compile(mode=self.compile_mode)
+            parts = [branch.get_submodule(name) for branch in (student, self.teacher) for name in self.dense_parts]
+            self._compiled = compile_parts(parts, self.compile_mode)
+
+    def train(self, mode: bool = True) -> BasePretrainer:
+        """torch's. What is compiled is so for training's batches: pictures and probes bring maps of other sizes."""
+        for part, call in self._compiled:
+            part._compiled_call_impl = call if mode else None
+        return super().train(mode)
 
     def branch(self, name: str) -> nn.ModuleDict:
         """``'student'`` or ``'teacher'`` -> its parts."""
