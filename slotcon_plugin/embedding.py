@@ -17,7 +17,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import normalise, stage_features
 from slotcon_plugin.evaluation.labelled_set import resize_image
 from slotcon_plugin.files import replacing, require_writable
-from slotcon_plugin.photos import read_photos
+from slotcon_plugin.photos import network_sides, read_photos
 
 LEVELS = ("photo", "crop", "pixel")
 SUFFIXES = (".npz", ".parquet")
@@ -166,7 +166,8 @@ def embed_photos(
         level: ``'photo'``: the mean of the map. ``'crop'``: its mean in each cell of ``grid`` or each of ``boxes``.
             ``'pixel'``: every position of the map; the box is its cell.
         grid: (rows, columns) of crops.
-        boxes: path as in ``photos`` -> boxes x0, y0, x1, y1 in pixels of the upright photo, in place of a grid.
+        boxes: path of a photo -> boxes x0, y0, x1, y1 in pixels of the upright photo, in place of a grid. Photos
+            without boxes give no vectors.
         stages: stage maps put side by side, see :func:`~slotcon_plugin.evaluation.features.stage_features`.
         short_side: of what the network sees, in pixels; both sides are rounded to multiples of 32.
         batch_size: photos of one shape that go through together.
@@ -174,19 +175,25 @@ def embed_photos(
         dtype: of the vectors that are kept.
 
     Raises:
-        UserError: an unknown level, a grid without cells, a box that is none, or no photo that can be read.
+        UserError: an unknown level, a grid without cells, a box that is none or lies outside its photo, boxes of other
+            photos alone, or no photo that can be read.
     """
     if level not in LEVELS:
         raise UserError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
     if min(grid) < 1:
         raise UserError(f"grid: expected ROWS and COLUMNS of at least 1, got {grid}")
+    if boxes is not None:
+        boxes = {os.path.normpath(path): of_photo for path, of_photo in boxes.items()}
+        if not boxes.keys() & {os.path.normpath(path) for path in photos}:
+            first = next(iter(boxes), "nothing")
+            raise UserError(f"boxes: none is of these photos: boxes are of {first}, photos are {photos[0]}, ...")
     backbone.eval().to(device)
     vectors, owners, parts, names = [], [], [], []
     for images, read in _batches(photos, short_side, batch_size):
         maps = stage_features(backbone, images.to(device), stages)
         for own, (path, height, width) in zip(maps, read):
             if level == "crop" and boxes is not None:
-                wanted = _checked(boxes.get(path, ()), path)
+                wanted = _checked(boxes.get(os.path.normpath(path), ()), path, height, width)
             else:
                 wanted = _parts((height, width), *{"photo": (1, 1), "crop": grid, "pixel": own.shape[1:]}[level])
             found = own.flatten(1).T if level == "pixel" else _pooled(own, wanted, (height, width))
@@ -203,8 +210,7 @@ def _batches(photos: Sequence[str | Path], short_side: int, size: int) -> Iterat
     read: list[tuple[str, int, int]] = []
     for index, photo in read_photos(photos):
         height, width = photo.shape[:2]
-        scale = short_side / min(height, width)
-        small = resize_image(photo, *(max(1, round(side * scale / _MULTIPLE)) * _MULTIPLE for side in (height, width)))
+        small = resize_image(photo, *network_sides(height, width, short_side, _MULTIPLE))
         if pixels and (len(pixels) == size or small.shape != pixels[0].shape):
             yield normalise(np.stack(pixels)), read
             pixels, read = [], []
@@ -223,10 +229,14 @@ def _parts(photo: tuple[int, int], rows: int, columns: int) -> Tensor:
     return torch.stack([x0, y0, x1, y1], dim=-1).flatten(0, 1)
 
 
-def _checked(boxes: Sequence[Sequence[float]], path: str) -> Tensor:
+def _checked(boxes: Sequence[Sequence[float]], path: str, height: int, width: int) -> Tensor:
     found = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     if not (found[:, 2:] > found[:, :2]).all():
         raise UserError(f"{path}: boxes are x0, y0, x1, y1 with x0 < x1 and y0 < y1, got {boxes}")
+    outside = ((found[:, 2:] <= 0) | (found[:, :2] >= torch.tensor([width, height]))).any(dim=1)
+    if outside.any():
+        box = found[outside][0].tolist()
+        raise UserError(f"{path}: a box lies outside the photo, which is {width} x {height} when upright: {box}")
     return found
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 _ENVIRONMENT = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+_WEBP_SIDE = 16383  # pixels, the most that the format knows
 _PAGE = """\
 <!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -55,6 +56,9 @@ def figure(picture: Image.Image, caption: str = "", alt: str = "", photo: bool =
 
 def picture_data(picture: Image.Image) -> str:
     """A photo as an address that holds it: WebP, a tenth of the PNG."""
+    if max(picture.size) > _WEBP_SIDE:
+        picture = picture.copy()
+        picture.thumbnail((_WEBP_SIDE, _WEBP_SIDE))
     buffer = io.BytesIO()
     picture.save(buffer, format="WEBP", quality=82, method=4)
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -75,6 +75,32 @@ def test_crops_by_boxes(photos):
         embed(photos, "crop", boxes={first: [[5, 5, 5, 9]]})
 
 
+def test_boxes_are_of_the_photos_and_within_them(photos, monkeypatch, tmp_path):
+    first = next(iter(photos))
+    monkeypatch.chdir(tmp_path)
+    relative = embed_photos(Colours(), ["a.png"], "crop", boxes={"./a.png": [[0, 0, 8, 8]]}, short_side=HEIGHT)
+    assert len(relative) == 1
+    with pytest.raises(UserError, match=r"none is of these photos: boxes are of elsewhere/a\.png, photos are "):
+        embed(photos, "crop", boxes={"elsewhere/a.png": [[0, 0, 8, 8]]})
+    for box in ([500, 10, 600, 20], [10, HEIGHT, 20, HEIGHT + 5], [-9, 0, 0, 9]):
+        with pytest.raises(UserError, match=rf"a\.png: a box lies outside the photo, which is {WIDTH} x {HEIGHT}"):
+            embed(photos, "crop", boxes={first: [[0, 0, 5, 5], box]})
+    embed(photos, "crop", boxes={first: [[-5, -5, WIDTH + 5, HEIGHT + 5]]})
+
+
+def test_a_line_of_pixels_does_not_become_a_huge_picture(tmp_path):
+    Image.new("RGB", (1920, 1)).save(tmp_path / "line.png")
+    seen = []
+
+    class Watched(Colours):
+        def forward(self, images):
+            seen.append(tuple(images.shape))
+            return super().forward(images)
+
+    embed_photos(Watched(), [str(tmp_path / "line.png")], short_side=64)
+    assert seen == [(1, 3, 32, 512)]
+
+
 def test_pixels_are_positions_of_the_map(photos):
     made = embed(photos, "pixel", batch_size=1)
     wide = next(iter(photos.values()))

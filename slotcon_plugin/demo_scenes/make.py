@@ -70,17 +70,20 @@ def make_demo_scenes(
     if _is_finished(out_dir, parameters):
         return out_dir
 
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    workshop = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}.", suffix=".unfinished", dir=out_dir.parent))
+    place = out_dir.resolve()  # behind links
+    if place.is_mount():
+        raise UserError(f"{out_dir}: is a mount point: expected a folder, or the name of one to be made, inside it")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    workshop = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".unfinished", dir=place.parent))
     try:
         for split, count in splits.items():
             write(workshop, split, _scenes(seed, split, count, size))
         (workshop / MARKER).write_text(json.dumps(parameters, indent=1) + "\n", encoding="utf-8")
         workshop.chmod(0o755)  # mkdtemp lets nobody else in
         if not _is_finished(out_dir, parameters):  # another process may have been faster
-            if out_dir.exists():
-                out_dir.rmdir()
-            workshop.rename(out_dir)
+            if place.exists():
+                place.rmdir()
+            workshop.rename(place)
     finally:
         shutil.rmtree(workshop, ignore_errors=True)
     return out_dir

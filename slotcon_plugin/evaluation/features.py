@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_image
 from slotcon_plugin.evaluation.metrics import confusion_counts
+from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
-from slotcon_plugin.photos import read_photos
+from slotcon_plugin.photos import network_sides, read_photos
 
 Resize = Callable[[int, int], tuple[int, int]]
 """(height, width) of a photo -> the size at which the backbone sees it."""
@@ -28,13 +29,8 @@ def to_size(height: int, width: int) -> Resize:
 
 
 def to_short_side(side: int) -> Resize:
-    """Keep the shape; the short side becomes `side`."""
-
-    def resize(height: int, width: int) -> tuple[int, int]:
-        short = min(height, width)
-        return round(height * side / short), round(width * side / short)
-
-    return resize
+    """Keep the shape; the short side becomes `side`, see `network_sides`."""
+    return lambda height, width: network_sides(height, width, side)
 
 
 def normalise(images: np.ndarray) -> Tensor:
@@ -153,5 +149,4 @@ def calibrate_batch_norm(
 def add_counts(counts: np.ndarray, scores: Tensor, masks: Sequence[np.ndarray]) -> None:
     """Upsample scores (B, K, h, w) to each mask, take the largest, and add to the table (K, C) in place."""
     for score, mask in zip(scores, masks):
-        full = F.interpolate(score[None], mask.shape, mode="bilinear", align_corners=False)
-        counts += confusion_counts(full[0].argmax(0).cpu().numpy(), mask, *counts.shape)
+        counts += confusion_counts(pixel_owners(score, *mask.shape).cpu().numpy(), mask, *counts.shape)

@@ -6,6 +6,7 @@ an item is asked for, and every complaint names the file.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +50,11 @@ class LabelledSet:
 
     def __len__(self) -> int:
         return len(self.items)
+
+    @property
+    def task(self) -> str:
+        """The name as tasks of result files have it: one word, without what a reader adds in brackets."""
+        return re.sub(r"[\s/]+", "_", re.sub(r" \([^()]*\)$", "", self.name))
 
     def subset(self, limit: int | None) -> LabelledSet:
         """At most `limit` items, spread evenly over the list; all of them for None."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from tabulate import tabulate
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
@@ -18,6 +17,7 @@ from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
+from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.losses import nearest_keys
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
@@ -42,7 +42,8 @@ def evaluate_pixel_retrieval(
     counts is how far from the right place the best one lies.
 
     Args:
-        embed: normalised images ``(B, 3, S, S)`` -> maps ``(B, D, h, w)``; a network must be in evaluation mode.
+        embed: images ``(B, 3, S, S)`` normalised by ImageNet's statistics -> maps ``(B, D, h, w)``; a network must be
+            in evaluation mode.
         dataset: held-out photos; crops, flips and colours are drawn from ``seed``, the same for every embedding.
         num_pairs: P, pixels looked up a photo.
         radius: how far off a place may be, as a share of the view's side.
@@ -133,10 +134,16 @@ def compare_pixel_retrieval(
     untrained.to(device)
     preprocess = TwoViewPreprocessor().to(device)
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
-    update_bn((torch.cat(preprocess(batch)["inputs"].views) for batch in batches), untrained)
+    trained = load_pretrainer(config, checkpoints[0]) if checkpoints else untrained
+    own = OwnPixels(nn.Identity(), *pixels_of(trained)).to(
+        device
+    )  # of all arms: a checkpoint knows what its config left
+    update_bn((own(torch.cat(preprocess(batch)["inputs"].views)) for batch in batches), untrained)
 
     def judge(model: BasePretrainer, branch: str) -> dict[str, float]:
-        embed = partial(model.embed, branch=branch)
+        def embed(images: Tensor) -> Tensor:
+            return model.embed(own(images), branch)
+
         return evaluate_pixel_retrieval(embed, dataset, num_pairs, device=device, seed=seed)
 
     figures = {"random weights": judge(untrained, "teacher")}

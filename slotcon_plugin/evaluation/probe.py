@@ -21,6 +21,8 @@ from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
 from slotcon_plugin.evaluation.readers import too_few_classes
 
+_QUERIES = 4096  # positions compared with the bank at once
+
 Classifier = Callable[[Tensor], Tensor]
 """Standardised features (B, C, h, w) -> scores of the classes (B, num_classes, h, w)."""
 
@@ -238,7 +240,11 @@ class NeighbourBank:
         """(B, C, h, w) standardised -> (B, num_classes, h, w), votes that sum to 1."""
         batch, channels, height, width = maps.shape
         queries = F.normalize(maps.permute(0, 2, 3, 1).reshape(-1, channels), dim=1)
-        cosine, nearest = (queries @ self.vectors.T).topk(self.neighbours, dim=1)  # (B*h*w, k)
-        weight = (cosine / self.temperature).softmax(1)
-        votes = torch.einsum("nk,nkc->nc", weight, self.votes[nearest])
+        votes = torch.cat([self._vote(part) for part in queries.split(_QUERIES)])
         return votes.view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+    def _vote(self, queries: Tensor) -> Tensor:
+        """(N, C) of length 1 -> (N, num_classes)."""
+        cosine, nearest = (queries @ self.vectors.T).topk(self.neighbours, dim=1)  # (N, k)
+        weight = (cosine / self.temperature).softmax(1)
+        return torch.einsum("nk,nkc->nc", weight, self.votes[nearest])

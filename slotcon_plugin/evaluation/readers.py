@@ -52,6 +52,10 @@ def open_labelled_set(
     if protocol not in (None, "picie") or (protocol and layout != "cocostuff"):
         raise UserError(f"protocol: expected 'picie' with layout cocostuff, got {protocol!r} with layout {layout}")
     found = READERS[layout][1](root, split)
+    if not found.items:
+        raise UserError(
+            f"{root}: no labelled photo of split {split} where layout {layout} has them, see docs/evaluate.md"
+        )
     return found if protocol is None else replace(found, square=PICIE_SIDE)
 
 
@@ -105,7 +109,7 @@ def read_folder(root: Path, split: str) -> LabelledSet:
     """
     images, masks = root / "images" / split, root / "annotations" / split
     items = _pair(_photos(images), lambda photo: masks / photo.relative_to(images).with_suffix(".png"))
-    name = f"{root.name}/{split}"
+    name = f"{root.resolve().name}/{split}"
     listing = root / "classes.txt"
     if not listing.is_file():
         return _count_classes(LabelledSet(name, items, (), value_table({k: k for k in range(IGNORE)})))

@@ -65,7 +65,7 @@ def evaluate_unsupervised(
         told = told_by(checkpoint) if checkpoint else {}
         write_result(
             result_file,
-            task=f"unsupervised_seg_{data.name.replace('/', '_').split(' ')[0]}",
+            task=f"unsupervised_seg_{data.task}",
             metrics=result.metrics(),
             pretraining=(pretraining or told.get("title") or model.method.name) if checkpoint else "random",
             config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
@@ -178,7 +178,7 @@ def probe_arms(
             figures |= {"pixel_accuracy": accuracy, "pixel_accuracy_spread": accuracy_spread}
             write_result(
                 Path(out_dir) / f"{probe}_{arm}.json",
-                task=f"{probe}_probe_{test.name.replace('/', '_').split(' ')[0]}",
+                task=f"{probe}_probe_{test.task}",
                 metrics=figures,
                 pretraining=pretraining if arm == "checkpoint" else arm,
                 config=Config(told_settings),

@@ -13,6 +13,8 @@ from slotcon_plugin.registry import MODELS
 
 # Keeps a prototype that attends nowhere from dividing by zero; the value of the official code.
 _ATTENTION_FLOOR = 1e-6
+# Prototypes upsampled at a time: all 2,048 of them at the size of a photo would take gigabytes.
+_CHUNK = 64
 
 
 class Grouping(NamedTuple):
@@ -67,3 +69,21 @@ class SemanticGrouping(nn.Module):
             attention = attention / attention.sum(dim=(2, 3), keepdim=True)
             slots = torch.einsum("bkhw,bdhw->bkd", attention, z)
         return Grouping(z, logits, slots, present_prototypes(logits), assignment)
+
+
+def pixel_owners(assignment_logits: Tensor, height: int, width: int) -> Tensor:
+    """The prototype with the largest logit at each pixel, ``(K, h, w)`` -> ``(height, width)`` int64.
+
+    Logits are upsampled bilinearly before they are compared, so that boundaries are smooth. Where two are equal, the
+    lower index owns.
+    """
+    best = owner = None
+    for start in range(0, len(assignment_logits), _CHUNK):
+        chunk = assignment_logits[start : start + _CHUNK].float()
+        value, index = F.interpolate(chunk[None], (height, width), mode="bilinear", align_corners=False)[0].max(dim=0)
+        if best is None:
+            best, owner = value, index
+        else:
+            owner = torch.where(value > best, index + start, owner)
+            best = torch.maximum(value, best)
+    return owner

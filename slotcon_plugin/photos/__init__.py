@@ -2,7 +2,7 @@
 
 from slotcon_plugin.photos.listing import PHOTO_SUFFIXES, collect_photos, evenly_spaced, list_photos, printable
 from slotcon_plugin.photos.photo import Orientation, Photo, PhotoError
-from slotcon_plugin.photos.reading import read_photo, read_photos
+from slotcon_plugin.photos.reading import network_sides, read_photo, read_photos
 
 __all__ = [
     "PHOTO_SUFFIXES",
@@ -12,6 +12,7 @@ __all__ = [
     "collect_photos",
     "evenly_spaced",
     "list_photos",
+    "network_sides",
     "printable",
     "read_photo",
     "read_photos",

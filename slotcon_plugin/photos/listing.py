@@ -108,6 +108,8 @@ def _scan(path: str, left_out: Counter[str]) -> tuple[list[str], list[str]]:
 def collect_photos(paths: Sequence[str | Path], limit: int | None = None) -> list[str]:
     """Files as they are named, folders replaced by the photos in them; ``limit`` of them, evenly spaced.
 
+    What is named twice, by itself and by a folder or by two folders, is there once.
+
     Raises:
         UserError: a path does not exist, a folder holds no photo, or the limit is below 1.
     """
@@ -121,6 +123,11 @@ def collect_photos(paths: Sequence[str | Path], limit: int | None = None) -> lis
             found.append(path)
         else:
             raise UserError(f"{printable(path)} does not exist; expected a photo or a folder of photos")
+    if len(paths) > 1:
+        once: dict[str, str] = {}
+        for path in found:
+            once.setdefault(os.path.realpath(path), path)
+        found = list(once.values())
     return [found[i] for i in evenly_spaced(len(found), limit)]
 
 

@@ -15,6 +15,8 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos.listing import printable
 from slotcon_plugin.photos.photo import Photo, PhotoError
 
+_LONGEST = 8  # times the short side
+
 
 def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """An upright RGB photo; damaged JPEGs are taken as far as Pillow takes them, since what is asked for is this one.
@@ -66,6 +68,23 @@ def read_photos(paths: Iterable[str | Path], max_side: int | None = None) -> Ite
         yield index, pixels
     if not found:
         raise UserError(f"expected photos, not one can be read; {reason}")
+
+
+def network_sides(height: int, width: int, short_side: int, multiple: int = 1) -> tuple[int, int]:
+    """At which size a network sees a photo: the short side becomes ``short_side``, the shape stays.
+
+    Of what is longer than eight times its short side (a line between two parts of a web page), the long side becomes
+    eight times ``short_side`` instead: a photo of one row would otherwise take gigabytes.
+
+    Args:
+        height, width: of the photo.
+        short_side: in pixels.
+        multiple: both sides are rounded to multiples of this, at least one.
+    """
+    wanted, given = short_side, min(height, width)
+    if max(height, width) > _LONGEST * given:
+        wanted, given = _LONGEST * short_side, max(height, width)
+    return tuple(max(1, round(side * wanted / given / multiple)) * multiple for side in (height, width))
 
 
 @functools.lru_cache(maxsize=10_000)

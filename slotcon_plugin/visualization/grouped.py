@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from slotcon_plugin.models import BasePretrainer, Grouping
+from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
-from slotcon_plugin.photos import printable, read_photos
-from slotcon_plugin.visualization.overlay import pixel_owners
+from slotcon_plugin.photos import network_sides, printable, read_photos
 
 # Sides of what goes into the model are multiples of this, so that the maps of all usual strides cover it evenly.
 _MULTIPLE = 32
@@ -46,8 +46,7 @@ def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Te
 
     The shorter side becomes ``short_side``; both are rounded to multiples of 32.
     """
-    scale = short_side / min(photo.shape[:2])
-    size = [max(1, round(side * scale / _MULTIPLE)) * _MULTIPLE for side in photo.shape[:2]]
+    size = network_sides(*photo.shape[:2], short_side, _MULTIPLE)
     pixels = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
     pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     mean = getattr(model.data_preprocessor, "mean", torch.tensor(IMAGENET_MEAN)[:, None, None])

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from slotcon_plugin.visualization.colors import prototype_colors
 
-# Prototypes upsampled at a time: all 2,048 of them at the size of a photo would take gigabytes.
-_CHUNK = 64
 _COLOR_SHARE = 0.55
 _DIMMED = 0.45
-
-
-def pixel_owners(assignment_logits: Tensor, height: int, width: int) -> Tensor:
-    """The prototype with the largest logit at each pixel, ``(K, h, w)`` -> ``(height, width)`` int64.
-
-    Logits are upsampled bilinearly before they are compared, so that boundaries are smooth. Where two are equal, the
-    lower index owns.
-    """
-    best = owner = None
-    for start in range(0, len(assignment_logits), _CHUNK):
-        chunk = assignment_logits[start : start + _CHUNK].float()
-        value, index = F.interpolate(chunk[None], (height, width), mode="bilinear", align_corners=False)[0].max(dim=0)
-        if best is None:
-            best, owner = value, index
-        else:
-            owner = torch.where(value > best, index + start, owner)
-            best = torch.maximum(value, best)
-    return owner
 
 
 def boundaries(owners: np.ndarray, thickness: int = 1) -> np.ndarray:

@@ -13,10 +13,11 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from slotcon_plugin.models import BasePretrainer
+from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.photos import printable, read_photo, read_photos
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import run_grouping
-from slotcon_plugin.visualization.overlay import pixel_owners, spotlight
+from slotcon_plugin.visualization.overlay import spotlight
 from slotcon_plugin.visualization.sheet import INK, PAPER, below, beside, caption, fit_height, font
 
 _MAX_SIDE = 480

@@ -46,6 +46,13 @@ def test_a_finished_folder_is_kept(tmp_path):
     assert photo.stat().st_mtime == 1
 
 
+def test_a_linked_folder_is_filled_where_it_lies(tmp_path):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    made = make_demo_scenes(tmp_path / "link", 2, size=(48, 32))
+    assert made == tmp_path / "link" and made.is_symlink() and any((tmp_path / "there").iterdir())
+
+
 def test_an_interrupted_run_leaves_nothing_and_is_made_anew(tmp_path, monkeypatch):
     real = make_module.render_scene
 

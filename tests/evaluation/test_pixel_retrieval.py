@@ -123,6 +123,20 @@ def test_random_weights_and_a_checkpoint_side_by_side(tmp_path, folder, config):
     }
 
 
+def test_a_network_sees_the_pixels_that_it_was_trained_on(tmp_path, folder, config, monkeypatch):
+    """The random one beside it as well; a checkpoint's own statistics count more than its config's."""
+    model = MODELS.build({**load_config(config).model, "_scope_": "slotcon_plugin"})
+    checkpoint = {"state_dict": model.state_dict()}
+    model.data_preprocessor.normalise_by([0.5] * 3, [0.5] * 3)
+    model.declare(checkpoint)
+    torch.save(checkpoint, tmp_path / "iter_1.pth")
+    seen, embed = [], type(model).embed
+    monkeypatch.setattr(type(model), "embed", lambda self, images, *a: seen.append(images) or embed(self, images, *a))
+    compare_pixel_retrieval(config, folder, [tmp_path / "iter_1.pth"], num_pairs=4)
+    lowest, highest = min(v.min().item() for v in seen), max(v.max().item() for v in seen)
+    assert -1.001 < lowest < -0.9 and 0.8 < highest < 1.001
+
+
 def test_a_method_without_a_dense_embedding_is_refused(folder, config):
     slotcon = dict(
         type="SlotCon", backbone=dict(type="TorchvisionResNet", depth=18), projector=dict(hidden_channels=8),

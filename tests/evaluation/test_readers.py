@@ -4,11 +4,12 @@ from PIL import Image
 
 from slotcon_plugin.demo_scenes import CLASSES, make_demo_scenes, render_scene
 from slotcon_plugin.demo_scenes import layouts as demo_layouts
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import LabelledSet, open_labelled_set
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE
 from slotcon_plugin.evaluation.labelled_set import resize_image, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE
-from slotcon_plugin.evaluation.readers import CITYSCAPES_LABEL_IDS
+from slotcon_plugin.evaluation.readers import CITYSCAPES_LABEL_IDS, value_table
 
 SIZE = (64, 48)
 
@@ -126,6 +127,33 @@ def test_palette_masks_give_indices_and_ignored_values_are_ignored(tmp_path):
     data = open_labelled_set(root)
     assert data.classes == ("a", "b")
     assert data.read(0).label.tolist() == [[0, 1], [IGNORE, IGNORE]]
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("camvid/test", "camvid_test"),
+        ("street scenes 2023/val", "street_scenes_2023_val"),
+        ("cocostuff27/val (2,175 photos)", "cocostuff27_val"),
+        ("a (b) c/val", "a_(b)_c_val"),
+    ],
+)
+def test_tasks_of_different_sets_differ(name, task):
+    assert LabelledSet(name, (), (), value_table({})).task == task
+
+
+def test_a_folder_is_called_by_its_own_name(tmp_path, monkeypatch):
+    small_folder(tmp_path / "mine", [np.eye(2)])
+    monkeypatch.chdir(tmp_path / "mine")
+    assert open_labelled_set(".", "val").name == "mine/val"
+
+
+def test_a_split_without_photos_is_named(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / "leftImg8bit" / split / "x").mkdir(parents=True)
+        save(tmp_path / "leftImg8bit" / split / "x/frame1.png", np.zeros((2, 2, 3), np.uint8))
+    with pytest.raises(UserError, match="no labelled photo of split val where layout cityscapes has them"):
+        open_labelled_set(tmp_path, "val")
 
 
 def test_classes_are_counted_without_a_list(tmp_path):

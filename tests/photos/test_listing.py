@@ -107,5 +107,8 @@ def test_photos_are_collected_from_files_and_folders(tmp_path):
     assert collect_photos([names[3], tmp_path], limit=3) == [names[3], names[1], names[4]]
     with pytest.raises(UserError, match="nowhere does not exist"):
         collect_photos([tmp_path / "nowhere"])
+    (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
+    assert collect_photos([names[3], tmp_path, tmp_path / "link", names[3]]) == [names[3], *names[:3], *names[4:]]
+    (tmp_path / "link").unlink()
     with pytest.raises(UserError, match="at least 1, got 0"):
         collect_photos(names, limit=0)

@@ -157,6 +157,16 @@ def test_a_segmenter_trains_from_weights_of_timm(scenes, tmp_path, weights_of_ti
     assert 0 <= read_result(tmp_path / "run/result.json")["metrics"]["mIoU"] <= 100
 
 
+@pytest.mark.parametrize("name", ["mmseg/fcn_lite0_own", "mmseg/fpn_r18_own"])
+def test_every_rate_comes_down(name, tmp_path):
+    """The floor of a schedule is one figure for all groups: it must lie below the backbone's share of the rate."""
+    cfg = load(name, tmp_path)
+    keys = cfg.optim_wrapper.get("paramwise_cfg", {}).get("custom_keys", {})
+    slowest = min([1.0, *(key.get("lr_mult", 1.0) for key in keys.values())]) * cfg.optim_wrapper.optimizer.lr
+    assert all(schedule.eta_min <= slowest / 10 for schedule in cfg.param_scheduler)
+    assert cfg.param_scheduler[-1].end == cfg.train_cfg.max_iters
+
+
 def test_a_segmenters_classes_are_those_of_the_file(scenes, tmp_path):
     cfg = prepared("mmseg/fcn_lite0_own", scenes("camvid"), tmp_path)
     assert cfg.model.decode_head.num_classes == 11

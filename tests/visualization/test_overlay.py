@@ -3,8 +3,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.overlay import boundaries, overlay, pixel_owners, spotlight
+from slotcon_plugin.visualization.overlay import boundaries, overlay, spotlight
 
 
 def test_owners_are_those_of_upsampling_everything_at_once():

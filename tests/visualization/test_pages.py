@@ -1,5 +1,7 @@
 """The pages as a browser shows them, where there is one (Chromium or Chrome)."""
 
+import base64
+import io
 import math
 import re
 import shutil
@@ -7,7 +9,9 @@ import subprocess
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from slotcon_plugin.page import picture_data
 from slotcon_plugin.visualization.curves import Run
 from slotcon_plugin.visualization.curves_page import HEALTHY, curves_page
 from slotcon_plugin.visualization.grouped import GroupedPhoto
@@ -67,6 +71,11 @@ def test_smoothed_curves_and_runs_without_a_value(tmp_path):
     assert "no finite value" in shown(curves_page("Curves", [empty], ["loss"]), tmp_path)
     dom = shown(curves_page("Curves", [empty, one], ["loss"], by_epoch=True, window=3), tmp_path)
     assert dom.count('class="raw"') == 2
+
+
+def test_a_picture_that_is_wider_than_webp_knows_is_shown_smaller():
+    data = picture_data(Image.new("RGB", (16500, 40)))
+    assert Image.open(io.BytesIO(base64.b64decode(data.partition(",")[2]))).size[0] == 16383
 
 
 def test_healthy_ranges_lie_within_what_is_possible():

@@ -32,3 +32,5 @@ optim_wrapper = dict(
     optimizer=dict(_delete_=True, type="AdamW", lr=5e-3, weight_decay=0.05),
     paramwise_cfg=dict(custom_keys={"backbone": dict(lr_mult=0.02)}),
 )
+# down to 0: the floor of the base's schedule is where the backbone's rate begins
+param_scheduler = [dict(type="PolyLR", eta_min=0.0, power=0.9, begin=0, end={{_base_.iterations}}, by_epoch=False)]
