@@ -6,19 +6,21 @@
 
 The plain arm takes the step as the papers' code does (slotcon_plugin/profiling/plain_step.py). Random views stand in
 for photos. On a GPU the last rows are ours with backbone and projector as CUDA graphs (model.compile=reduce-overhead).
+A row that fails says why, the others are measured all the same, and the status at the end is 1.
 """
 
 from __future__ import annotations
 
 import gc
 import json
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.arguments import add_device, tool_parser
 from slotcon_plugin.command import run_command
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import write_json
 
 CONFIGS = {"SlotCon": "slotcon", "VADeR": "vader"}
@@ -45,10 +47,16 @@ def main() -> None:
     for result in measure(args.device, args.dtype, args.repeats):
         write_json(args.out, result)  # what is measured is kept, whatever comes
     print(table(result))
+    failed = sum("failed" in row for row in result["rows"])
+    if failed:
+        raise RunFailedError(f"{failed} of {len(result['rows'])} rows failed; why is below the table")
 
 
 def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
-    """Images/s and peak memory of both arms for every method and batch that fits: the result so far, row after row."""
+    """Images/s and peak memory of both arms for every method and batch that fits: the result so far, row after row.
+
+    Ends early when the GPU can no longer be used.
+    """
     import torch
 
     from slotcon_plugin.config import load_config
@@ -69,15 +77,37 @@ def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
             row |= {"images_per_s": ours.images_per_s, "gib": ours.peak_gib}
             row |= {"of_matmul": ours.tflops / ours.matmul_tflops}
             if not mode:
+                _free(on_gpu)
                 seconds, row["plain_gib"] = plain_step(cfg, batch, dtype, device, repeats)
                 row["plain_images_per_s"] = batch / seconds
         except torch.OutOfMemoryError:
             row["out_of_memory"] = True
+        except (RuntimeError, AssertionError) as error:  # CUDA's, a compiler's, or cuDNN's where memory is short
+            traceback.print_exc()
+            row["failed"] = next(iter(str(error).splitlines()), "") or type(error).__name__
+        usable = True
+        try:
+            _free(on_gpu)
+        except RuntimeError:  # after an error in a kernel every call fails
+            traceback.print_exc()
+            usable, lost = False, "the GPU could not be used any more"
+            row["failed"] = f"{row['failed']}; {lost}" if "failed" in row else lost
         rows.append(row)
         yield {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats, "rows": rows}
-        gc.collect()  # models hold themselves by their hooks
-        if on_gpu:
-            torch.cuda.empty_cache()
+        if not usable:
+            return
+
+
+def _free(on_gpu: bool) -> None:
+    """Give back what the last model held; raises where the GPU is in no state to go on."""
+    import torch
+
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.compiler.reset()  # compiled code and CUDA graphs hold their memory
+    gc.collect()  # models hold themselves by their hooks
+    if on_gpu:
+        torch.cuda.empty_cache()
 
 
 def _plan(on_gpu: bool) -> Iterator[tuple[str, str, int, str | bool]]:
@@ -97,18 +127,22 @@ def table(result: dict[str, Any]) -> str:
         "| method | batch | images/s | plain | x plain | of a large matrix product | GiB | plain | x plain |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
+    reasons = []
     for row in result["rows"]:
-        figures = ["out of memory", *["-"] * 6]
-        if "of_matmul" in row:
+        word = "failed" if "failed" in row else "out of memory" if row.get("out_of_memory") else "-"
+        figures = [word, *["-"] * 6]
+        if "of_matmul" in row:  # then it was the plain arm that failed
             ours, gib = row["images_per_s"], row["gib"]
-            figures = [f"{ours:.0f}", "-", "-", f"{row['of_matmul']:.0%}", f"{gib:.1f}", "-", "-"]
+            figures = [f"{ours:.0f}", word, "-", f"{row['of_matmul']:.0%}", f"{gib:.1f}", "-", "-"]
             if "plain_images_per_s" in row:
                 plain, plain_gib = row["plain_images_per_s"], row["plain_gib"]
                 figures[1:3] = f"{plain:.0f}", f"{ours / plain:.2f}"
                 figures[5:7] = f"{plain_gib:.1f}", f"{gib / plain_gib:.2f}"
         method = row["method"] + (", CUDA graphs" if row.get("compile") else "")
         lines.append(f"| {method} | {row['batch']} | {' | '.join(figures)} |")
-    return "\n".join(lines)
+        if "failed" in row:
+            reasons.append(f"* {method}, batch {row['batch']}: {row['failed']}")
+    return "\n".join([*lines, "", *reasons] if reasons else lines)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The interpreter that the launchers use: $PYTHON, else an active environment, else the checkout's .venv, else python.
+# The interpreter that the launchers use: $PYTHON, else an active environment, else the checkout's .venv, else python
+# or, where that is its only name, python3.
 #   bash tools/python.sh tools/train.py --help
 set -euo pipefail
 VENV="${SLOTCON_VENV:-$(dirname "${BASH_SOURCE[0]}")/../.venv}"
@@ -8,4 +9,4 @@ if [ -n "${PYTHON:-}" ]; then
 elif [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ] && [ -x "$VENV/bin/python" ]; then
     exec "$VENV/bin/python" "$@"
 fi
-exec python "$@"
+exec "$(command -v python || command -v python3 || echo python)" "$@"

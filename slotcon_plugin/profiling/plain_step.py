@@ -46,6 +46,4 @@ def plain_step(cfg: Config, batch_size: int, dtype: str, device: str, repeats: i
             for name, p in model.teacher.named_parameters():
                 p.copy_(0.99 * p + 0.01 * student[name])
 
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
     return median_time(step, repeats, where)[0], peak_bytes(where) / 2**30

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from slotcon_plugin.config import settle
 from slotcon_plugin.data.photometric import PhotometricConfig, draw_photometric
 from slotcon_plugin.engine.cpu import keep_freed_memory
+from slotcon_plugin.errors import RunFailedError
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.registry import MODELS, OPTIMIZERS
 
@@ -73,7 +74,9 @@ class StepProfile:
 def profile_step(
     cfg: Config, batch_size: int, dtype: str, device: str, repeats: int = 10, by_part: bool = True
 ) -> StepProfile:
-    """Time training steps of a pretraining config on random views; nothing is read from the disk.
+    """Time training steps of a pretraining config on random views, as those are that are not reported.
+
+    Nothing is read from the disk.
 
     Args:
         cfg: a pretraining config.
@@ -82,16 +85,20 @@ def profile_step(
         device: where.
         repeats: timed steps.
         by_part: then as many again, booked on the parts by hooks, for which a compiled part would be compiled anew.
+
+    Raises:
+        RunFailedError: the config asks for a compiled model, and nothing was compiled.
     """
     settle(cfg)
-    torch.manual_seed(0)
     where, precision = torch.device(device), getattr(torch, dtype)
     if where.type == "cpu":
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True
-        torch.cuda.reset_peak_memory_stats()
+    matmul_tflops = _matmul_tflops(where, precision)
+    torch.manual_seed(0)
     model: BasePretrainer = MODELS.build(cfg.model).to(where).train()
+    model.reporting = False
     optimizer = OPTIMIZERS.build({**cfg.optim_wrapper.optimizer, "params": list(model.student.parameters())})
     batch = model.data_preprocessor(random_samples(batch_size, cfg.train_dataloader.dataset.view_size), True)
     clock = PartClock(where)
@@ -109,10 +116,14 @@ def profile_step(
         clock.switch("teacher's average")
         model.update_teacher()
 
-    with FlopCounterMode(display=False) as counter:
+    # Without the stance torch.compile would give up for good on all code that it meets under a counting mode.
+    with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
         forward_and_backward()
+    graphs = _graphs_so_far() if model.compile_mode else 0
     step_s, spread = median_time(step, repeats, where)
     peak = peak_bytes(where)
+    if model.compile_mode and _graphs_so_far() == graphs:
+        raise RunFailedError(f"the step was not compiled, though model.compile is {cfg.model.compile!r}")
     parts: dict[str, list[float]] = defaultdict(list)
     if by_part:
         clock.watch(model.student)
@@ -127,7 +138,7 @@ def profile_step(
         parts_s={name: statistics.median(seconds) for name, seconds in parts.items()},
         gflop_per_image=counter.get_total_flops() / batch_size / 1e9,
         peak_gib=peak / 2**30,
-        matmul_tflops=_matmul_tflops(where, precision),
+        matmul_tflops=matmul_tflops,
     )
 
 
@@ -204,13 +215,19 @@ def random_samples(count: int, side: int) -> dict[str, Tensor]:
 
 
 def median_time(work: Callable[[], object], repeats: int, device: torch.device) -> tuple[float, float]:
-    """Median and spread of the wall time of ``work``, after one call that is not counted."""
+    """Median and spread of the wall time of ``work``, after one call that is not counted.
+
+    On a GPU, :func:`peak_bytes` counts from the end of that call: it searches for algorithms, and allocates for each.
+    """
+    work()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     times = []
-    for _ in range(repeats + 1):
+    for _ in range(repeats):
         start = _now(device)
         work()
         times.append(_now(device) - start)
-    return statistics.median(times[1:]), max(times[1:]) - min(times[1:])
+    return statistics.median(times), max(times) - min(times)
 
 
 def _now(device: torch.device) -> float:
@@ -226,6 +243,12 @@ def peak_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
+def _graphs_so_far() -> int:
+    """How many graphs torch.compile has made in this process."""
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+@cache  # measured once for all models, before the first of them takes memory
 def _matmul_tflops(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 2048
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)

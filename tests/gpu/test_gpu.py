@@ -1,32 +1,21 @@
-"""What only a GPU can show: its figures are the CPU's, nothing waits, a run resumes, compiled is eager.
+"""What only a GPU can show: its figures are the CPU's, nothing waits, a run resumes, compiled is eager."""
 
-    python -m pytest -m gpu
-
-Without a GPU all of it is skipped. SLOTCON_CHECK_DEVICE=cpu runs what a CPU can run, as a rehearsal.
-"""
-
-import os
 from unittest import mock
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
-from torch import nn
 
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.engine import PretrainLoop
+from slotcon_plugin.engine.checkpoint import read_checkpoint
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.registry import MODELS
+from tests.gpu.device import DEVICE, needs_device, on_gpu_alone
 
-DEVICE = os.environ.get("SLOTCON_CHECK_DEVICE", "cuda")
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="needs a GPU, and there is none"),
-]
-on_gpu_alone = pytest.mark.skipif(DEVICE == "cpu", reason="a rehearsal on the CPU")
+pytestmark = needs_device
 METHODS = ["slotcon_small", "vader_small", "densecl_small"]
 # Largest share by which a loss may differ from float32 on the CPU. Gradients are compared in float32 alone: which
 # prototypes SlotCon finds in a photo changes with the last bits of untrained features.
@@ -59,6 +48,11 @@ def losses_and_gradient(model, device, dtype=torch.float32):
     return loss.item(), gradient
 
 
+def cosine(one, other):
+    """In float64: a float32 sum over millions of numbers is off by more than what is asked for."""
+    return torch.cosine_similarity(one.double(), other.double(), dim=0)
+
+
 def build(repo, name, **options):
     torch.manual_seed(0)
     cfg = load_config(repo / f"configs/pretrain/{name}.py", {f"model.{key}": value for key, value in options.items()})
@@ -77,7 +71,7 @@ def test_losses_and_gradients_are_the_cpus(repo, name, dtype):
     assert loss == pytest.approx(want_loss, rel=BOUNDS[dtype])
     assert gradient.isfinite().all()
     if dtype is torch.float32:
-        assert torch.cosine_similarity(gradient, want, dim=0) > 0.999
+        assert cosine(gradient, want) > 0.999
 
 
 @pytest.mark.parametrize("mode", [True, pytest.param("reduce-overhead", marks=on_gpu_alone)])
@@ -87,7 +81,7 @@ def test_compiled_is_eager(repo, mode):
     for _ in range(4):
         (want_loss, want), (loss, gradient) = (losses_and_gradient(model, DEVICE) for model in (eager, compiled))
         assert loss == pytest.approx(want_loss, rel=1e-3)
-        assert torch.cosine_similarity(gradient, want, dim=0) > 0.999
+        assert cosine(gradient, want) > 0.999
         with torch.no_grad():
             for ours, theirs in zip(compiled.student.parameters(), eager.student.parameters(), strict=True):
                 theirs -= 1e-2 * theirs.grad
@@ -96,7 +90,7 @@ def test_compiled_is_eager(repo, mode):
             model.update_teacher()
 
 
-def config_of_a_run(repo, work_dir, photos, dtype="bfloat16", **options):
+def config_of_a_run(repo, work_dir, photos, name, dtype, **options):
     settings = {
         "data_root": str(photos),
         "optim_wrapper.dtype": dtype,
@@ -106,14 +100,15 @@ def config_of_a_run(repo, work_dir, photos, dtype="bfloat16", **options):
         "train_cfg.max_epochs": 2,
         "+default_hooks.pictures": None,
     }
-    cfg = load_config(repo / "configs/pretrain/slotcon_small.py", settings | options)
+    cfg = load_config(repo / f"configs/pretrain/{name}.py", settings | options)
     cfg.work_dir = str(work_dir)
     return cfg
 
 
 @on_gpu_alone
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_no_step_waits(repo, tmp_path, folder, dtype):
+@pytest.mark.parametrize("name", METHODS)
+def test_no_step_waits(repo, tmp_path, folder, name, dtype):
     """torch itself raises where the host would wait; the first step allocates and the last of an epoch reports."""
     run_iter = PretrainLoop.run_iter
 
@@ -124,27 +119,44 @@ def test_no_step_waits(repo, tmp_path, folder, dtype):
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
+    report = {"default_hooks.slot_health.interval": 3}
     with mock.patch("slotcon_plugin.engine.PretrainLoop.run_iter", watched):
-        pretrain(config_of_a_run(repo, tmp_path / "run", folder, dtype, **{"default_hooks.slot_health.interval": 3}))
+        pretrain(config_of_a_run(repo, tmp_path / "run", folder, name, dtype, **report))
 
 
 def test_a_resumed_run_is_the_run_without_the_stop(repo, tmp_path, folder):
-    every = {"default_hooks.checkpoint.interval": 3}
-    whole = pretrain(config_of_a_run(repo, tmp_path / "whole", folder, "float32", **every)).model.state_dict()
-    pretrain(config_of_a_run(repo, tmp_path / "parts", folder, "float32", **every))
-    (tmp_path / "parts/iter_6.pth").unlink()
-    parts = pretrain(config_of_a_run(repo, tmp_path / "parts", folder, "float32", **every), resume=True)
-    for name, value in parts.model.state_dict().items():
-        torch.testing.assert_close(value, whole[name], rtol=1e-2, atol=1e-3, msg=name)
+    """Whatever is not resumed changes three steps by most of their way.
 
+    Last bits, which a GPU's kernels need not repeat, change steps as small as these by two hundredths at most. After
+    large ones, or AdamW's, nothing would be left to compare: a ReLU turns, and the next steps go elsewhere.
+    """
+    torch.backends.cudnn.deterministic = True
+    options = {
+        "default_hooks.checkpoint.interval": 3,
+        "auto_scale_lr.base_batch_size": 4,
+        "env_cfg.cudnn_benchmark": False,
+    }
 
-@on_gpu_alone
-def test_one_process_under_nccl(tmp_path):
-    dist.init_process_group("nccl", store=dist.FileStore(str(tmp_path / "store"), 1), rank=0, world_size=1)
-    try:
-        plain = nn.BatchNorm2d(8).cuda()
-        synchronised = nn.SyncBatchNorm.convert_sync_batchnorm(nn.BatchNorm2d(8)).cuda()
-        maps = torch.randn(4, 8, 5, 5, device="cuda")
-        torch.testing.assert_close(synchronised(maps), plain(maps))
-    finally:
-        dist.destroy_process_group()
+    def run(**how):
+        cfg = config_of_a_run(repo, tmp_path / "run", folder, "slotcon_small", "float32", **options)
+        cfg.optim_wrapper.optimizer = dict(type="SGD", lr=1e-4, momentum=0.9)
+        return {name: value.cpu() for name, value in pretrain(cfg, **how).model.state_dict().items()}
+
+    whole = run()
+    (tmp_path / "run/iter_6.pth").unlink()
+    start, resumed = read_checkpoint(tmp_path / "run/iter_3.pth")["state_dict"], run(resume=True)
+
+    def distance(one, other, names):
+        return sum((one[name].double() - other[name].double()).square().sum() for name in names).sqrt()
+
+    assert resumed.keys() == whole.keys()
+    statistics = {name for name, value in whole.items() if "running" in name and value.is_floating_point()}
+    weights = {name for name, value in whole.items() if value.is_floating_point()} - statistics
+    for branch in ("student.", "teacher."):
+        for names in (weights, statistics):
+            names = {name for name in names if name.startswith(branch)}
+            way = distance(whole, start, names)
+            assert way > 1e-5 * distance(whole, dict.fromkeys(names, torch.zeros(())), names), "nothing moved"
+            assert distance(resumed, whole, names) < 0.05 * way
+    counts = [name for name, value in whole.items() if not value.is_floating_point()]
+    assert counts and all(resumed[name].equal(whole[name]) for name in counts)

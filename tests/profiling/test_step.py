@@ -5,8 +5,12 @@ import torch
 from torch import nn
 
 from slotcon_plugin.config import load_config, settle
+from slotcon_plugin.errors import RunFailedError
+from slotcon_plugin.models import VADeR
 from slotcon_plugin.models.wide import WideConv2d
-from slotcon_plugin.profiling.step import PartClock, profile_step
+from slotcon_plugin.profiling import step as step_module
+from slotcon_plugin.profiling.plain_step import plain_step
+from slotcon_plugin.profiling.step import PartClock, median_time, profile_step
 from slotcon_plugin.registry import MODELS
 from tests.processes import run_python
 
@@ -74,6 +78,67 @@ def test_a_config_is_profiled_by_the_parts_of_its_method(repo, name, parts):
     assert profile.images_per_s == pytest.approx(2 / profile.step_s)
     for word in ("images/s", "GFLOP an image", *profile.parts_s):
         assert word in str(profile)
+
+
+def vader_on_small_views(repo, **model):
+    cfg = load_config(repo / "configs/pretrain/vader_demo.py", {f"model.{key}": value for key, value in model.items()})
+    cfg.train_dataloader.dataset.view_size = 64
+    return cfg
+
+
+def test_a_compiled_step_is_timed_compiled(repo, monkeypatch):
+    """FLOP are counted in a step of its own, after which torch must still be willing to compile the others."""
+    made, replayed = [], []
+
+    def backend(graph, _):
+        made.append(graph)
+        return lambda *args: replayed.append(graph) or graph(*args)
+
+    def compile_by_it(part, **options):
+        part._compiled_call_impl = torch.compile(part._call_impl, backend=backend, dynamic=False)
+
+    monkeypatch.setattr(nn.Module, "compile", compile_by_it)
+    eager = profile_step(vader_on_small_views(repo), 2, "float32", "cpu", repeats=1, by_part=False)
+    compiled = profile_step(vader_on_small_views(repo, compile=True), 2, "float32", "cpu", repeats=3, by_part=False)
+    assert len(set(made)) == 4, "backbone and decoder of both branches"
+    assert len(replayed) == 4 * 4, "one step that is not timed, three that are"
+    assert compiled.gflop_per_image == eager.gflop_per_image
+
+
+def test_a_step_that_is_not_compiled_is_not_taken_for_it(repo, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", lambda part, **options: setattr(part, "_compiled_call_impl", None))
+    with pytest.raises(RunFailedError, match=r"step was not compiled, though model\.compile is True"):
+        profile_step(vader_on_small_views(repo, compile=True), 2, "float32", "cpu", repeats=1)
+
+
+def test_the_plain_arm_alone_computes_the_figures_of_a_report(repo, monkeypatch):
+    reported, loss = [], VADeR.loss
+    monkeypatch.setattr(VADeR, "loss", lambda model, *args: reported.append(model.reporting) or loss(model, *args))
+    profile_step(vader_on_small_views(repo), 2, "float32", "cpu", repeats=1, by_part=False)
+    assert reported == [False] * 3
+    plain_step(vader_on_small_views(repo), 2, "float32", "cpu", repeats=1)
+    assert reported[3:] == [True] * 2
+
+
+def test_memory_counts_from_the_end_of_the_first_call(monkeypatch):
+    done = []
+    monkeypatch.setattr("slotcon_plugin.profiling.step._now", lambda device: len(done))
+    monkeypatch.setattr("torch.cuda.reset_peak_memory_stats", lambda device: done.append("reset"))
+    assert median_time(lambda: done.append("step"), 3, torch.device("cuda")) == (1, 0)
+    assert done == ["step", "reset", "step", "step", "step"]
+
+
+def test_the_matrix_product_is_timed_once_and_before_the_models(repo, monkeypatch):
+    order, build = [], MODELS.build
+    step_module._matmul_tflops.cache_clear()
+    monkeypatch.setattr(step_module, "median_time", lambda *args: order.append("product or step") or (1.0, 0.0))
+    monkeypatch.setattr(MODELS, "build", lambda *args: order.append("model") or build(*args))
+    for _ in range(2):
+        profile_step(vader_on_small_views(repo), 2, "float32", "cpu", repeats=1, by_part=False)
+    step_module._matmul_tflops.cache_clear()  # of a clock that stood still
+    models = [place for place, what in enumerate(order) if what == "model"]
+    assert order.count("product or step") == 3
+    assert order.index("product or step") < models[0]
 
 
 def test_arithmetic_is_that_of_all_convolutions(repo):
