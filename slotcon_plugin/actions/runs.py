@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slotcon_plugin.convert import runs
-from slotcon_plugin.convert.runs import find_checkpoint
+from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.errors import UserError
 
 
@@ -34,18 +34,21 @@ class Pretrained:
 
 
 Run = Pretrained | str | Path
-"""A pretraining as functions take it: what :func:`slotcon_plugin.pretrain` gave, its work dir, or a checkpoint file."""
+"""A pretraining as functions take it: what :func:`slotcon_plugin.pretrain` gave, its work dir, or a checkpoint file.
+
+Also ``torchvision://resnet50`` and ``detectron2://...``, see :func:`slotcon_plugin.convert.runs.locate`.
+"""
 
 
 def checkpoint_of(run: Run) -> Path:
-    """The checkpoint that is meant: of a work dir the newest whole one.
+    """The checkpoint that is meant: of a work dir the newest whole one, of a model zoo's name the file in its cache.
 
     Raises:
         UserError: there is none.
     """
     if isinstance(run, Pretrained):
         return run.checkpoint
-    path = find_checkpoint(run)
+    path = locate(run)
     if not path.is_file():
         raise UserError(f"there is no checkpoint or work dir {run}")
     return path

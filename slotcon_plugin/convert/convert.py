@@ -10,7 +10,7 @@ from typing import Any
 
 import slotcon_plugin
 from slotcon_plugin.convert.canonical import CanonicalBackbone
-from slotcon_plugin.convert.decoders import DECODERS
+from slotcon_plugin.convert.decoders import DECODERS, halved
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.verify import prove
@@ -18,6 +18,8 @@ from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.convert.writers.base import Target
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import replacing
+
+_OWN_FOLDER = {"config.json", "model.safetensors"}  # all that a folder for timm holds
 
 
 def convert(
@@ -43,7 +45,8 @@ def convert(
         which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
         fpn: whether a decoder goes with the backbone. Plain loaders (timm's ``checkpoint_path``)
             take no file with one.
-        overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a folder or a device.
+        overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a device, or a folder with
+            anything in it but what this function writes there.
         config: transfer config whose backbone the proof builds; None = the recipe's settings. A feature pyramid that
             does not fit the config's is left out whole, and the metadata say why.
 
@@ -90,35 +93,46 @@ def _misfit(canonical: CanonicalBackbone, name: str, target: Target, config: str
         return f"{target.name} takes none"
     if kind.on and kind.on not in canonical.decoders:
         return f"the {DECODERS[kind.on].title} that it stands on is left out"
-    if config is None:
-        return None
-    channels = canonical.network.channels
+    network, decoder = canonical.network, target.decoders[name]
+    own = kind.form(canonical.decoders[name], network.channels)
     try:
-        theirs = target.decoders[name].of_config(config, len(channels))
+        theirs = decoder.of_config(config, len(network.channels)) if config else own
     except ImportError:
         return None  # the proof will say what is not installed
-    if theirs is None:
-        return "the config has none"
-    own = kind.form(canonical.decoders[name], channels)
-    if own == theirs:
-        return None
-    return f"the checkpoint's has {kind.words.format(*own)}, the config's {kind.words.format(*theirs)}"
+    if isinstance(theirs, str):
+        return theirs
+    if own != theirs:
+        return f"the checkpoint's has {kind.words.format(*own)}, the config's {kind.words.format(*theirs)}"
+    if kind.fits and not kind.fits(own, network.map_sizes):
+        words = kind.words.format(*own)
+        return f"it does not fit the strides of {network} (pretrained dilated, or at another output stride?): {words}"
+    if decoder.halved and not halved(network.map_sizes):
+        sides = ", ".join(f"{height} x {width}" for height, width in network.map_sizes)
+        return f"{target.name}'s wants each stage map half as large as the one before, those of {network} are {sides}"
+    return None
 
 
 def check_out(out: Path, src: str | Path, overwrite: bool) -> None:
     """Refuse to write where something would be lost.
 
     Raises:
-        ConversionError: ``out`` is the source (by whatever name), a link, a folder or a device, or it exists and
-            ``overwrite`` is not set.
+        ConversionError: ``out`` is the source (by whatever name), a link, a device, a folder that holds more than a
+            conversion writes, or it exists and ``overwrite`` is not set.
     """
+    if not out.name:
+        raise ConversionError(f"OUT {out} is the folder that you are in: give the name of a file or of a folder")
     try:
         if not (out.exists() or out.is_symlink()):
             return
-        if os.path.exists(src) and out.exists() and out.samefile(src):
-            raise ConversionError(f"OUT {out} is the checkpoint that is to be read: give another name")
+        if os.path.exists(src) and out.exists() and (out.samefile(src) or out.samefile(Path(src).parent)):
+            raise ConversionError(f"OUT {out} is the checkpoint that is to be read, or its folder: give another name")
         if out.is_symlink() or not (out.is_file() or (out / "config.json").is_file()):  # a folder of timm's
             raise ConversionError(f"OUT {out} is a link, a folder or a device: give the name of a file")
+        if out.is_dir() and (others := sorted(entry.name for entry in out.iterdir() if entry.name not in _OWN_FOLDER)):
+            raise ConversionError(
+                f"OUT {out} is a folder that holds {', '.join(others[:4])}{', ...' if others[4:] else ''} beside "
+                f"{' and '.join(sorted(_OWN_FOLDER))}, which would be lost: give another name, or move that away"
+            )
     except OSError as error:
         raise ConversionError(f"cannot write {out}: {error}") from error
     if not overwrite:

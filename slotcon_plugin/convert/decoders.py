@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -32,6 +33,7 @@ from slotcon_plugin.convert.names import (
 )
 
 Form = tuple[Any, ...]
+Sizes = Sequence[tuple[int, int]]
 Weights = Mapping[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
@@ -52,6 +54,8 @@ class DecoderKind:
         compute: (weights, form, maps) -> maps.
         outputs: (number of maps) -> what to call these maps.
         on: the kind whose maps it takes; None = the backbone's stage maps.
+        sees: (form, number of stage maps) -> how many of them it sees, the last ones.
+        fits: (form, sizes of the stage maps) -> whether it can be computed on these; None = on any.
     """
 
     title: str
@@ -62,6 +66,13 @@ class DecoderKind:
     compute: Callable[[Weights, Form, Sequence[Tensor]], tuple[Tensor, ...]]
     outputs: Callable[[int], list[str]]
     on: str | None = None
+    sees: Callable[[Form, int], int] = lambda form, maps: maps
+    fits: Callable[[Form, Sizes], bool] | None = None
+
+
+def halved(sizes: Sizes) -> bool:
+    """Whether each map is half as large as the one before."""
+    return all((h, w) == (2 * below_h, 2 * below_w) for (h, w), (below_h, below_w) in pairwise(sizes))
 
 
 def fpn_form(weights: Weights, channels: Sequence[int]) -> Form:
@@ -132,6 +143,13 @@ def compute_semantic(weights: Weights, form: Form, maps: Sequence[Tensor]) -> tu
     return (total,)
 
 
+def semantic_fits(form: Form, sizes: Sizes) -> bool:
+    """Whether doubling after each block brings every level to the size of the finest."""
+    *_, blocks = form
+    doublings = (0, *blocks[1:])
+    return blocks[0] == 1 and all((h << n, w << n) == tuple(sizes[0]) for (h, w), n in zip(sizes, doublings))
+
+
 def fcn_form(weights: Weights, channels: Sequence[int]) -> Form:
     """(how many of the last stage maps it sees side by side, width, number of convolutions)."""
     first = weights.get("convs.0.conv.weight")
@@ -188,6 +206,7 @@ DECODERS = {
         compute=compute_semantic,
         outputs=lambda maps: ["semantic branch"],
         on="fpn",
+        fits=semantic_fits,
     ),
     "fcn": DecoderKind(
         title="FCN head",
@@ -197,6 +216,7 @@ DECODERS = {
         shapes=fcn_shapes,
         compute=compute_fcn,
         outputs=lambda maps: ["fcn head"],
+        sees=lambda form, maps: form[0],
     ),
 }
 """Every kind, after the one that it stands on."""

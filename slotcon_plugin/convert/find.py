@@ -219,12 +219,13 @@ def as_plain(value: Tensor, dtype: torch.dtype, what: str) -> Tensor:
 def refuse_holes(weights: Mapping[str, Tensor], where: str) -> None:
     """Refuse weights with a block of equal numbers, as a copy that failed leaves behind.
 
-    For files without checksums (safetensors, pickles). Biases and norms are constant in honest files too and are not
-    looked at; 1024 equal bytes inside a convolution are found wherever they begin.
+    For files without checksums (safetensors, pickles). 1024 equal bytes inside the weight of a convolution or a linear
+    layer are found wherever they begin. Nothing else is looked at: biases, norms and what is added to tokens (MAE's
+    position embedding of the class token) are constant in honest files too.
     """
     for name, value in weights.items():
         block = value.flatten()[: value.numel() // 128 * 128].view(-1, 128)
-        if value.ndim > 1 and (block == block[:, :1]).all(dim=1).any():
+        if value.ndim > 1 and name.endswith("weight") and (block == block[:, :1]).all(dim=1).any():
             raise ConversionError(
                 f"{where}: {name} has a block of 128 equal numbers: the file is damaged (or the network pruned: then "
                 "save it with torch.save, whose files carry checksums)"

@@ -33,7 +33,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.convert.runs import find_checkpoint
+from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
@@ -76,8 +76,12 @@ def started_from(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def told_by(path: str | Path) -> dict[str, Any]:
-    """:func:`started_from` of a checkpoint of this project, or of a file that was converted from one."""
-    content = load_file(find_checkpoint(path))
+    """:func:`started_from` of a checkpoint of this project, or of a file that was converted from one.
+
+    Raises:
+        ConversionError: see :func:`~slotcon_plugin.convert.runs.locate`; or the file cannot be read.
+    """
+    content = load_file(locate(path))
     told = content.get(PRETRAINING_KEY) or {}
     return started_from({**told, "title": whole_title(told)} if told.get("init") else content.get(META_KEY) or {})
 

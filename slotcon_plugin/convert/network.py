@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import ConversionError, UserError
@@ -37,6 +39,7 @@ class CanonicalResNet(nn.Module):
         self.net.fc = nn.Identity()
         expansion = 1 if depth in BASIC_BLOCK_DEPTHS else 4
         self.out_channels = tuple(width * expansion for width in (64, 128, 256, 512))
+        self.out_indices = (0, 1, 2, 3)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """``(B, 3, H, W)`` -> maps at strides 4, 8, 16, 32."""
@@ -106,7 +109,18 @@ class Network:
         """Names of the stage maps, finest first."""
         if self.library == "torchvision":
             return STAGES
-        return tuple(f"stage {i}" for i in self._built.out_indices)
+        return tuple(f"stage {i}" for i in self.indices)
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Which of the library's stages the maps are of."""
+        return tuple(self._built.out_indices)
+
+    def indices_of(self, backbone: Mapping[str, Any]) -> tuple[int, ...]:
+        """The same of the maps that a pretraining's ``backbone`` config asks this network for."""
+        asked = backbone.get("out_indices")
+        stages = getattr(inside(self._built), "feature_info", STAGES)
+        return self.indices if asked is None else tuple(sorted(i % len(stages) for i in asked))
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -116,10 +130,14 @@ class Network:
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of an image that it takes."""
-        own = inside(self._built)
-        if not (getattr(own, "pretrained_cfg", None) or {}).get("fixed_input_size"):
-            return _IMAGE_SIZE
-        return tuple(own.patch_embed.img_size)
+        return getattr(self._built, "image_size", None) or _IMAGE_SIZE
+
+    @cached_property
+    def map_sizes(self) -> tuple[tuple[int, int], ...]:
+        """(height, width) of the stage maps of such an image."""
+        with torch.no_grad():
+            maps = self._built.eval()(torch.zeros(1, 3, *self.image_size))
+        return tuple((x.shape[-2], x.shape[-1]) for x in maps)
 
     @property
     def usual_pixels(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -179,9 +197,12 @@ def fit_position_embedding(weights: Mapping[str, Tensor], network: Network) -> d
     own = inside(network._built)
     weights = dict(weights)
     value, wanted = weights.get("pos_embed"), getattr(own, "pos_embed", None)
-    if not (isinstance(wanted, Tensor) and isinstance(value, Tensor) and value.ndim == 3):
+    grid = getattr(getattr(own, "patch_embed", None), "grid_size", None)
+    if not (grid and isinstance(wanted, Tensor) and isinstance(value, Tensor) and value.ndim == 3):
         return weights
     if value.shape != wanted.shape and value.shape[-1] == wanted.shape[-1]:
-        prefix = getattr(own, "num_prefix_tokens", 1)
-        weights["pos_embed"] = resample_abs_pos_embed(value, list(own.patch_embed.grid_size), num_prefix_tokens=prefix)
+        prefix = 0 if getattr(own, "no_embed_class", False) else getattr(own, "num_prefix_tokens", 1)
+        patches = max(value.shape[1] - prefix, 0)
+        if patches and math.isqrt(patches) ** 2 == patches:  # of another network's nothing can be made
+            weights["pos_embed"] = resample_abs_pos_embed(value, list(grid), num_prefix_tokens=prefix)
     return weights

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -19,7 +18,7 @@ from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candid
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
 from slotcon_plugin.convert.network import Network, network_of_backbone
-from slotcon_plugin.convert.runs import find_checkpoint
+from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
 from slotcon_plugin.convert.tensors import tensors_of
@@ -81,7 +80,8 @@ def read_checkpoint(
     complete, network, left_over = canonicalise(chosen, where, network)
     decoders, left_out = {}, {}
     if origin or source.kind == "slotcon_plugin":
-        decoders, left_out = _read_decoders(tensors, chosen, network, where)
+        maps = network.indices_of(told.get("backbone") or {})
+        decoders, left_out = _read_decoders(tensors, chosen, network, maps, where)
     digest = backbone_sha256({name: complete[name] for name in network.shapes})
     if not zipfile.is_zipfile(path):
         refuse_holes(CanonicalBackbone(complete, network, {}, decoders).weights, str(path))
@@ -119,28 +119,6 @@ def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Net
     return network_of_backbone(told["backbone"]) if told.get("backbone") else None
 
 
-def locate(path: str | Path) -> Path:
-    """The file behind a path, a run's work dir, or a model zoo's name (looked up in that library's cache alone).
-
-    Raises:
-        ConversionError: the zoo's file has not been downloaded; a folder holds no whole checkpoint.
-    """
-    scheme, _, name = str(path).partition("://")
-    if not name:
-        return find_checkpoint(path)
-    if scheme == "torchvision":
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        found = sorted(folder.glob(f"{name}-*.pth"))
-    elif scheme == "detectron2":
-        folder = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser() / "detectron2"
-        found = [folder / name] if (folder / name).is_file() else []
-    else:
-        raise ConversionError(f"{path}: no such scheme; known: torchvision://, detectron2://, or the path of a file")
-    if not found:
-        raise ConversionError(f"{path} is not in {folder}; download it first, or give the path of the file")
-    return found[-1]
-
-
 def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
     value = content.get(key, {})
     if not isinstance(value, dict):
@@ -149,9 +127,12 @@ def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
 
 
 def _read_decoders(
-    tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, where: str
+    tensors: Mapping[str, Tensor], backbone: Candidate, network: Network, maps: tuple[int, ...], where: str
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, str]]:
-    """Decoders of the same branch under canonical names, and why one that is there is not taken."""
+    """Decoders of the same branch under canonical names, and why one that is there is not taken.
+
+    ``maps``: which of the network's stages they were pretrained on.
+    """
     # Frameworks' own files name no backbone; of timm's networks they have ``model.`` before each name.
     within = r"(backbone\.)?model\.$|backbone\.$" if network.library == "timm" else r"backbone\.$"
     branch = re.sub(within, "", backbone.prefix)
@@ -165,7 +146,12 @@ def _read_decoders(
     decoders = {}
     for name, part in found.items():
         kind = DECODERS[name]
-        shapes = kind.shapes(kind.form(part, network.channels), network.channels)
+        form = kind.form(part, network.channels)
+        seen = kind.sees(form, len(network.channels))
+        if maps[-seen:] != network.indices[-seen:]:
+            left_out[name] = f"it was pretrained on stages {maps} of {network} (out_indices), not on {network.indices}"
+            continue
+        shapes = kind.shapes(form, network.channels)
         decoders[name] = _whole(part, shapes, f"{where}: {{}} of the {kind.title}")
     return decoders, left_out
 

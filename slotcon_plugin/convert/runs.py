@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.errors import ConversionError
@@ -54,6 +57,28 @@ def find_checkpoint(path: str | Path) -> Path:
     if start and Path(start).is_file() and not zip_damage(start):
         return Path(start)
     raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
+
+
+def locate(path: str | Path) -> Path:
+    """The file behind a path, a run's work dir, or a model zoo's name (looked up in that library's cache alone).
+
+    Raises:
+        ConversionError: the zoo's file has not been downloaded; a folder holds no whole checkpoint.
+    """
+    scheme, _, name = str(path).partition("://")
+    if not name:
+        return find_checkpoint(path)
+    if scheme == "torchvision":
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        found = sorted(folder.glob(f"{name}-*.pth"))
+    elif scheme == "detectron2":
+        folder = Path(os.environ.get("FVCORE_CACHE", "~/.torch/iopath_cache")).expanduser() / "detectron2"
+        found = [folder / name] if (folder / name).is_file() else []
+    else:
+        raise ConversionError(f"{path}: no such scheme; known: torchvision://, detectron2://, or the path of a file")
+    if not found:
+        raise ConversionError(f"{path} is not in {folder}; download it first, or give the path of the file")
+    return found[-1]
 
 
 def config_of(path: str | Path) -> Path:

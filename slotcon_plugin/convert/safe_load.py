@@ -39,12 +39,42 @@ class _Array(np.ndarray):
     def __new__(cls, shape: Any, dtype: Any = float, buffer: Any = None) -> np.ndarray:
         return np.ndarray(shape, _numeric_dtype(dtype), buffer)
 
+    def __setstate__(self, state: tuple) -> None:
+        *before, dtype, fortran_order, content = state
+        super().__setstate__((*before, _numeric_dtype(dtype), fortran_order, content))
+
+
+class _Dtype:
+    """numpy's dtype for pickles: of their state the byte order alone is read.
+
+    numpy itself would also take flags from there, by which numbers pass for pointers to objects.
+    """
+
+    def __init__(self, code: Any, align: bool = False, copy: bool = True) -> None:
+        self.numpy = _numeric_dtype(code)
+
+    def __setstate__(self, state: tuple) -> None:
+        self.numpy = self.numpy.newbyteorder(state[1])
+
 
 def _numeric_dtype(code: Any, align: bool = False, copy: bool = True) -> np.dtype:
-    dtype = np.dtype(code)
+    dtype = code.numpy if isinstance(code, _Dtype) else np.dtype(code)
     if dtype.kind not in "biufc":
         raise pickle.UnpicklingError(f"GLOBAL numpy.dtype of {code!r}")
     return dtype
+
+
+def _empty_array(kind: type, shape: Any, dtype: Any) -> np.ndarray:
+    """numpy's ``_reconstruct``: what the array's state fills."""
+    return np.ndarray.__new__(_Array, (0,), "b")
+
+
+def _scalar(dtype: Any, content: bytes) -> np.generic:
+    return _core.multiarray.scalar(_numeric_dtype(dtype), content)
+
+
+def _from_buffer(buffer: Any, dtype: Any, *shape_and_order: Any) -> np.ndarray:
+    return _core.numeric._frombuffer(buffer, _numeric_dtype(dtype), *shape_and_order)
 
 
 _core = np._core if hasattr(np, "_core") else np.core
@@ -61,7 +91,14 @@ SAFE_GLOBALS: dict[str, Any] = {
     **{f"numpy.{core}.numeric._frombuffer": _core.numeric._frombuffer for core in ("core", "_core")},
     **{f"numpy.dtypes.{type(dtype).__name__}": type(dtype) for dtype in map(np.dtype, "?bhilqBHILQefd")},
 }
-
+# As this module reads them; a training that is resumed wants numpy's own objects, to save them again.
+_GLOBALS: dict[str, Any] = {
+    **SAFE_GLOBALS,
+    "numpy.dtype": _Dtype,
+    **{f"numpy.{core}.multiarray._reconstruct": _empty_array for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": _scalar for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
+}
 
 _MAX_NESTING = 1000
 _MAX_OPERATIONS = 20_000_000
@@ -71,7 +108,7 @@ class _NumpyUnpickler(pickle.Unpickler):
     """A plain pickle of containers, strings, numbers and numpy arrays; anything else is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        allowed = {**SAFE_GLOBALS, "builtins.bytearray": bytearray, "_codecs.encode": _encode_latin1}
+        allowed = {**_GLOBALS, "builtins.bytearray": bytearray, "_codecs.encode": _encode_latin1}
         full_name = f"{module}.{name}"
         if full_name not in allowed:
             raise pickle.UnpicklingError(f"GLOBAL {full_name}")
@@ -173,10 +210,10 @@ def _torch_load(path: Path, mmap: bool) -> Any:
     # than may be asked for by anybody's file.
     others = torch.serialization.get_safe_globals()
     named = {item[1] if isinstance(item, tuple) else f"{item.__module__}.{item.__qualname__}": item for item in others}
-    besides = [item for name, item in named.items() if name not in SAFE_GLOBALS]
+    besides = [item for name, item in named.items() if name not in _GLOBALS]
     torch.serialization.clear_safe_globals()
     try:  # torch allows _codecs.encode and bytearray by itself
-        with torch.serialization.safe_globals([*besides, *((value, name) for name, value in SAFE_GLOBALS.items())]):
+        with torch.serialization.safe_globals([*besides, *((value, name) for name, value in _GLOBALS.items())]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     finally:
         torch.serialization.clear_safe_globals()

@@ -20,7 +20,7 @@ def tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     Keys that are no strings (an optimiser's state) are passed over; numpy arrays become tensors.
 
     Raises:
-        ConversionError: there is none.
+        ConversionError: there is none, or an array of numbers that torch does not have.
     """
     tensors: dict[str, Tensor] = {}
     _collect(content, "", tensors, set(), _MAX_DEPTH)
@@ -52,4 +52,14 @@ def _collect(content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], m
         elif isinstance(value, Tensor):
             into[prefix + key] = value
         elif isinstance(value, np.ndarray):
-            into[prefix + key] = torch.as_tensor(value)
+            into[prefix + key] = _as_tensor(value, prefix + key)
+
+
+def _as_tensor(value: np.ndarray, name: str) -> Tensor:
+    try:
+        return torch.as_tensor(value.astype(value.dtype.newbyteorder("="), copy=False))
+    except TypeError as error:
+        raise ConversionError(
+            f"{name} is an array of {value.dtype}, which torch does not have; expected numbers of 16, 32 or 64 bits: "
+            "save it as float32"
+        ) from error

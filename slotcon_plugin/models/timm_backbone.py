@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,7 @@ class TimmBackbone(BaseModule):
     Attributes:
         out_channels, strides: of the maps given out, finest first.
         mean, std: of the RGB pixels in [0, 1] that timm's published weights of this name expect.
+        image_size: (height, width) of the photos that the network takes; None = it takes many.
         behind: timm's names of the tensors behind the maps, which nothing here needs.
 
     Raises:
@@ -62,6 +64,8 @@ class TimmBackbone(BaseModule):
         use_quick_gradients(self.model)
         stages = [(info["num_chs"], info["reduction"]) for info in self.model.feature_info]
         plain = len({stride for _, stride in stages}) == 1 and len(stages) > 1
+        if plain:  # the norm behind SAM's blocks is part of a neck that is narrower than they are
+            stages = [(self.model.num_features, stride) for _, stride in stages]
         if out_indices is None:
             step = max(len(stages) // _PLAIN_MAPS, 1) if plain else 1
             out_indices = [i for i, (_, stride) in enumerate(stages) if stride >= _FINEST_STRIDE][step - 1 :: step]
@@ -71,6 +75,7 @@ class TimmBackbone(BaseModule):
         self.norm_maps, self.norm_eval = plain, norm_eval
         self.out_channels, self.strides = zip(*(stages[i] for i in self.out_indices))
         self.mean, self.std = (tuple(self.model.pretrained_cfg[key]) for key in ("mean", "std"))
+        self.name, self.image_size = name, _fixed_size(self.model, kwargs)
         self.behind = self._find_what_is_behind()
         for key, parameter in self.model.named_parameters():  # DDP waits for every gradient that is asked for
             parameter.requires_grad_(key not in self.behind)
@@ -89,14 +94,43 @@ class TimmBackbone(BaseModule):
         return self
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``."""
+        """``(B, 3, H, W)`` -> tuple of stage maps ``(B, C_i, H / s_i, W / s_i)``.
+
+        Raises:
+            UserError: the network takes photos of one size (or of multiples of one), these have another.
+        """
         if images.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             images = images.contiguous(memory_format=torch.channels_last)  # its bfloat16 kernels want it
-        return tuple(
-            self.model.forward_intermediates(
-                images, list(self.out_indices), norm=self.norm_maps, stop_early=True, intermediates_only=True
+        try:
+            maps = self.model.forward_intermediates(
+                images, indices=list(self.out_indices), norm=self.norm_maps, stop_early=True, intermediates_only=True
             )
+        except (AssertionError, RuntimeError) as error:
+            fixed = self.image_size not in (None, tuple(images.shape[-2:]))
+            if isinstance(error, AssertionError) or (fixed and not isinstance(error, torch.OutOfMemoryError)):
+                raise UserError(self._unfit(images, error)) from error
+            raise
+        return tuple(maps)
+
+    def _unfit(self, images: Tensor, error: Exception) -> str:
+        """What to say of photos of a size that the network does not take."""
+        options = {name for cls in type(self.model).__mro__ for name in inspect.signature(cls.__init__).parameters}
+        dynamic = [f"{name}=True" for name in ("dynamic_img_size", "dynamic_img_pad") if name in options]
+        settings = ", ".join(dynamic) or ("img_size=(HEIGHT, WIDTH)" if "img_size" in options else "another name")
+        takes = "takes photos of {} x {}".format(*self.image_size) if self.image_size else "cannot take these photos"
+        height, width = images.shape[-2:]
+        return (
+            f"TimmBackbone: {self.name} {takes}, got {height} x {width} (timm: {str(error).rstrip('.')}). Set "
+            f"{settings} in the backbone's config, or feed photos that fit"
         )
+
+
+def _fixed_size(model: nn.Module, options: Mapping[str, Any]) -> tuple[int, int] | None:
+    if options.get("dynamic_img_size") or not model.pretrained_cfg.get("fixed_input_size"):
+        return None
+    told = (getattr(part, "img_size", None) for part in (getattr(model, "patch_embed", None), model))
+    size = next(filter(None, told), options.get("img_size")) or model.pretrained_cfg["input_size"][1:]
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def look_up(config: Mapping[str, Any]) -> tuple[list[int], list[float], list[float]]:

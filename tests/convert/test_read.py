@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
+from slotcon_plugin.convert.find import refuse_holes
 from slotcon_plugin.declaration import PRETRAINING_KEY
 
 from .conftest import random_resnet, torchvision_file
@@ -212,3 +213,12 @@ def test_an_older_checkpoint_is_named_by_its_keys_or_not_at_all(tmp_path, key, m
     torch.save(content, path)
     meta = read_checkpoint(path).meta
     assert (meta["method"], meta["branch"], meta["colour_order"]) == (method, "teacher", "RGB")
+
+
+def test_only_weights_of_layers_are_searched_for_holes():
+    """MAE's position embedding is zero at the class token."""
+    values = torch.randn(1, 5, 192)
+    values[0, 0] = 0
+    refuse_holes({"pos_embed": values, "cls_token": torch.zeros(1, 1, 192)}, "mae.safetensors")
+    with pytest.raises(ConversionError, match=r"fc1\.weight has a block of 128 equal numbers"):
+        refuse_holes({"blocks.0.mlp.fc1.weight": values[0]}, "mae.safetensors")

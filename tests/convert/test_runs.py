@@ -7,9 +7,10 @@ import os
 import pytest
 import torch
 
+from slotcon_plugin.actions.runs import checkpoint_of
 from slotcon_plugin.arguments import add_trained_model
-from slotcon_plugin.convert.read import locate
-from slotcon_plugin.convert.runs import config_of, find_checkpoint
+from slotcon_plugin.convert.metadata import told_by
+from slotcon_plugin.convert.runs import config_of, find_checkpoint, locate
 from slotcon_plugin.errors import ConversionError
 
 
@@ -78,3 +79,14 @@ def test_tools_take_a_work_dir_or_config_and_checkpoint(words, understood, capsy
         with pytest.raises(SystemExit):
             parser.parse_args(words)
         assert understood in capsys.readouterr().err
+
+
+def test_a_model_zoo_s_name_stands_for_its_file_wherever_a_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "checkpoints" / "resnet18-0123.pth")
+    assert checkpoint_of("torchvision://resnet18") == tmp_path / "checkpoints" / "resnet18-0123.pth"
+    assert told_by("torchvision://resnet18") == {}
+    for look in (checkpoint_of, told_by):
+        with pytest.raises(ConversionError, match="download it first"):
+            look("torchvision://resnet50")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from slotcon_plugin.convert.safe_load import LEGACY_TORCH_MAGIC, load_file
+from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.errors import ConversionError
 
 
@@ -173,3 +174,32 @@ def test_a_hole_in_a_torch_file_is_found_by_its_checksum(tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ConversionError, match=r"x\.pth cannot be read.*damaged: the checksum of .*/data/0 is wrong"):
         load_file(tmp_path / "x.pth")
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_big_endian_arrays_arrive_in_the_order_of_this_machine(write, tmp_path):
+    values = np.arange(4, dtype=">f4").reshape(2, 2)
+    write({"model": {"w": values, "n": np.array(7, ">i4")}, "x": np.array([1.5], ">f8")[0]}, tmp_path / "x")
+    content = load_file(tmp_path / "x")
+    tensors = tensors_of(content, "x")
+    assert torch.equal(tensors["model.w"], torch.arange(4.0).reshape(2, 2))
+    assert (tensors["model.n"].item(), content["x"]) == (7, 1.5)
+
+
+class DtypeWithFlags:
+    """A dtype of numbers whose state says that they are pointers to objects."""
+
+    def __reduce__(self):
+        return np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, -1, 63)
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_of_a_dtype_s_state_only_the_byte_order_is_taken(write, tmp_path):
+    write({"x": Payload(np.ndarray, (1,), DtypeWithFlags(), bytearray(8))}, tmp_path / "x")
+    assert not load_file(tmp_path / "x")["x"].dtype.hasobject
+
+
+def test_numbers_that_torch_lacks_are_refused_by_name(tmp_path):
+    write_pickle({"model": {"w": np.arange(3, dtype=np.longdouble)}}, tmp_path / "x")
+    with pytest.raises(ConversionError, match=r"model\.w is an array of float128, which torch does not have"):
+        tensors_of(load_file(tmp_path / "x"), "x")

@@ -9,6 +9,7 @@ from mmengine.registry import DefaultScope
 
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint
 from slotcon_plugin.convert.decoders import DECODERS
+from slotcon_plugin.convert.writers.openmmlab import config_fcn, config_semantic
 from slotcon_plugin.models.decoders import FPNDecoder
 
 from .conftest import IMAGE, random_resnet
@@ -124,3 +125,22 @@ def test_an_incomplete_one_is_named(tmp_path):
     torch.save(content, path)
     with pytest.raises(ConversionError, match=r"scale\.3\.1\.conv\.weight of the semantic branch has shape none"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize("options", [{"strides": (4, 8, 16, 16)}, {"strides": (4, 8, 8, 8)}, {"output_stride": 8}])
+def test_one_of_other_strides_stays_behind_and_the_pyramid_goes(options, tmp_path):
+    """Its blocks do not bring the levels of the network's own strides to one size."""
+    pytest.importorskip("mmseg")
+    source, _ = vader_file(tmp_path / "x.pth", **options)
+    meta = convert(source, tmp_path / "out.pth", "mmseg")
+    assert (meta["fpn"], meta["semantic"]) == (True, False)
+    assert meta["semantic_left_out"].startswith("it does not fit the strides of ResNet-18 (pretrained dilated")
+
+
+@pytest.mark.parametrize("of_config", [config_fcn, config_semantic])
+def test_heads_in_a_row_are_no_head_of_ours(of_config, tmp_path):
+    pytest.importorskip("mmseg")
+    (tmp_path / "ocr.py").write_text(
+        "model = dict(backbone=dict(type='ResNet'), decode_head=[dict(type='FCNHead'), dict(type='OCRHead')])\n"
+    )
+    assert of_config(str(tmp_path / "ocr.py"), 4) == "the config's decode_head is 2 in a row"

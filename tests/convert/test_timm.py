@@ -5,9 +5,11 @@ import json
 import pytest
 import timm
 import torch
+from timm.layers import resample_abs_pos_embed
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint, read_metadata
 from slotcon_plugin.convert.canonical import build_canonical
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.models import TimmBackbone
 
@@ -30,6 +32,7 @@ def pretrained(path, config, convention=True):
                 value.copy_(torch.rand_like(value) + 0.5)
     state = {f"{b}.backbone.{k}": v for b, net in branches.items() for k, v in net.state_dict().items()}
     pixels = {"colour_order": "RGB", "mean": [127.5] * 3, "std": [127.5] * 3} if convention else {}
+    config = {"type": "TimmBackbone", **config}
     declared = {"method": "vader", "title": "VADeR", "branch": "teacher", "backbone": config, "init": None, **pixels}
     torch.save({"state_dict": state, PRETRAINING_KEY: declared}, path)
     return branches["teacher"].eval()
@@ -113,10 +116,6 @@ def test_without_what_is_behind_the_maps_there_is_no_folder(tmp_path):
 
 
 def test_a_vit_of_another_size_gets_its_position_embedding_resampled(tmp_path):
-    from timm.layers import resample_abs_pos_embed
-
-    from slotcon_plugin.convert.network import Network
-
     small = pretrained(tmp_path / "x.pth", VIT)
     network = Network(VIT["name"], "timm", {"img_size": 96})
     canonical = read_checkpoint(tmp_path / "x.pth", network=network)
@@ -124,3 +123,44 @@ def test_a_vit_of_another_size_gets_its_position_embedding_resampled(tmp_path):
     torch.testing.assert_close(canonical.state_dict["pos_embed"], want)
     with torch.no_grad():
         assert build_canonical(canonical)(torch.randn(1, 3, 96, 96))[-1].shape == (1, 192, 6, 6)
+
+
+def test_position_embeddings_of_patches_alone_are_resampled_too(tmp_path):
+    """As DINOv2's with registers and DeiT III's are."""
+    options = {**VIT, "no_embed_class": True, "reg_tokens": 4, "depth": 4}
+    small = pretrained(tmp_path / "x.pth", options)
+    network = Network(VIT["name"], "timm", {"no_embed_class": True, "reg_tokens": 4, "depth": 4, "img_size": 96})
+    canonical = read_checkpoint(tmp_path / "x.pth", network=network)
+    want = resample_abs_pos_embed(small.model.pos_embed, [6, 6], num_prefix_tokens=0)
+    torch.testing.assert_close(canonical.state_dict["pos_embed"], want)
+
+
+def test_a_folder_with_anything_else_in_it_is_not_replaced(source_file, tmp_path, monkeypatch):
+    out, source = tmp_path / "clone", source_file("slotcon", 18).path
+    (out / ".git").mkdir(parents=True)
+    for name in ("config.json", "notes.txt", ".git/HEAD"):
+        (out / name).write_text("mine")
+    with pytest.raises(ConversionError, match=r"holds \.git, notes\.txt beside config\.json and model\.safetensors"):
+        convert(source, out, "timm", overwrite=True)
+    assert [path.read_text() for path in sorted(out.rglob("*")) if path.is_file()] == ["mine"] * 3
+    convert(source, tmp_path / "mine", "timm")
+    weights = tmp_path / "mine" / "model.safetensors"
+    with pytest.raises(ConversionError, match="is the checkpoint that is to be read, or its folder"):
+        convert(weights, tmp_path / "mine", "timm", overwrite=True)
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(ConversionError, match="is the folder that you are in"):
+        convert(source, ".", "timm", overwrite=True)
+
+
+HIERA = {"name": "hiera_tiny_224", "img_size": 64, "embed_dim": 32, "stages": (1, 1, 1, 1)}
+MAXVIT = {"name": "maxvit_rmlp_pico_rw_256", "img_size": 64}
+SAM = {"name": "samvit_base_patch16", "img_size": 64, "depth": 4, "embed_dim": 96, "num_heads": 2, "neck_chans": 32}
+
+
+@pytest.mark.parametrize(
+    "config", [HIERA, MAXVIT, {"name": "levit_128s"}, SAM], ids=lambda config: config["name"].partition("_")[0]
+)
+def test_networks_of_one_size_of_photos_go_through(config, tmp_path):
+    pretrained(tmp_path / "x.pth", config)
+    meta = convert(tmp_path / "x.pth", tmp_path / "out.pth", "timm")
+    assert meta["proof"]["method"] == "feature parity"

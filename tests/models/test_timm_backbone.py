@@ -75,3 +75,35 @@ def test_norm_eval_keeps_the_statistics_in_training(build):
 def test_what_timm_does_not_know_is_said(options, message):
     with pytest.raises(UserError, match=message):
         TimmBackbone(**options)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (
+            {"name": "vit_tiny_patch16_224"},
+            "takes photos of 224 x 224, got 96 x 120 .*dynamic_img_size=True, dynamic_img_pad=True",
+        ),
+        (
+            {"name": "vit_tiny_patch16_224", "dynamic_img_size": True},
+            "cannot take these photos, got 96 x 120 .*dynamic_img_pad=True",
+        ),
+        ({"name": "levit_128s"}, "takes photos of 224 x 224, got 96 x 120"),
+    ],
+)
+def test_photos_of_a_size_that_the_network_does_not_take_are_refused(config, said):
+    with pytest.raises(UserError, match=said):
+        TimmBackbone(**config).eval()(torch.zeros(1, 3, 96, 120))
+
+
+SAM = {"img_size": 64, "depth": 4, "embed_dim": 96, "num_heads": 2, "neck_chans": 32}
+HIERA = {"img_size": 64, "embed_dim": 32, "stages": (1, 1, 1, 1)}
+
+
+@pytest.mark.parametrize(("name", "options"), [("samvit_base_patch16", SAM), ("hiera_tiny_224", HIERA)])
+def test_channels_and_strides_are_those_of_the_maps(name, options):
+    """SAM's maps leave a neck that is narrower than the blocks; Hiera's method has another order of arguments."""
+    backbone = TimmBackbone(name, **options).eval()
+    with torch.no_grad():
+        maps = backbone(torch.zeros(1, 3, 64, 64))
+    assert [(m.shape[1], 64 // m.shape[-1]) for m in maps] == list(zip(backbone.out_channels, backbone.strides))

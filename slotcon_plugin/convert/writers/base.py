@@ -16,6 +16,9 @@ from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.network import Network
 
+NONE = "the config has none"
+"""Why a decoder does not fit: the config has no such part."""
+
 
 class Runnable(NamedTuple):
     """A module of the target framework, and how to get a tuple of maps out of it.
@@ -37,12 +40,14 @@ class TargetDecoder:
     Attributes:
         names: key map from canonical to the file's names.
         build: (channels of all stage maps, form) -> the framework's own, without its classifier.
-        of_config: (config file, number of stage maps) -> the form of the config's; None if it has none of this kind.
+        of_config: (config file, number of stage maps) -> the form of the config's, or why none fits there.
+        halved: whether it takes stage maps only if each is half as large as the one before.
     """
 
     names: KeyMap
     build: Callable[[Sequence[int], Form], Runnable]
-    of_config: Callable[[str, int], Form | None] = lambda config, maps: None
+    of_config: Callable[[str, int], Form | str] = lambda config, maps: NONE
+    halved: bool = False
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from slotcon_plugin.convert.decoders import Form
 from slotcon_plugin.convert.metadata import META_KEY
 from slotcon_plugin.convert.names import DETECTRON2, DETECTRON2_FPN, TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
-from slotcon_plugin.convert.writers.base import Runnable, Target, TargetDecoder, one_name
+from slotcon_plugin.convert.writers.base import NONE, Runnable, Target, TargetDecoder, one_name
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS
 
@@ -101,11 +101,11 @@ def _read_config(path: str) -> Any:
     return cfg
 
 
-def config_fpn(path: str, maps: int) -> Form | None:
+def config_fpn(path: str, maps: int) -> Form | str:
     """Of the config's feature pyramid."""
     cfg = _read_config(path)
     if "fpn" not in cfg.MODEL.BACKBONE.NAME:
-        return None
+        return NONE
     return cfg.MODEL.FPN.OUT_CHANNELS, one_name(cfg.MODEL.FPN.NORM)
 
 
@@ -156,5 +156,5 @@ DETECTRON2_TARGET = Target(
     names={"torchvision": DETECTRON2, "timm": TIMM_BACKBONE},
     build_backbone=build_backbone,
     save=save,
-    decoders={"fpn": TargetDecoder(DETECTRON2_FPN, build_fpn, config_fpn)},
+    decoders={"fpn": TargetDecoder(DETECTRON2_FPN, build_fpn, config_fpn, halved=True)},
 )

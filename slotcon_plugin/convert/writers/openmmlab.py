@@ -18,7 +18,7 @@ from torch import nn
 from slotcon_plugin.convert.decoders import GROUP, Form, group_norm
 from slotcon_plugin.convert.names import MMSEG_FCN, MMSEG_SEMANTIC, OPENMMLAB_FPN, TIMM_BACKBONE, TORCHVISION
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.writers.base import Runnable, Target, TargetDecoder, one_name, save_torch
+from slotcon_plugin.convert.writers.base import NONE, Runnable, Target, TargetDecoder, one_name, save_torch
 from slotcon_plugin.errors import ConversionError
 
 # Settings of a config's backbone that change neither the weights' names nor their meaning.
@@ -83,11 +83,26 @@ def _model_of_config(path: str) -> dict:
     return model.to_dict()
 
 
-def config_fpn(path: str, maps: int) -> Form | None:
-    """Of the config's FPN neck."""
-    neck = _model_of_config(path).get("neck") or {}
-    norm = (neck.get("norm_cfg") or {}).get("type")
-    return (neck["out_channels"], one_name(norm)) if neck.get("type") == "FPN" else None
+def _part_of_config(path: str, name: str, kind: str) -> dict | str:
+    """The config's neck or head, or why it is none of that kind."""
+    part = _model_of_config(path).get(name) or {}
+    if isinstance(part, list):
+        return f"the config's {name} is {len(part)} in a row"
+    return part if part.get("type") == kind else NONE
+
+
+def config_fpn(path: str, maps: int) -> Form | str:
+    """Of the config's FPN neck, if it takes all stage maps: its weights are numbered from the first one taken."""
+    neck = _part_of_config(path, "neck", "FPN")
+    if isinstance(neck, str):
+        return neck
+    taken, start, end = len(neck["in_channels"]), neck.get("start_level", 0), neck.get("end_level", -1)
+    if taken != maps or start != 0 or end not in (-1, maps - 1):
+        return f"the config's takes maps {start} to {end % taken} of {taken}, the checkpoint's all {maps}"
+    norm = one_name((neck.get("norm_cfg") or {}).get("type"))
+    if norm and neck.get("no_norm_on_lateral"):
+        return "the config's has no norm on its lateral convolutions (no_norm_on_lateral)"
+    return neck["out_channels"], norm
 
 
 def build_fpn(library: str, channels: Sequence[int], form: Form) -> Runnable:
@@ -100,15 +115,17 @@ def build_fpn(library: str, channels: Sequence[int], form: Form) -> Runnable:
     return Runnable(nn.ModuleDict({"neck": neck}), lambda net, maps: tuple(net["neck"](maps)))
 
 
-def config_semantic(path: str, maps: int) -> Form | None:
+def config_semantic(path: str, maps: int) -> Form | str:
     """Of the config's FPN head, if it sees the whole pyramid."""
-    head = _model_of_config(path).get("decode_head") or {}
+    head = _part_of_config(path, "decode_head", "FPNHead")
+    if isinstance(head, str):
+        return head
     norm, strides = head.get("norm_cfg") or {}, head.get("feature_strides", ())
     seen = list(head.get("in_index", ()))
-    if head.get("type") != "FPNHead" or seen != list(range(maps)) or len(strides) != maps:
-        return None
+    if seen != list(range(maps)) or len(strides) != maps:
+        return NONE
     if any(stride <= strides[0] for stride in strides[1:]):  # a level that is not doubled
-        return None
+        return NONE
     blocks = tuple(max(1, int(math.log2(stride) - math.log2(strides[0]))) for stride in strides)
     grouped = norm.get("type") == "GN"
     norm = group_norm(head["channels"] // norm["num_groups"]) if grouped else one_name(norm.get("type"))
@@ -133,16 +150,18 @@ def build_semantic(channels: Sequence[int], form: Form) -> Runnable:
     return Runnable(module, lambda net, maps: (net["decode_head"](maps),))
 
 
-def config_fcn(path: str, maps: int) -> Form | None:
+def config_fcn(path: str, maps: int) -> Form | str:
     """Of the config's FCN head, if it is one of 3x3 with norm."""
-    head = _model_of_config(path).get("decode_head") or {}
+    head = _part_of_config(path, "decode_head", "FCNHead")
+    if isinstance(head, str):
+        return head
     norm = one_name((head.get("norm_cfg") or {}).get("type"))
-    if head.get("type") != "FCNHead" or norm != "BN" or head.get("kernel_size", 3) != 3:
-        return None
+    if norm != "BN" or head.get("kernel_size", 3) != 3:
+        return NONE
     transform, index = head.get("input_transform"), head.get("in_index", -1)
     seen = list(index) if isinstance(index, (list, tuple)) else [index % maps]
     if transform not in (None, "resize_concat") or seen != list(range(maps - len(seen), maps)):
-        return None
+        return NONE
     return len(seen), head["channels"], head.get("num_convs", 2)
 
 

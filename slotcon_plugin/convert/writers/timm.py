@@ -40,7 +40,7 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
         indices = [int(stage.removeprefix("stage ")) for stage in network.stages]
 
     def run(module: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(module.forward_intermediates(image, indices, norm=plain, intermediates_only=True))
+        return tuple(module.forward_intermediates(image, indices=indices, norm=plain, intermediates_only=True))
 
     return Runnable(model, run)
 
