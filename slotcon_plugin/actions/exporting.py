@@ -38,7 +38,8 @@ def export(
     """Convert the backbone of a pretraining, or of any checkpoint that is known, having proved that it arrives intact.
 
     Args:
-        run: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint of any known kind.
+        run: what :func:`slotcon_plugin.pretrain` gave, a work dir, a checkpoint of any known kind, or a zoo's name
+            (``torchvision://resnet50``) whose file lies in that library's cache.
         out: file to write; its suffix is the target's. None = ``backbone_TARGET`` in the run's work dir.
         target: ``'detectron2'``, ``'mmdet'``, ``'mmseg'``, ``'timm'`` or ``'torchvision'``.
         overwrite: whether ``out`` may exist.

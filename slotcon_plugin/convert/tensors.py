@@ -22,12 +22,12 @@ def tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     Raises:
         ConversionError: there is none, or an array of numbers that torch does not have.
     """
-    tensors: dict[str, Tensor] = {}
-    _collect(content, "", tensors, set(), _MAX_DEPTH)
-    if not tensors:
+    found: dict[str, Tensor | np.ndarray] = {}
+    _collect(content, "", found, set(), _MAX_DEPTH)
+    if not found:
         keys = ", ".join(repr(key)[:40] for key in list(content)[:10])
         raise ConversionError(f"{where} holds no tensors under names; its keys: {keys or 'none'}")
-    return tensors
+    return {name: _as_tensor(value, f"{where}: {name}") for name, value in found.items()}
 
 
 def weights_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
@@ -40,7 +40,9 @@ def weights_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     return tensors_of(next((c for c in containers if isinstance(c, Mapping)), content), where)
 
 
-def _collect(content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], met: set[int], depth: int) -> None:
+def _collect(
+    content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor | np.ndarray], met: set[int], depth: int
+) -> None:
     if id(content) in met or depth == 0:  # a dict may stand in many places, or in itself
         return
     met.add(id(content))
@@ -49,17 +51,17 @@ def _collect(content: Mapping[Any, Any], prefix: str, into: dict[str, Tensor], m
             continue
         if isinstance(value, Mapping):
             _collect(value, f"{prefix}{key}.", into, met, depth - 1)
-        elif isinstance(value, Tensor):
+        elif isinstance(value, (Tensor, np.ndarray)):
             into[prefix + key] = value
-        elif isinstance(value, np.ndarray):
-            into[prefix + key] = _as_tensor(value, prefix + key)
 
 
-def _as_tensor(value: np.ndarray, name: str) -> Tensor:
+def _as_tensor(value: Tensor | np.ndarray, what: str) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
     try:
         return torch.as_tensor(value.astype(value.dtype.newbyteorder("="), copy=False))
     except TypeError as error:
         raise ConversionError(
-            f"{name} is an array of {value.dtype}, which torch does not have; expected numbers of 16, 32 or 64 bits: "
+            f"{what} is an array of {value.dtype}, which torch does not have; expected numbers of 16, 32 or 64 bits: "
             "save it as float32"
         ) from error
