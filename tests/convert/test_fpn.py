@@ -1,7 +1,6 @@
 """A feature pyramid travels with its backbone."""
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,39 +12,10 @@ from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
-from slotcon_plugin.convert.writers.openmmlab import config_fpn
-from slotcon_plugin.declaration import PRETRAINING_KEY
-from slotcon_plugin.models import TimmBackbone
-from slotcon_plugin.models.decoders import FCNDecoder, FPNDecoder, PyramidDecoder
+from slotcon_plugin.models.decoders import FPNDecoder, PyramidDecoder
 
-from .conftest import IMAGE, random_resnet
-
-NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-
-
-def fpn_keys(norm):
-    leaves = ("weight", *(f"norm.{leaf}" for leaf in NORM)) if norm else ("weight", "bias")
-    return {f"{part}.{i}.{leaf}" for part in ("lateral", "output") for i in range(4) for leaf in leaves}
-
-
-def random_norm(name, width):
-    values = {leaf: torch.rand(width) + 0.5 for leaf in NORM}
-    return {f"{name}.{leaf}": value for leaf, value in values.items()} | {f"{name}.{NORM[-1]}": torch.tensor(7)}
-
-
-def vader_file(path, depth=18, width=16, norm=False):
-    net = random_resnet(depth, 6)
-    channels = [64 * 2**i * (4 if depth >= 50 else 1) for i in range(4)]
-    state_dict = {f"student.backbone.{k}": v for k, v in net.state_dict().items() if not k.startswith("fc.")}
-    for level, c in enumerate(channels):
-        lateral, output = (f"student.decoder.fpn.{part}.{level}" for part in ("lateral", "output"))
-        state_dict[f"{lateral}.weight"] = torch.randn(width, c, 1, 1) / c**0.5
-        state_dict[f"{output}.weight"] = torch.randn(width, width, 3, 3) / width
-        for part in (lateral, output):
-            own = random_norm(f"{part}.norm", width) if norm else {f"{part}.bias": torch.randn(width)}
-            state_dict |= own
-    torch.save({"state_dict": state_dict}, path)
-    return path, state_dict
+from .conftest import IMAGE
+from .pyramids import NORM, fpn_keys, vader_file
 
 
 @pytest.mark.parametrize(
@@ -214,86 +184,3 @@ def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, m
     with pytest.raises(ConversionError, match=r"cannot be imported, so \S+some\.yaml cannot be built"):
         convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "some.yaml"))
     assert not (tmp_path / "out.pkl").exists()
-
-
-def test_a_pyramid_of_some_levels_stays_behind_and_says_so(tmp_path):
-    path, state_dict = vader_file(tmp_path / "x.pth", norm=True)
-    state_dict = {k: v for k, v in state_dict.items() if "output" not in k or "output.0" in k}
-    torch.save({"state_dict": state_dict | {"student.heads.p2.grouping.prototypes": torch.randn(4, 8)}}, path)
-    canonical = read_checkpoint(path, which="student")
-    assert not canonical.decoders
-    assert canonical.meta["fpn_left_out"] == "it was pretrained at p2 alone"
-
-
-def neck_config(path, neck):
-    backbone = dict(type="ResNet", depth=18, style="pytorch")
-    path.write_text(f"model = dict(backbone={backbone!r}, neck={neck!r})\n")
-    return str(path)
-
-
-@pytest.mark.parametrize(
-    ("neck", "left_out"),
-    [
-        (dict(end_level=3), None),
-        (dict(start_level=1), "the config's takes maps 1 to 3 of 4, the checkpoint's all 4"),
-        (dict(end_level=2), "the config's takes maps 0 to 2 of 4, the checkpoint's all 4"),
-        (dict(in_channels=[128, 256, 512]), "the config's takes maps 0 to 2 of 3, the checkpoint's all 4"),
-        ([dict(type="FPN"), dict(type="BFP")], "the config's neck is 2 in a row"),
-    ],
-)
-def test_a_neck_that_numbers_other_maps_takes_no_pyramid(neck, left_out, tmp_path):
-    """RetinaNet's first lateral convolution takes the second map."""
-    pytest.importorskip("mmdet")
-    source, _ = vader_file(tmp_path / "x.pth")
-    if isinstance(neck, dict):
-        neck = dict(type="FPN", in_channels=[64, 128, 256, 512], out_channels=16, num_outs=5) | neck
-    config = neck_config(tmp_path / "config.py", neck)
-    meta = convert(source, tmp_path / "out.pth", "mmdet", which="student", config=config)
-    assert meta.get("fpn_left_out") == left_out
-
-
-def test_a_neck_without_norm_on_its_laterals_takes_none_with_it(tmp_path):
-    pytest.importorskip("mmdet")
-    neck = dict(type="FPN", in_channels=[64] * 4, out_channels=16, norm_cfg=dict(type="BN"), no_norm_on_lateral=True)
-    assert "no_norm_on_lateral" in config_fpn(neck_config(tmp_path / "config.py", neck), 4)
-
-
-def timm_file(path, backbone, decoder):
-    """Of a pretraining on a network of timm's; ``decoder``: (channels) -> decoder."""
-    net = TimmBackbone(**{key: value for key, value in backbone.items() if key != "type"})
-    state = {f"teacher.backbone.{k}": v for k, v in net.state_dict().items()}
-    state |= {f"teacher.decoder.{k}": v for k, v in decoder(net.out_channels).state_dict().items()}
-    declared = {"method": "slotcon_decoder", "branch": "teacher", "backbone": backbone}
-    torch.save({"state_dict": state, PRETRAINING_KEY: declared}, path)
-    return path
-
-
-@pytest.mark.parametrize(("target", "left_out"), [("detectron2", True), ("mmdet", False)])
-def test_maps_of_one_stride_stand_under_no_fpn_of_detectron2(target, left_out, tmp_path):
-    pytest.importorskip(target)
-    vit = {"type": "TimmBackbone", "name": "vit_tiny_patch16_224", "img_size": 64, "depth": 4}
-    source = timm_file(tmp_path / "x.pth", vit, lambda channels: FPNDecoder(channels, [16] * 4, 16, 8))
-    meta = convert(source, tmp_path / f"out{TARGETS[target].suffixes[0]}", target)
-    assert meta["fpn"] is not left_out
-    assert ("half as large as the one before, those of" in meta.get("fpn_left_out", "")) is left_out
-
-
-@pytest.mark.parametrize(
-    ("indices", "decoder", "left_out"),
-    [
-        ((1, 2, 3), partial(PyramidDecoder, channels=16, levels=("p2", "p3", "p4")), ["fpn"]),
-        ((-3, -2, -1), partial(FPNDecoder, strides=(8, 16, 32), fpn_channels=16, channels=8), ["fpn", "semantic"]),
-        ((0, 1, 2, 3), partial(PyramidDecoder, channels=16), []),
-        ((1, 2, 3), partial(FCNDecoder, channels=16, num_convs=1), []),
-    ],
-)
-def test_a_decoder_of_other_maps_stays_behind_and_the_backbone_goes(indices, decoder, left_out, tmp_path):
-    backbone = {"type": "TimmBackbone", "name": "convnext_atto", "out_indices": indices}
-    canonical = read_checkpoint(timm_file(tmp_path / "x.pth", backbone, decoder))
-    said = {name for name in canonical.meta if name.endswith("left_out")}
-    assert said == {f"{name}_left_out" for name in left_out}
-    assert bool(canonical.decoders) is not bool(left_out)
-    for name in said:
-        assert canonical.meta[name] == (
-            "it was pretrained on stages (1, 2, 3) of timm's convnext_atto (out_indices), not on (0, 1, 2, 3)"
-        )
