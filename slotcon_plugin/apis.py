@@ -30,6 +30,7 @@ from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
+from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import end_with_parent, signals_given_back
 from slotcon_plugin.engine.work_dir import started_again
@@ -133,6 +134,7 @@ def _pretrain(
     began = time.monotonic()
     resolve(cfg)
     check_arguments(cfg)
+    check_seed(cfg)
     init = cfg.get("init")
     # Read before a used work dir is set aside for it; a run that goes on needs none, and the file may be gone by then.
     again = resume or started_again()

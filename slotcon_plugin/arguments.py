@@ -211,6 +211,8 @@ def _device(name: str) -> str:
         device = torch.device(name)
     except RuntimeError:
         raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:NUMBER, got {name!r}") from None
+    if device.type not in ("cpu", "cuda"):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:NUMBER, got {name!r}")
     if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
         count = torch.cuda.device_count()
         there = f"the GPUs here are cuda:0 to cuda:{count - 1}" if count else "PyTorch finds no GPU or no driver for it"

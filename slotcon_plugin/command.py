@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
+import shlex
 import shutil
 import sys
 import traceback
@@ -24,6 +26,9 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     message without a traceback. Anything else is a bug: its traceback goes to stderr and into the log file of the
     run, if there is one.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+            stream.reconfigure(errors="backslashreplace")
     logging.raiseExceptions = False  # when the disk is full, a traceback a log line would hide the message
     try:
         status = main() or DONE
@@ -51,10 +56,11 @@ def own_command() -> str:
     """How to type the ``slotcon`` command of this environment, which need not be the active one."""
     script = Path(sys.executable).with_name("slotcon")
     if not script.is_file():
-        return f"{'python' if shutil.which('python') == sys.executable else sys.executable} -m slotcon_plugin"
+        python = "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+        return f"{python} -m slotcon_plugin"
     if shutil.which("slotcon") == str(script):
         return "slotcon"
-    return from_here(script)
+    return shlex.quote(from_here(script))
 
 
 def _say(message: object, status: int) -> int:

@@ -24,7 +24,8 @@ def main(argv: list[str] | None = None) -> int:
         75 after a signal to this process: it is passed on, and the others get 30 s to write a checkpoint.
     """
     options = parse_args(argv)
-    options.signals_to_handle += ",SIGUSR1"
+    if hasattr(options, "signals_to_handle"):  # torch 2.9 and newer
+        options.signals_to_handle += ",SIGUSR1"
     try:
         run(options)
     except SignalException:

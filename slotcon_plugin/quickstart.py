@@ -20,7 +20,7 @@ from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.devices import choose_device
-from slotcon_plugin.engine import set_aside
+from slotcon_plugin.engine import lock_work_dir, set_aside
 from slotcon_plugin.engine.console import SCREEN
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import table
@@ -30,6 +30,7 @@ from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.arms import load_probe_arms
 from slotcon_plugin.evaluation.pixel_retrieval import evaluate_pixel_retrieval
 from slotcon_plugin.evaluation.run import probe_arms
+from slotcon_plugin.files import require_writable
 from slotcon_plugin.photos import evenly_spaced, list_photos
 from slotcon_plugin.registry import DATASETS
 from slotcon_plugin.visualization.run import visualize_groups
@@ -122,14 +123,15 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart", res
         resume: go on with the earlier try in place of that, wherever it was stopped.
 
     Raises:
-        UserError: there are too few photos.
+        UserError: there are too few photos, or another process has the work dir.
     """
     began = time.monotonic()
     work_dir, device = Path(out), choose_device()[0]
     chosen = choose_photos(Path(photos)) if photos else None
+    require_writable(work_dir / "groups.png", "--work-dir")
+    lock_work_dir(work_dir)  # before a list of a living run is written over
     if numbered_checkpoints(work_dir) and not resume:
         set_aside(work_dir)
-    work_dir.mkdir(parents=True, exist_ok=True)
 
     if chosen:
         name = "slotcon_small"

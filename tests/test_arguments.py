@@ -68,6 +68,7 @@ def test_nothing_given_leaves_the_default_alone():
         ("cuda", 0, "there is no cuda: PyTorch finds no GPU or no driver for it"),
         ("cuda:2", 2, "there is no cuda:2: the GPUs here are cuda:0 to cuda:1"),
         ("gpu", 2, "expected auto, cpu, cuda or cuda:NUMBER, got 'gpu'"),
+        ("mps", 2, "expected auto, cpu, cuda or cuda:NUMBER, got 'mps'"),
         ("cuda:1", 2, None),
         ("cpu", 0, None),
     ],

@@ -1,9 +1,13 @@
 """Every outcome of a command has its status, and a bug keeps its traceback, in the run's log file too."""
 
+import os
+import shlex
 import subprocess
 import sys
 
 import pytest
+
+from slotcon_plugin.command import own_command
 
 SCRIPT = """
 import sys
@@ -35,6 +39,23 @@ def run(body: str) -> subprocess.CompletedProcess:
 def test_what_was_foreseen_is_one_line(body, status, stderr):
     done = run(body)
     assert (done.returncode, done.stderr) == (status, stderr)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
+def test_names_that_a_terminal_cannot_show_end_nothing(encoding):
+    body = r"print('run of \udcff \u65e5'); raise UserError('no photos in \udcff')"
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", SCRIPT.format(body=body)], capture_output=True, env=environment)
+    assert (done.returncode, done.stderr) == (2, rb"error: no photos in \udcff" + b"\n")
+    assert done.stdout.startswith(rb"run of \udcff ")
+
+
+def test_commands_that_are_shown_can_be_pasted(monkeypatch, tmp_path):
+    (tmp_path / "my env").mkdir()
+    (tmp_path / "my env/slotcon").touch()
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "my env/python"))
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert shlex.split(own_command()) == [str(tmp_path / "my env/slotcon")]
 
 
 def test_a_bug_keeps_its_traceback():

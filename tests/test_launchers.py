@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.launch import on_gpus
+from slotcon_plugin.launch import main, on_gpus
 
 CONVENTIONS = ("NNODES", "NODE_RANK", "MASTER_ADDR", "PORT", "GPUS", "GPUS_PER_NODE", "SRUN_ARGS")
 
@@ -107,6 +108,12 @@ def test_slurm_train_has_a_stopped_job_requeued(checkout, status, job, requeued)
     done = run("slurm_train.sh", "gpu", "job", "config.py", cwd=checkout, PATH=path, SLURM_JOB_ID=job)
     assert done.returncode == status
     assert ("scontrol requeue 17" in done.stdout) == requeued
+
+
+def test_a_launcher_of_torch_before_2_9_passes_on_what_it_can(monkeypatch):
+    monkeypatch.setattr("slotcon_plugin.launch.parse_args", lambda argv: argparse.Namespace())
+    monkeypatch.setattr("slotcon_plugin.launch.run", lambda options: None)
+    assert main([]) == 0
 
 
 def test_more_gpus_than_there_are_are_refused_before_anything_starts(monkeypatch):

@@ -3,6 +3,8 @@
 import os
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 
@@ -12,6 +14,14 @@ from slotcon_plugin.config import load_config
 from slotcon_plugin.data import ListFile
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
+
+HOLD = """
+import pathlib, sys
+from slotcon_plugin.engine import lock_work_dir
+lock_work_dir(pathlib.Path(sys.argv[1]))
+print("held", flush=True)
+input()
+"""
 
 
 def test_held_out_photos_are_not_trained_on(tmp_path, monkeypatch):
@@ -63,6 +73,32 @@ def test_nothing_is_set_aside_for_too_few_photos(tmp_path):
     with pytest.raises(UserError, match="has 1 photos; the quickstart needs 72 at least"):
         quickstart.quickstart(str(tmp_path), str(tmp_path / "run"))
     assert not (tmp_path / "run.old1").exists()
+
+
+def test_a_living_quickstart_is_left_alone(tmp_path, monkeypatch):
+    """Its lists of photos, too, which are there before its first checkpoint."""
+    work_dir = tmp_path / "run"
+    work_dir.mkdir()
+    (work_dir / "train.txt").write_text("the first run's")
+    monkeypatch.setattr(quickstart, "choose_photos", lambda photos: (["a.jpg"], ["b.jpg"]))
+    taken = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(work_dir)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        assert taken.stdout.readline() == "held\n"
+        with pytest.raises(UserError, match=rf"in use by process {taken.pid}"):
+            quickstart.quickstart(str(tmp_path), str(work_dir))
+        assert (work_dir / "train.txt").read_text() == "the first run's"
+    finally:
+        taken.kill()
+        taken.communicate()
+
+
+def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written there .*--work-dir"):
+        quickstart.quickstart(None, str(tmp_path / "file/run"))
 
 
 @pytest.mark.slow

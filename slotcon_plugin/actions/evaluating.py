@@ -89,6 +89,10 @@ def evaluate(
     out = Path(out) if out else None
     if out:
         require_writable(out / FILE_NAME)
+    if measure == "retrieval":
+        own = {"train": train != "train", "test": test != "val", "layout": layout != "auto"}
+        if foreign := [name for name, value in {"out": out, "limit": limit, "name": name, **own}.items() if value]:
+            raise UserError(f"retrieval looks at all photos of a folder and shows its figures: no {', '.join(foreign)}")
     checkpoint = checkpoint_of(run)
     if measure == "retrieval":
         return _retrieval(config or config_of(run), checkpoint, data, device, settings)

@@ -55,6 +55,8 @@ def look(
         require_picture_path(out)
     if kind == "curves":
         work_dir = run.work_dir if isinstance(run, Pretrained) else Path(run)
+        if work_dir.is_file():  # a checkpoint
+            work_dir = work_dir.parent
         defaults = dict(names=None, figures=None, x="iter", smooth=1)
         return plot_run([str(work_dir)], str(out or work_dir / "curves.html"), **{**defaults, **settings})
     checkpoint, config = checkpoint_of(run), config_of(run)

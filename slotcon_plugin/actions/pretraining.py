@@ -92,6 +92,8 @@ def pretrain(
         cfg.train_cfg.max_epochs = epochs
     if probe:
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type="LinearProbeHook", data=str(probe))]
+    if not cfg.default_hooks.get("checkpoint"):
+        raise UserError("default_hooks.checkpoint: without this hook the run would leave nothing behind")
     if out:
         cfg.work_dir = str(out)
     cfg.launcher = launcher

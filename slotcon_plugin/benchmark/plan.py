@@ -18,6 +18,7 @@ The fields are those of the classes below; ``_base_`` and overrides work as in e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -153,6 +154,10 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     moved = {
         f"data.{key}.path" if key in cfg.get("data", {}) else key: value for key, value in (overrides or {}).items()
     }
+    moved = {  # a folder that is called 2024
+        key: str(value) if re.fullmatch(r"data\.\w+\.path", key) and type(value) is int else value
+        for key, value in moved.items()
+    }
     cfg.merge_from_dict(moved)
     given = cfg.to_dict()
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
@@ -188,6 +193,8 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
     for key, value in entry.items():
         if names[key].type.startswith("tuple") and not _is_list_of_text(value):
             raise UserError(f"{where}.{key}: expected a list of texts, {key}=['...'], got {value!r}")
+        if names[key].type == "str" and not isinstance(value, str):
+            raise UserError(f"{where}.{key}: expected a text, got {value!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     if isinstance(values.get("config"), str):
         values["config"] = shipped_file(values["config"])

@@ -22,7 +22,7 @@ if [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
     after=()
     for layer in {layer_numbers}; do
         range="${{first_of_layer[layer]}}-$((first_of_layer[layer + 1] - 1))"
-        job=$(sbatch --parsable --job-name={name} --array="$range" "${{after[@]}}" "$@" "$0")
+        job=$(sbatch --parsable --job-name={name} --array="$range" ${{after[@]+"${{after[@]}}"}} "$@" "$0")
         after=(--dependency="afterok:${{job%%;*}}")
         echo "layer $layer: job $job, steps $range"
     done

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_cfg_options, at_least
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import write_text
+from slotcon_plugin.files import require_writable, write_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> None:
     elif args.print_commands:
         print("\n".join(step_commands(steps, base)))
     elif args.slurm:
+        require_writable(args.slurm, "--slurm")
         write_text(args.slurm, slurm_script(plan, steps, base, gpus))
         print(f"{args.slurm}: submit it with   bash {shlex.quote(str(args.slurm))} --partition NAME")
     elif args.step:

@@ -92,10 +92,15 @@ def check_names(cfg: Config) -> None:
     Raises:
         UserError: with the nearest name that is read.
     """
-    readable = Readable(_read_by_mmengine()[""], complete=False)
+    readable = Readable(read_at_the_top(), complete=False)
     for name in cfg:
         if not readable.takes(name):
             raise UserError(f"{cfg.filename} sets {name}, which nothing reads; {readable.hint(name)}")
+
+
+def read_at_the_top() -> set[str]:
+    """Names at the top of a config that mean something by themselves, and not only where others refer to them."""
+    return _read_by_mmengine()[""] | {"init"}
 
 
 def check_arguments(cfg: Config) -> None:

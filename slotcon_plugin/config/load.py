@@ -11,8 +11,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 from mmengine.logging import print_log
+from yaml import YAMLError
 
-from slotcon_plugin.config.check import check_names, check_options
+from slotcon_plugin.config.check import check_names, check_options, read_at_the_top
 from slotcon_plugin.config.find import find_config
 from slotcon_plugin.errors import UserError
 
@@ -40,12 +41,16 @@ def read_config(path: str | Path) -> Config:
     path = find_config(path)
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, ConfigParsingError, OSError) as error:
+    except UserError:
+        raise
+    except (SyntaxError, ConfigParsingError, OSError, ImportError, NameError, ValueError, YAMLError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
     except (KeyError, TypeError) as error:
         if "in child config" in str(error) or "among bases" in str(error):  # how it is put together, not a bug
             raise UserError(f"config {path} does not fit its bases: {error.args[0]}") from error
         raise
+    except RecursionError as error:
+        raise UserError(f"config {path} is its own base, by way of others perhaps: see its _base_") from error
     check_names(cfg)
     return cfg
 
@@ -86,7 +91,7 @@ def resolve(cfg: Config) -> None:
     used: set[str] = set()
     for key in list(content):
         content[key] = _resolved(content[key], content, key, (key,), used)
-    for key in used:
+    for key in used - read_at_the_top():
         del content[key]
     if hooks := content.get("default_hooks"):
         for name in [name for name, hook in hooks.items() if hook is None and name not in _HOOKS_OF_MMENGINE]:

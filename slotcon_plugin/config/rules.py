@@ -8,6 +8,7 @@ command line, is taken as it is. Configs of papers have none.
 from __future__ import annotations
 
 import ast
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -111,7 +112,7 @@ def settle(cfg: Config, run: RunSize | None = None, former: Mapping[str, Any] | 
         if former and written in former and (run is None or name in _OF_WEIGHTS):
             value, why = former[written], "the checkpoint's"
         elif run is not None:
-            value, why = RULES[name](recipe, run, *more), RULES[name].__doc__.splitlines()[0].rstrip(".")
+            value, why = _follow(written, name, recipe, run, more), RULES[name].__doc__.splitlines()[0].rstrip(".")
         values[written] = value
         lines.append(f"  {name} {value:g}{'' if value == recipe else f' (the recipe has {recipe:g})'}: {why}")
     for key, value in cfg.items():
@@ -128,10 +129,24 @@ def _parse(written: str) -> tuple[str, Any, list[Any]]:
     if name not in RULES:
         raise UserError(f"{written} in the config: there is no rule {name}; there are {', '.join(sorted(RULES))}")
     try:
-        recipe, *more = (ast.literal_eval(argument) for argument in ast.parse(written[2:-1], mode="eval").body.args)
+        call = ast.parse(written[2:-1], mode="eval").body
+        if call.keywords:
+            raise ValueError(f"{call.keywords[0].arg}=")
+        recipe, *more = map(ast.literal_eval, call.args)
     except (ValueError, SyntaxError) as error:
-        raise UserError(f"{written} in the config: want the recipe's value in brackets, as ${{{name}(1)}}") from error
+        raise UserError(
+            f"{written} in the config: want the recipe's value in brackets, as ${{{name}(1)}}, further ones behind it "
+            "without their names"
+        ) from error
     return name, recipe, more
+
+
+def _follow(written: str, name: str, recipe: Any, run: RunSize, more: list[Any]) -> Any:
+    try:
+        return RULES[name](recipe, run, *more)
+    except (TypeError, KeyError) as error:
+        takes = list(inspect.signature(RULES[name]).parameters)[2:]
+        raise UserError(f"{written} in the config: {error}; behind the recipe's value: {takes or 'nothing'}") from error
 
 
 def _find(value: Any) -> set[str]:

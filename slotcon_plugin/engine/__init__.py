@@ -18,7 +18,7 @@ from slotcon_plugin.engine.nan_guard import NanGuardHook, NonFiniteLossError
 from slotcon_plugin.engine.parameter_groups import PartOptimWrapperConstructor
 from slotcon_plugin.engine.resume import ExactResumeHook
 from slotcon_plugin.engine.stop import StopOnSignalHook
-from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, set_aside, shared
+from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, lock_work_dir, set_aside, shared
 
 __all__ = [
     "LARS",
@@ -42,6 +42,7 @@ __all__ = [
     "TeacherUpdateHook",
     "allow_checkpoint_classes",
     "claim_work_dir",
+    "lock_work_dir",
     "require_fit",
     "set_aside",
     "shared",

@@ -96,11 +96,13 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     trial = _Trial(cfg)
     left = seconds - used - (time.monotonic() - began)
     pace = trial.measure(left * _FOR_TRIAL, seconds, used)
-    interval = cfg.default_hooks.get("checkpoint", {}).get("interval", math.inf)
+    hook = cfg.default_hooks.get("checkpoint") or {}
+    interval = hook.get("interval", -1) * (trial.iterations_per_epoch if hook.get("by_epoch", True) else 1)
+    saving = trial.save_s / interval if interval > 0 else 0.0
     if cfg.model.get("compile"):
         torch.compiler.reset()  # CUDA graphs would keep the trial's memory
     left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.save_s
-    iterations = int(_PLANNED * left / (pace + trial.save_s / interval))
+    iterations = int(_PLANNED * left / (pace + saving))
     if iterations < _FEWEST:
         raise UserError(_too_little(seconds, f"{max(iterations, 0)} steps of {pace:.2g} s", 100 * pace))
     print_log(f"Measured: {pace:.3g} s a step, so {iterations} steps", "current")

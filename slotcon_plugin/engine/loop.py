@@ -24,10 +24,12 @@ class PretrainLoop(EpochBasedTrainLoop):
         kwargs: see mmengine's loop.
 
     Raises:
-        UserError: an epoch is shorter than one batch.
+        UserError: there is not one epoch, or one is shorter than one batch.
     """
 
     def __init__(self, *args: Any, max_epochs: float, **kwargs: Any) -> None:
+        if max_epochs <= 0:
+            raise UserError(f"train_cfg.max_epochs: expected more than 0, got {max_epochs}")
         super().__init__(*args, max_epochs=math.ceil(max_epochs), **kwargs)
         self._max_iters = max(int(max_epochs * len(self.dataloader)), 1)
         if not len(self.dataloader):

@@ -125,7 +125,7 @@ def _how_to_go_on() -> str:
         for before, word in zip(["", *words], words)
         if word.partition("=")[0] != "--resume" and (before != "--resume" or word.startswith("-"))
     ]  # --resume FILE would go back to where this course began
-    return f"go on with: {own_command() if ours else f'python {script}'} {shlex.join([*kept, '--resume'])}"
+    return f"go on with: {own_command() if ours else f'python {shlex.quote(script)}'} {shlex.join([*kept, '--resume'])}"
 
 
 def end_with_parent() -> None:

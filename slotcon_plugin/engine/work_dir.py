@@ -86,13 +86,18 @@ def claim_work_dir(
             was asked for; there are checkpoints, but none that is whole and of this run; the identities differ; the
             folder cannot be written to.
     """
+    if launcher in _RANKS and _RANKS[launcher] not in os.environ:
+        raise UserError(
+            f"--launcher {launcher}: {_RANKS[launcher]} is not set: {launcher} has not started this process. Leave the "
+            "option out, or see tools/dist_train.sh and tools/slurm_train.sh"
+        )
     if int(os.environ.get(_RANKS.get(launcher, "")) or 0):
         return None
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the work dir, --overwrite sets it aside: give one of them")
     folder = Path(work_dir).resolve()
     try:
-        _lock(folder)
+        lock_work_dir(folder)
         for part in folder.rglob(f"{PART_PREFIX}*"):
             if not _is_being_written(part):
                 part.unlink(missing_ok=True)
@@ -132,8 +137,16 @@ def shared(claim: Claim | None) -> Claim:
 
 
 def set_aside(folder: Path) -> Path:
-    """Rename a folder to the first of ``NAME.old1``, ``NAME.old2``, ... that is free; an empty one takes its place."""
+    """Rename a folder to the first of ``NAME.old1``, ``NAME.old2``, ... that is free; an empty one takes its place.
+
+    Raises:
+        UserError: a process that is still running has it, or this one's current folder lies in it: relative paths would
+            go on leading into what was set aside.
+    """
     folder, number = folder.resolve(), 1
+    if Path.cwd().is_relative_to(folder):
+        raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
+    lock_work_dir(folder)
     while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
         number += 1
     lock = _locks.pop(folder, None)
@@ -142,7 +155,7 @@ def set_aside(folder: Path) -> Path:
     if lock:
         lock.close()
         (aside / LOCK_FILE).unlink()
-        _lock(folder)
+    lock_work_dir(folder)
     print_log(f"{folder} was set aside as {aside}", "current")
     return aside
 
@@ -221,12 +234,16 @@ def _is_being_written(part: Path) -> bool:
     return True
 
 
-def _lock(folder: Path) -> None:
-    """Take the folder's lock, which ends with the process.
+def lock_work_dir(work_dir: Path) -> None:
+    """Take a folder's lock, which ends with the process; the folder is made if need be.
 
     A lock of the process and not of the open file (as flock, and filelock with it, would make): a data loader's
     workers, which live on for a moment when a run is killed, must not keep the folder.
+
+    Raises:
+        UserError: another process that is still running has it.
     """
+    folder = work_dir.resolve()
     if fcntl is None or folder in _locks:
         return
     folder.mkdir(parents=True, exist_ok=True)

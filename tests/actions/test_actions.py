@@ -118,6 +118,29 @@ def test_look(run, scenes, tmp_path):
         slotcon_plugin.look(run, scenes, kind="grops")
 
 
+def test_the_curves_of_a_checkpoint_are_those_of_its_run(run):
+    assert slotcon_plugin.look(run.checkpoint) == run.work_dir / "curves.html"
+
+
+@pytest.mark.parametrize("option", [{"limit": 4}, {"out": "results"}, {"name": "x"}, {"test": "test"}])
+def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes):
+    with pytest.raises(UserError, match=f"shows its figures: no {next(iter(option))}"):
+        slotcon_plugin.evaluate(run, scenes / "images/val", "retrieval", **option)
+
+
+def test_a_run_that_would_leave_nothing_is_refused(scenes, tmp_path):
+    options = {**SMALL, "default_hooks.checkpoint": None}
+    with pytest.raises(UserError, match="without this hook the run would leave nothing"):
+        slotcon_plugin.pretrain(scenes / "images/train", tmp_path / "run", options=options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_seed_that_is_none_is_refused_before_the_work_dir_is_made(scenes, tmp_path):
+    with pytest.raises(UserError, match=r"randomness\.seed: expected a whole number"):
+        slotcon_plugin.pretrain(scenes / "images/train", tmp_path / "run", options={**SMALL, "randomness.seed": -1})
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"cannot be written there .*--out"):

@@ -180,6 +180,12 @@ def test_slurm_script_submits_a_job_array_a_layer_and_runs_the_step_of_its_task(
         assert done.stdout == f"ran --step {in_order[index]}\n"
 
 
+def test_a_folder_may_have_the_name_of_a_number(plan_file):
+    assert load_plan(plan_file, {"masks": 2024}).data["masks"].path == "2024"
+    with pytest.raises(UserError, match=r"data\.masks\.path: expected a text, got"):
+        load_plan(plan_file, {"masks": ["a", "b"]})
+
+
 def test_a_job_without_gpus_asks_for_none(plan, tmp_path):
     assert "gres" not in slurm_script(plan, plan_steps(plan, tmp_path), ["echo"], gpus=0)
     assert "#SBATCH --gres=gpu:2\nset -euo" in slurm_script(plan, plan_steps(plan, tmp_path), ["echo"], gpus=2)

@@ -55,7 +55,7 @@ def test_options_that_would_do_nothing_are_refused(key, value, message):
         {"default_hooks.mine.type": "UnsupervisedSegHook", "default_hooks.mine.data": "x"},
         {"model.backbone.depth": 50, "train_cfg.max_epochs": 1, "train_dataloader.dataset.scale": (0.1, 1)},
         {"photos.root": "/x"},
-        {"warmup_epochs": "${train_cfg}"},
+        {"warmup_epochs": "${min_lr}"},
     ],
 )
 def test_options_that_somebody_reads_are_taken(options):

@@ -41,6 +41,18 @@ def test_keys_that_are_only_referred_to_are_gone_afterwards(tmp_path):
         load_config(tmp_path / "copy.py", {"warmup_epochs": 1})
 
 
+def test_keys_that_mean_something_by_themselves_stay():
+    cfg = load_config(COCO, {"+work_dir": "runs/a", "+default_hooks.logger.out_dir": "${work_dir}/logs"})
+    assert (cfg.work_dir, cfg.default_hooks.logger.out_dir) == ("runs/a", "runs/a/logs")
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.json", '{"a": '), ("a.yaml", "a: [1"), ("a.py", b"a = '\xff'")])
+def test_broken_files_are_named(name, text, tmp_path):
+    (tmp_path / name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(UserError, match=rf"{name} cannot be read"):
+        read_config(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -88,6 +100,9 @@ def test_references_keep_the_kind_of_what_they_refer_to():
         ("_base_ = ['one.py', 'two.py']", "does not fit its bases: Duplicate key"),
         ("_base_ = ['one.py']\na = dict(b=1)", "does not fit its bases"),
         ("optim_wraper = dict(dtype='float16')", "sets optim_wraper, which nothing reads; did you mean optim_wrapper?"),
+        ("custom_imports = dict(imports=['not.there'])", "cannot be read"),
+        ("a = b", "cannot be read: name 'b' is not defined"),
+        ("_base_ = ['config.py']", "is its own base"),
         ("defaut_hooks = dict()", "did you mean default_hooks?"),
     ],
 )

@@ -125,7 +125,13 @@ def test_a_run_of_a_part_of_an_epoch_ends_its_schedule_there(repo):
     assert [(s.get("begin", 0), s.end) for s in cfg.param_scheduler] == [(0, 0.64), (0.64, 6.4)]
 
 
-@pytest.mark.parametrize("written", ["${momentum(0.99)}", "${teacher_momentum()}", "${teacher_momentum(a b)}"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("${momentum(0.99)}", "${teacher_momentum()}", "${teacher_momentum(a b)}", "${warmup_epochs(5, 3)}"),
+        *("${teacher_momentum(0.99, schedule='constant')}", "${teacher_momentum(0.99, 'linear')}"),
+    ],
+)
 def test_rules_that_are_none(written):
     with pytest.raises(UserError, match="in the config"):
         settle(Config({"model": {"teacher_momentum": written}}), run_of(450))

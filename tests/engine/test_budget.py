@@ -60,6 +60,21 @@ def test_the_plan_fits_into_what_is_left(tiny_config, tmp_path, pace):
     assert cfg.train_cfg.max_epochs == plan.epochs == 18.25
 
 
+@pytest.mark.parametrize(
+    ("hook", "a_step"),
+    [
+        (dict(interval=1, by_epoch=True), 0.5 + 2 / 4),  # an epoch is four steps
+        (dict(interval=-1), 0.5),
+        (dict(interval=3, by_epoch=False), 0.5 + 2 / 3),
+        (None, 0.5),
+    ],
+)
+def test_checkpoints_are_counted_as_often_as_they_are_written(hook, a_step, tiny_config, tmp_path, pace):
+    cfg = tiny_config(tmp_path)
+    cfg.default_hooks.checkpoint = hook
+    assert plan_budget(cfg, 100.0, 99.0).epochs == math.floor(100 * int(0.95 * 90 / a_step) / 4) / 100
+
+
 def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_config, tmp_path, pace):
     meta = {"iter": 20, "budget": {"seconds": 100.0, "epochs": 18.25, "used": 40.0, "save_s": 1.0}}
     meta["circumstances"] = {"iterations_per_epoch": 4}

@@ -55,6 +55,12 @@ def test_the_first_rank_is_known_by_the_launcher_and_nothing_else(tmp_path, monk
     assert claim_work_dir(tmp_path, {}), "a single process, whatever the job's environment says"
 
 
+def test_a_launcher_that_has_not_started_the_process_is_named(tmp_path):
+    with pytest.raises(UserError, match="--launcher slurm: SLURM_PROCID is not set"):
+        claim_work_dir(tmp_path / "run", {}, launcher="slurm")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.fixture
 def used(tmp_path):
     """A work dir with the checkpoints of a run: iter_1, iter_2 and iter_10."""
@@ -113,6 +119,29 @@ def test_overwrite_sets_the_whole_folder_aside(used):
     assert used.with_name("run.old2").is_dir()
     with pytest.raises(UserError, match="give one of them"):
         claim_work_dir(used, SLOTCON, resume=True, overwrite=True)
+
+
+def test_a_folder_that_one_is_in_is_not_set_aside(used, monkeypatch):
+    """Relative paths would lead into what was set aside."""
+    (used / "inside").mkdir()
+    for place in (used, used / "inside"):
+        monkeypatch.chdir(place)
+        with pytest.raises(UserError, match=r"would be set aside \(renamed\), and you are in it"):
+            claim_work_dir(".." if place.name == "inside" else ".", SLOTCON, overwrite=True)
+    assert (used / "iter_10.pth").exists() and not used.with_name("run.old1").exists()
+
+
+def test_the_folder_of_a_living_run_is_not_set_aside(tmp_path):
+    first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    worker = int(first.stdout.readline())
+    try:
+        with pytest.raises(UserError, match=rf"in use by process {first.pid}"):
+            module.set_aside(tmp_path / "run")
+        assert not (tmp_path / "run.old1").exists()
+    finally:
+        first.kill()
+        first.wait()
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_resume_takes_the_newest_whole_checkpoint(used, caplog):
