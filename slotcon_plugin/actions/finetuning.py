@@ -18,13 +18,14 @@ from slotcon_plugin.config import apply_options, read_config
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.engine.batch import schedules_of
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.timm_backbone import look_up
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
-from slotcon_plugin.transfer.checkpoint import write_model
+from slotcon_plugin.transfer.checkpoint import read_transfer_checkpoint, write_model
 
 # (labels, whether the network is a plain ResNet-18) -> config; the others' network is put into theirs
 _RECIPES = {
@@ -34,6 +35,7 @@ _RECIPES = {
     ("masks", False): "fcn_lite0_own",
 }
 _FRAMEWORK = {"boxes": "mmdet", "masks": "mmseg"}
+_VAL_INTERVAL = 1000  # mmengine's, of a loop that counts iterations
 _STRIDE = 16  # of a segmenter without a pyramid, where the network can
 
 
@@ -45,7 +47,7 @@ class Finetuned:
         work_dir: where all of it lies.
         checkpoint: the last one, to go on from.
         model: the same weights alone, for ``init_model`` of ``mmseg.apis`` or ``init_detector`` of ``mmdet.apis``.
-        metrics: of the last evaluation on the ``val`` split, percent.
+        metrics: of the last evaluation on the ``val`` split, percent; empty if the config evaluates nothing.
         pretraining: what it started from: ``'vader'``, ``'ImageNet, then VADeR on 2,915 photos'``, ``'random'``.
     """
 
@@ -57,7 +59,8 @@ class Finetuned:
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:.1f}" for name, value in self.metrics.items())
-        return f"from {self.pretraining}: {figures} (percent, of the val split)\nweights alone: {self.model}"
+        told = f"{figures} (percent, of the val split)" if figures else "no figures of the val split"
+        return f"from {self.pretraining}: {told}\nweights alone: {self.model}"
 
 
 def finetune(
@@ -119,16 +122,21 @@ def finetune(
     if iterations is not None:
         _stretch(cfg, iterations)
     apply_options(cfg, dict(options or {}))
+    if (cfg.get("default_hooks") or {}).get("checkpoint", True) is None:
+        raise UserError("default_hooks.checkpoint: without this hook the run would leave no model behind")
     cfg.work_dir, cfg.launcher = str(out or f"work_dirs/{Path(cfg.filename).stem}"), launcher
     runner = openmmlab.train(
         cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite
     )
     barrier()  # the first rank writes it
-    result = read_result(Path(cfg.work_dir) / "result.json")
     last = last_checkpoint(runner)
     model = last.with_name("model.pth")
     if is_main_process():
         write_model(last, model)
+    if cfg.get("val_evaluator") is None:  # no result, or one of an earlier run
+        origin = read_transfer_checkpoint(last).origin(pretraining)
+        return Finetuned(Path(cfg.work_dir), last, model, {}, origin.pretraining)
+    result = read_result(Path(cfg.work_dir) / "result.json")
     return Finetuned(Path(cfg.work_dir), last, model, result["metrics"], result["pretraining"])
 
 
@@ -180,15 +188,23 @@ def _stretch(cfg: Config, iterations: int) -> None:
     """
     if iterations < 1:
         raise UserError(f"iterations must be at least 1, got {iterations}")
-    loop, ratio = cfg.train_cfg, iterations / cfg.train_cfg.max_iters
-    loop.update(max_iters=iterations, val_interval=max(round(loop.val_interval * ratio), 1))
-    checkpoint = cfg.default_hooks.checkpoint
-    checkpoint.interval = max(round(checkpoint.interval * ratio), 1)
-    for scheduler in cfg.param_scheduler:
+    loop = cfg.train_cfg
+    if "max_iters" not in loop:
+        raise UserError(
+            f"{Path(cfg.filename).name} counts epochs, and --iterations is for configs that count iterations "
+            "(train_cfg.max_iters): leave it out and give --cfg-options train_cfg.max_epochs=N"
+        )
+    ratio = iterations / loop.max_iters
+    loop.update(max_iters=iterations, val_interval=max(round(loop.get("val_interval", _VAL_INTERVAL) * ratio), 1))
+    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
+    if checkpoint and not checkpoint.get("by_epoch", True) and checkpoint.get("interval", -1) > 0:
+        checkpoint.interval = max(round(checkpoint.interval * ratio), 1)
+    schedulers = schedules_of(cfg)
+    for scheduler in schedulers:
         for key in ("begin", "end"):
             if key in scheduler:
                 scheduler[key] = round(scheduler[key] * ratio)
         if "milestones" in scheduler:
             scheduler.milestones = [max(round(at * ratio), 1) for at in scheduler.milestones]
     # one of a single step, too: a warm-up reaches the full rate in its last step, which would be its first
-    cfg.param_scheduler = [one for one in cfg.param_scheduler if one.get("end", math.inf) - one.get("begin", 0) > 1]
+    cfg.param_scheduler = [one for one in schedulers if one.get("end", math.inf) - one.get("begin", 0) > 1]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
@@ -147,12 +147,18 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     return text
 
 
+def schedules_of(cfg: Config) -> list[ConfigDict]:
+    """The schedules of a config, which mmengine takes as a list, as a single one, or not at all."""
+    schedules = cfg.get("param_scheduler") or []
+    return [schedules] if isinstance(schedules, dict) else list(schedules)
+
+
 def _follow(cfg: Config, ratio: float) -> str:
     """Learning rate, the floor of its schedules and the teacher's momentum, after the total batch."""
     optimizer, model = cfg.optim_wrapper.optimizer, cfg.model
     optimizer.lr *= ratio
     text = f"; learning rate {optimizer.lr:g}"
-    for schedule in cfg.get("param_scheduler") or ():
+    for schedule in schedules_of(cfg):
         if "eta_min" in schedule:
             schedule.eta_min *= ratio
     if isinstance(model.get("teacher_momentum"), str):
@@ -170,9 +176,9 @@ def _stretch_iterations(cfg: Config, factor: float) -> None:
     if factor == 1:
         return
     loop = cfg.train_cfg
-    counted = [schedule for schedule in cfg.get("param_scheduler") or () if not schedule.get("by_epoch", True)]
-    if loop.type == "IterBasedTrainLoop":
-        checkpoint = cfg.default_hooks.get("checkpoint")
+    counted = [schedule for schedule in schedules_of(cfg) if not schedule.get("by_epoch", True)]
+    if "max_iters" in loop:  # by type or, without one, by by_epoch=False: a loop that counts iterations has this alone
+        checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
         counted += [loop, *([checkpoint] if checkpoint and not checkpoint.get("by_epoch", True) else [])]
     for section in counted:
         for key in ("begin", "end", "T_max", "step_size", "max_iters", "val_interval", "interval"):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
 from detectron2.modeling import build_model
 from detectron2.utils import comm
@@ -20,7 +20,6 @@ from detectron2.utils.file_io import PathManager
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
-from slotcon_plugin.d2_timm import add_timm_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
@@ -29,7 +28,8 @@ from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone, require_start, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import check_whole, read_transfer_checkpoint, test_result_path
-from slotcon_plugin.transfer.d2_data import check_data, relocate
+from slotcon_plugin.transfer.d2_config import read_config
+from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
 from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, check_backbone_arrived
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
@@ -94,7 +94,7 @@ def train(
         UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, another
             run's OUTPUT_DIR, weights that lie in one to be set aside, or nothing to resume from and no backbone.
     """
-    cfg, recipe = _read_config(config_file, opts, data_root)
+    cfg, recipe = read_config(config_file, opts, data_root)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
     plan = _fit_batch(cfg, _processes(cfg, hardware), images_per_gpu, batch_mode)
     print(plan.text)
@@ -140,7 +140,7 @@ def evaluate(
         UserError: missing data, class counts that disagree, no checkpoint or one of another model, or the result of
             another checkpoint in OUTPUT_DIR.
     """
-    cfg, recipe = _read_config(config_file, opts, data_root)
+    cfg, recipe = read_config(config_file, opts, data_root)
     weights = cfg.MODEL.WEIGHTS
     if resume:
         folder = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
@@ -165,34 +165,6 @@ def evaluate(
 def task_name(config_file: str) -> str:
     """``detectron2_mask_rcnn_r50_fpn_1x_coco``: the column that a result belongs to."""
     return f"detectron2_{Path(config_file).stem}"
-
-
-def base_config() -> CfgNode:
-    """detectron2's defaults, ``MODEL.TIMM``, and ``SOLVER.OPTIMIZER``: ``SGD`` or ``AdamW``."""
-    cfg = get_cfg()
-    add_timm_config(cfg)
-    cfg.SOLVER.OPTIMIZER = "SGD"
-    return cfg
-
-
-def _read_config(config_file: str, opts: Sequence[str], data_root: str | None) -> tuple[CfgNode, CfgNode]:
-    """The config to run, its data found, OUTPUT_DIR empty if the user gave none; and the recipe as it was given."""
-    if not Path(config_file).is_file():
-        raise UserError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
-    cfg = base_config()
-    nowhere = cfg.OUTPUT_DIR
-    try:
-        cfg.merge_from_file(config_file)
-        cfg.merge_from_list(list(opts))
-    except (AssertionError, KeyError, ValueError) as error:  # yacs's ways to say that a key or a value is wrong
-        raise UserError(f"{config_file} {' '.join(opts)}: {error}") from error
-    if nowhere == cfg.OUTPUT_DIR:
-        cfg.OUTPUT_DIR = ""
-    recipe = cfg.clone()
-    if data_root:
-        relocate(cfg, data_root)
-    check_data(cfg)
-    return cfg, recipe
 
 
 def _processes(cfg: CfgNode, hardware: Hardware) -> int:

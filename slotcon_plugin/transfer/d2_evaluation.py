@@ -14,6 +14,8 @@ from detectron2.utils import comm
 
 from slotcon_plugin.errors import UserError
 
+_EVALUATED = ("coco", "cityscapes_instance")
+
 
 class CityscapesEvaluator(CityscapesInstanceEvaluator):
     """As detectron2's, with the parts of cityscapesscripts put together here.
@@ -42,18 +44,34 @@ class CityscapesEvaluator(CityscapesInstanceEvaluator):
         return {"segm": {"AP": 100 * averages["allAp"], "AP50": 100 * averages["allAp50%"]}}
 
 
+def check_evaluable(dataset_name: str, option: str = "") -> str:
+    """The type of a data set, as its metadata say it.
+
+    Args:
+        dataset_name: a registered one.
+        option: that named it, before the sentence.
+
+    Raises:
+        UserError: there is no evaluator for its type here.
+    """
+    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
+    if kind not in _EVALUATED:
+        raise UserError(
+            f"{option}{dataset_name}: no evaluator for type {kind!r}; known: {', '.join(_EVALUATED)}. Train on it with "
+            "DATASETS.TEST '()', or test on a data set of a known type"
+        )
+    return kind
+
+
 def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
     """COCO's or Cityscapes' own, by what the data set says of itself.
 
     Raises:
         UserError: a data set of another type.
     """
-    kind = MetadataCatalog.get(dataset_name).get("evaluator_type")
-    if kind == "coco":
+    if check_evaluable(dataset_name) == "coco":
         return COCOEvaluator(dataset_name, output_dir=str(Path(output_dir) / "inference"))
-    if kind == "cityscapes_instance":
-        return CityscapesEvaluator(dataset_name)
-    raise UserError(f"{dataset_name}: no evaluator for type {kind!r}; known: coco, cityscapes_instance")
+    return CityscapesEvaluator(dataset_name)
 
 
 def tidy_metrics(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

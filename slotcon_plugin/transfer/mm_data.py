@@ -57,22 +57,49 @@ def relocate(cfg: Config, root: str | Path) -> None:
     old = str(roots.pop()).rstrip("/") + "/"
     for dataset in datasets_of(cfg):
         dataset.data_root = str(root)
-    for key in ("val_evaluator", "test_evaluator"):
-        evaluators = cfg.get(key) or []
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            if str(evaluator.get("ann_file", "")).startswith(old):
-                evaluator.ann_file = str(Path(root) / evaluator.ann_file[len(old) :])
+    for evaluator in (*evaluators_of(cfg, "val"), *evaluators_of(cfg, "test")):
+        if str(evaluator.get("ann_file", "")).startswith(old):
+            evaluator.ann_file = str(Path(root) / evaluator.ann_file[len(old) :])
+
+
+def evaluators_of(cfg: Config, part: str) -> list[ConfigDict]:
+    """Metrics of ``val`` or ``test``: mmengine takes one, a list, or an Evaluator of them, or None."""
+    given = cfg.get(f"{part}_evaluator") or []
+    if isinstance(given, dict):
+        given = given.get("metrics", given)
+    return [given] if isinstance(given, dict) else list(given)
+
+
+def root_of(dataset: ConfigDict) -> Path:
+    """Where the files of a data set are looked for; without data_root their paths are whole."""
+    return Path(dataset.get("data_root") or ".")
+
+
+def check_evaluations(cfg: Config) -> None:
+    """mmengine takes the three parts of an evaluation, or none of them.
+
+    Raises:
+        UserError: which part is missing.
+    """
+    for part in ("val", "test"):
+        keys = [f"{part}_{name}" for name in ("dataloader", "cfg", "evaluator")]
+        lacking = [key for key in keys if cfg.get(key) is None]
+        if lacking and len(lacking) < len(keys):
+            raise UserError(
+                f"the config has no {' and no '.join(lacking)}: expected all of {', '.join(keys)}, or None for each "
+                "of them to go without"
+            )
 
 
 def check_data(cfg: Config) -> None:
     """Everything that the data sets read is there, and has the classes of the config's heads.
 
     Raises:
-        UserError: which path is missing and which layout was expected; or which classes do not agree.
+        UserError: which path is missing and which layout was expected; or which classes do not agree or are not known.
     """
     heads = dict(_heads(cfg.model, "model"))
     for dataset in datasets_of(cfg):
-        root = Path(dataset.get("data_root") or ".")
+        root = root_of(dataset)
         wanted = [dataset.get("ann_file"), *dataset.get("data_prefix", {}).values()]
         for path in (root, *(root / part for part in wanted if part)):
             if not path.exists():
@@ -89,22 +116,38 @@ def check_data(cfg: Config) -> None:
                     f"({', '.join(classes[:3])}, ...)"
                 )
     for dataset in _leaves(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
-        if "seg_map_path" in dataset.get("data_prefix", {}):
+        if dataset.get("data_prefix", {}).get("seg_map_path"):
             _check_masks(dataset, len(class_names(dataset)))
         elif dataset.type != "CocoObjectDataset" and str(dataset.get("ann_file", "")).endswith(".json"):
-            _check_coco_categories(Path(dataset.data_root) / dataset.ann_file, class_names(dataset))
+            _check_coco_categories(root_of(dataset) / dataset.ann_file, class_names(dataset))
 
 
 def class_names(dataset: ConfigDict) -> Sequence[str]:
-    """Classes of a data set's config: its metainfo's, or those of its class in mmdet or mmseg."""
-    if "classes" in dataset.get("metainfo", {}):
+    """Classes of a data set's config: its metainfo's, or those of its class in mmdet or mmseg.
+
+    Raises:
+        UserError: neither says them, or there is no such class.
+    """
+    if "classes" in (dataset.get("metainfo") or {}):
         return dataset.metainfo["classes"]
     from mmengine.registry import DATASETS, DefaultScope
 
     scope = DefaultScope.get_current_instance()
     kind = DATASETS.switch_scope_and_registry(scope.scope_name if scope else None)
     with kind as registry:
-        return registry.get(dataset.type).METAINFO["classes"]
+        found = dataset.type if isinstance(dataset.type, type) else registry.get(dataset.type)
+    if found is None:
+        raise UserError(
+            f"{dataset.type}: {scope.scope_name if scope else 'mmengine'} has no data set of this type; expected one "
+            "of its own, or one that a module of the config's custom_imports registers"
+        )
+    classes = getattr(found, "METAINFO", {}).get("classes")
+    if classes is None:
+        raise UserError(
+            f"{dataset.type}: the config does not say which classes the data set has: give each of its data sets "
+            "metainfo=dict(classes=('road', 'car', ...)), in the order of the indices"
+        )
+    return classes
 
 
 def _heads(model: Any, where: str) -> Iterator[tuple[str, int]]:
@@ -129,8 +172,8 @@ def _check_coco_categories(path: Path, classes: Sequence[str]) -> None:
 
 
 def _check_masks(dataset: ConfigDict, num_classes: int) -> None:
-    folder = Path(dataset.data_root) / dataset.data_prefix["seg_map_path"]
-    reduce_zero = any(step.get("reduce_zero_label") for step in dataset.pipeline)
+    folder = root_of(dataset) / dataset.data_prefix["seg_map_path"]
+    reduce_zero = any(step.get("reduce_zero_label") for step in dataset.get("pipeline", ()))
     ignored = {dataset.get("ignore_index", 255)}
     highest = num_classes if reduce_zero else num_classes - 1
     usual = "_gtFine_labelTrainIds.png" if dataset.type == "CityscapesDataset" else ".png"

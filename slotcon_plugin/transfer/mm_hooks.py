@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights, timm_network, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
+from slotcon_plugin.transfer.mm_data import evaluators_of
 
 CURE = "model.backbone.frozen_stages=-1, norm_eval=False and norm_cfg=dict(type='SyncBN', requires_grad=True)"
 
@@ -60,6 +63,9 @@ class TransferRun(Hook):
         if runner.iter == 0:
             check_arrived(hashed_weights(model.backbone.state_dict(), network), self.origin)
         print_log(f"Backbone: {self.origin}", "current")
+        if runner.cfg.get("val_evaluator") is None:
+            text = f"The config has no val_evaluator: nothing is measured, and no {FILE_NAME} is written"
+            print_log(text, "current", logging.WARNING)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put origin, seed and time into the checkpoint."""
@@ -86,7 +92,7 @@ class TransferRun(Hook):
     def _write(self, runner: Runner, path: Path, **extra: Any) -> None:
         if not is_main_process() or runner.cfg.get("val_evaluator") is None:
             return
-        metrics = tidy_metrics(self.metrics or {}) or nothing_detected(runner.cfg.val_evaluator)
+        metrics = tidy_metrics(self.metrics or {}) or nothing_detected(evaluators_of(runner.cfg, "val"))
         write_result(
             path,
             task=self.task,
@@ -103,11 +109,11 @@ class TransferRun(Hook):
         print_log(f"Result: {', '.join(f'{k} {v:g}' for k, v in metrics.items())} -> {path}", "current")
 
 
-def nothing_detected(evaluator: dict[str, Any]) -> dict[str, float]:
+def nothing_detected(evaluators: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Figures of a detector that found nothing at all: mmdet's CocoMetric then returns none, which is an AP of 0."""
-    asked = evaluator.get("metric", [])
+    asked = [evaluator.get("metric") or [] for evaluator in evaluators]
     names = {"bbox": ("AP_box", "AP50_box"), "segm": ("AP_mask", "AP50_mask"), "proposal": ("AR100_box",)}
-    kinds = [asked] if isinstance(asked, str) else asked
+    kinds = [kind for each in asked for kind in ([each] if isinstance(each, str) else each)]
     return {name: 0.0 for kind in kinds for name in names.get(kind, ())}
 
 

@@ -10,6 +10,7 @@ A detector's mask head is left out where an annotation has no outline.
 from __future__ import annotations
 
 import json
+import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced
-from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of
+from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of, evaluators_of, root_of
 
 if TYPE_CHECKING:
     from slotcon_plugin.evaluation import LabelledSet
@@ -31,6 +32,12 @@ _NEEDED = {  # by pycocotools and mmdet, which read them without a question
     "images": ("file_name", "id", "width", "height"),
     "annotations": ("id", "image_id", "category_id", "bbox", "area"),
 }
+_TYPES = {  # of what is needed
+    **dict.fromkeys(("name", "file_name"), ((str,), "a text")),
+    **dict.fromkeys(("id", "image_id", "category_id"), ((int, float, str), "a number or a text")),
+    **dict.fromkeys(("width", "height", "area"), ((int, float), "a number")),
+    "bbox": ((list,), "a list of four numbers: x, y, width, height"),
+}
 
 
 def follow_labels(cfg: Config) -> None:
@@ -39,7 +46,7 @@ def follow_labels(cfg: Config) -> None:
     Raises:
         UserError: labels that are not there or not whole, splits of different classes, boxes without a class.
     """
-    left_open = [dataset for dataset in datasets_of(cfg) if dataset.get("metainfo", {}).get("classes", ()) is None]
+    left_open = [dataset for dataset in datasets_of(cfg) if (dataset.get("metainfo") or {}).get("classes", ()) is None]
     if not left_open:
         return
     train = left_open[0]
@@ -59,14 +66,14 @@ def follow_labels(cfg: Config) -> None:
     for head in _open_heads(cfg.model):
         head["num_classes"] = len(classes)
     more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
-    print_log(f"{len(classes)} classes of {train.data_root}: {', '.join(classes[:_CLASSES_SHOWN])}{more}", "current")
+    print_log(f"{len(classes)} classes of {root_of(train)}: {', '.join(classes[:_CLASSES_SHOWN])}{more}", "current")
 
 
 def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
     """Those of all splits; where no file names them they are counted in the masks, and a split may lack the last."""
     from slotcon_plugin.evaluation import open_labelled_set  # half a second that pretraining need not wait for
 
-    sets = {(each.data_root, each.split): each for each in datasets}
+    sets = {(str(root_of(each)), each.get("split", "train")): each for each in datasets}
     found = [open_labelled_set(*place) for place in sets]
     classes = max((each.classes for each in found), key=len)
     for labelled in found:
@@ -90,7 +97,7 @@ def _require_two_classes(labelled: LabelledSet) -> None:
 
 
 def _annotations(dataset: ConfigDict) -> Path:
-    return Path(dataset.get("data_root") or ".") / dataset.ann_file
+    return root_of(dataset) / dataset.ann_file
 
 
 def _read(dataset: ConfigDict) -> dict[str, Any]:
@@ -101,12 +108,11 @@ def _read(dataset: ConfigDict) -> dict[str, Any]:
             _check_entries(found, part, needed)
         return found
     except FileNotFoundError:
-        root = dataset.get("data_root")
         raise UserError(
-            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations of COCO's "
-            "form in annotations/{train,val}.json. Another place: --data-root DIR; other names: --cfg-options "
-            "train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and the same "
-            "with val_dataloader and test_dataloader"
+            f"{path} does not exist. Expected below {root_of(dataset)}: photos in images/{{train,val}}/, annotations "
+            "of COCO's form in annotations/{train,val}.json. Another place: --data-root DIR; other names: "
+            "--cfg-options train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and "
+            "the same with val_dataloader and test_dataloader"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
@@ -128,6 +134,13 @@ def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> N
             f"{len(entries)} {part} are incomplete. Each needs {', '.join(needed)}: add them{area}, or export the "
             "labels again"
         )
+    for index, entry in enumerate(entries):
+        for key in needed:
+            kinds, expected = _TYPES[key]
+            if not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
+                raise TypeError(
+                    f"{part}[{index}] (id {entry['id']}) has {reprlib.repr(entry[key])} as {key!r}: expected {expected}"
+                )
 
 
 def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
@@ -136,9 +149,10 @@ def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
     (first, expected), *others = found.items()
     for path, categories in others:
         if categories != expected:
+            odd = sorted(set(categories) ^ set(expected), key=repr)[:6]  # ids may be numbers here and texts there
             raise UserError(
-                f"{path} has other categories (id, name) than {first}: "
-                f"{sorted(set(categories) ^ set(expected))[:6] or 'in another order'}. All splits need the same list"
+                f"{path} has other categories (id, name) than {first}: {odd or 'in another order'}. All splits need "
+                "the same list"
             )
     if not expected:
         raise UserError(f"{first} has no category: there is nothing to detect")
@@ -147,7 +161,7 @@ def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
 
 def _check_photos(dataset: ConfigDict, found: dict[str, Any]) -> None:
     """Annotation files travel without their photos, or with the paths of another machine in them."""
-    folder = Path(dataset.get("data_root") or ".") / dataset.data_prefix.img
+    folder = root_of(dataset) / dataset.data_prefix.img
     names = [image["file_name"] for image in found["images"]]
     if missing := [name for name in names if not (folder / name).is_file()]:
         raise UserError(
@@ -174,15 +188,16 @@ def _leave_out_masks(cfg: Config, bare: str) -> None:
         for step in dataset.pipeline:
             if step.get("with_mask"):
                 step.with_mask = False
-    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
-        evaluator.metric = "bbox"
+    for evaluator in (*evaluators_of(cfg, "val"), *evaluators_of(cfg, "test")):
+        if "segm" in (evaluator.get("metric") or ()):  # one word, or a list of them
+            evaluator.metric = "bbox"
 
 
 def _fill_annotation_files(cfg: Config) -> None:
     for part in ("val", "test"):
-        evaluator = cfg.get(f"{part}_evaluator") or {}
-        if evaluator.get("ann_file", "") is None:
-            evaluator.ann_file = str(_annotations(cfg[f"{part}_dataloader"].dataset))
+        for evaluator in evaluators_of(cfg, part):
+            if evaluator.get("ann_file", "") is None:
+                evaluator.ann_file = str(_annotations(cfg[f"{part}_dataloader"].dataset))
 
 
 def _open_heads(section: Any) -> Iterator[dict[str, Any]]:

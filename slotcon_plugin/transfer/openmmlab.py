@@ -25,6 +25,7 @@ from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
+from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
@@ -43,9 +44,10 @@ from slotcon_plugin.transfer.checkpoint import (
     test_result_path,
 )
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
-from slotcon_plugin.transfer.mm_data import check_data, relocate
+from slotcon_plugin.transfer.mm_data import check_data, check_evaluations, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 from slotcon_plugin.transfer.mm_labels import follow_labels
+from slotcon_plugin.transfer.mm_model import input_convention, replace_sync_bn, take_named_backbone
 
 SCOPES = ("mmdet", "mmseg")
 
@@ -99,7 +101,7 @@ def _train(
     at_the_end: ExitStack,
 ) -> Runner:
     recipe = _prepare(cfg, data_root)
-    backbone = backbone or _take_named_backbone(cfg.model)
+    backbone = backbone or take_named_backbone(cfg.model)
     if backbone and cfg.get("load_from"):
         raise UserError(f"load_from ({cfg.load_from}) brings a backbone of its own: leave out {backbone}")
     refuse_weights_set_aside(cfg.work_dir, overwrite, backbone or cfg.get("load_from"))
@@ -179,7 +181,7 @@ def _evaluate(
     path, tested = test_result_path(cfg.work_dir, given)
     cfg.work_dir = str(path.parent / "test")  # what the runner writes does not replace the training's
     cfg.load_from = str(given.path)
-    _take_named_backbone(cfg.model)
+    take_named_backbone(cfg.model)
     runner = _build_runner(cfg, start_processes(cfg))
     check_whole(unwrapped(runner.model), given)
     seed, origin = given.facts.get("seed", 0), given.origin(pretraining)
@@ -199,20 +201,14 @@ def _prepare(cfg: Config, data_root: str | None) -> Config:
     """Look for the data and move it; returns the recipe as it was given."""
     allow_checkpoint_classes()
     recipe = copy.deepcopy(cfg)
+    check_seed(cfg)
+    check_evaluations(cfg)
     init_default_scope(cfg.default_scope)
     if data_root:
         relocate(cfg, data_root)
     follow_labels(cfg)
     check_data(cfg)
     return recipe
-
-
-def _take_named_backbone(model: dict[str, Any]) -> str | None:
-    """The checkpoint that a config itself names, taken out of it: weights come through the converters alone."""
-    older_spelling = model.pop("pretrained", None)  # mmseg's, which would win over init_cfg
-    named = (model.backbone.get("init_cfg") or {}).get("checkpoint")
-    model.backbone.init_cfg = None
-    return named or older_spelling
 
 
 def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]:
@@ -258,34 +254,14 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     return origin
 
 
-def input_convention(model: dict[str, Any]) -> dict[str, Any]:
-    """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`.
-
-    Pixels that the config does not normalise have mean 0 and std 1. Stem and stride are a ResNet's.
-    """
-    pixels, backbone = model.get("data_preprocessor") or {}, model["backbone"]
-    convention = {
-        "colour_order": "RGB" if pixels.get("bgr_to_rgb") else "BGR",  # images are loaded as BGR
-        "mean": pixels.get("mean") or [0.0] * 3,
-        "std": pixels.get("std") or [1.0] * 3,
-    }
-    kind = backbone["type"].rpartition(".")[2]
-    if kind.startswith("ResNet"):
-        deep = backbone.get("deep_stem") or kind in ("ResNetV1c", "ResNetV1d")
-        convention |= {
-            "stem": "deep" if deep else "7x7",
-            "stride_in_1x1": backbone.get("style", "pytorch") == "caffe",
-        }
-    return convention
-
-
 def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     if not torch.cuda.is_available():
         keep_freed_memory()
         if processes > 1:
             print_log("No GPU: SyncBN works on GPUs alone, each process normalises its own images", "current")
-            _replace_sync_bn(cfg.model)
-    checkpoint = cfg.default_hooks.get("checkpoint")
+            replace_sync_bn(cfg.model)
+    cfg.default_hooks = {"checkpoint": {"type": "CheckpointHook", "interval": 1}, **(cfg.get("default_hooks") or {})}
+    checkpoint = cfg.default_hooks.checkpoint  # mmengine's own, where the config leaves it out; None = none is written
     if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
     if cfg.get("visualizer"):
@@ -293,17 +269,6 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
         # would draw into the folder of the first, and with mmengine's own, a time in seconds, one right after it
         cfg.visualizer.name = uuid.uuid4().hex
     return TerseRunner.from_cfg(cfg)
-
-
-def _replace_sync_bn(section: Any) -> None:
-    if isinstance(section, dict):
-        if section.get("type") == "SyncBN":
-            section["type"] = "BN"
-        for value in section.values():
-            _replace_sync_bn(value)
-    elif isinstance(section, (list, tuple)):
-        for value in section:
-            _replace_sync_bn(value)
 
 
 __all__ = ["evaluate", "is_transfer_config", "task_name", "train", "use_backbone"]

@@ -74,6 +74,11 @@ def asked(monkeypatch):
     return ask
 
 
+def test_a_run_that_would_leave_no_model_is_refused(masks):
+    with pytest.raises(UserError, match="without this hook the run would leave no model"):
+        slotcon_plugin.finetune(masks, options={"default_hooks.checkpoint": None})
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "config", "channels"),
     [
@@ -115,6 +120,31 @@ def test_another_length_stretches_the_schedule(masks, asked):
     finetuning._stretch(detector, 1000)
     warm_up, decay = detector.param_scheduler
     assert (warm_up.begin, warm_up.end, decay.milestones) == (0, 50, [800, 950])
+
+
+def test_the_schedule_is_stretched_in_mmengines_short_forms_too(masks, tmp_path, asked):
+    short = "train_cfg = dict(by_epoch=False, max_iters=2000)\nparam_scheduler = dict(type='LinearLR', end=100)\n"
+    (tmp_path / "short.py").write_text(short)
+    cfg, *_ = asked(masks, config=tmp_path / "short.py", iterations=500)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.param_scheduler[0].end) == (500, 250, 25)
+
+
+def test_iterations_are_not_asked_of_a_config_of_epochs(masks, tmp_path):
+    (tmp_path / "epochs.py").write_text("train_cfg = dict(by_epoch=True, max_epochs=12)\n")
+    with pytest.raises(UserError, match=r"epochs\.py counts epochs, .* --cfg-options train_cfg\.max_epochs=N"):
+        slotcon_plugin.finetune(masks, config=tmp_path / "epochs.py", iterations=500)
+
+
+def test_what_is_not_evaluated_is_trained_all_the_same(masks, tmp_path, monkeypatch):
+    def unmeasured(name):
+        cfg = shrink(read_config(name))
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        return cfg
+
+    monkeypatch.setattr(finetuning, "read_config", unmeasured)
+    made = slotcon_plugin.finetune(masks, None, tmp_path / "run")
+    assert made.model.is_file() and made.metrics == {} and not (made.work_dir / "result.json").exists()
+    assert str(made).startswith("from random: no figures of the val split\n")
 
 
 @pytest.mark.parametrize("config", ["rcnn_r18_fpn_own", "fpn_r18_own"])

@@ -152,3 +152,21 @@ def test_the_copy_of_a_scaled_run_scales_from_its_own_batch():
     fit_batch(cfg, 4)
     assert cfg.optim_wrapper.optimizer.lr == pytest.approx(2.0 * 128 / 512)
     assert cfg.model.teacher_momentum == pytest.approx(0.99 ** (128 / 512))
+
+
+@pytest.mark.parametrize(("mode", "factor"), [("accumulate", 8), ("scale-lr", 8)])
+def test_the_short_forms_of_mmengine(mode, factor):
+    """A single schedule, a loop without a type, no default hooks."""
+    cfg = recipe("accumulate", batch_size=2)
+    cfg.auto_scale_lr.base_batch_size = 16
+    cfg.param_scheduler = dict(type="CosineAnnealingLR", eta_min=1e-6, by_epoch=False, T_max=100)
+    cfg.train_cfg = dict(by_epoch=False, max_iters=100, val_interval=20)
+    epochs = Config(cfg.to_dict())
+    fit_batch(cfg, 1, mode)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (100 * factor, 20 * factor)
+    assert cfg.param_scheduler.T_max == 100 * factor
+    assert cfg.param_scheduler.eta_min == pytest.approx(1e-6 if mode == "accumulate" else 1e-6 / 8)
+    epochs.pop("param_scheduler")
+    epochs.train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=2)
+    fit_batch(epochs, 1, mode)
+    assert epochs.train_cfg == dict(by_epoch=True, max_epochs=12, val_interval=2)

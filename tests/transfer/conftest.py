@@ -7,12 +7,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
 from slotcon_plugin.convert.decoders import fpn_shapes
 from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.models import TimmBackbone
+from slotcon_plugin.transfer.mm_data import relocate
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +30,18 @@ def scenes(tmp_path_factory) -> Callable[[str], Path]:
         return make_demo_scenes(root / layout, counts, (160, 120), layout=layout)
 
     return make
+
+
+@pytest.fixture
+def camvid(tmp_path, scenes) -> Config:
+    """A segmenter of such scenes that trains for two steps; its work dir is ``run``."""
+    from .shrink import shrink
+
+    cfg = shrink(Config.fromfile(CONFIGS / "mmseg/fcn_r18_camvid.py"))
+    init_default_scope(cfg.default_scope)
+    cfg.work_dir, cfg.launcher = str(tmp_path / "run"), "none"
+    relocate(cfg, scenes("camvid"))
+    return cfg
 
 
 @pytest.fixture(scope="session")

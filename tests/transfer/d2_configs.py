@@ -10,7 +10,7 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import CfgNode
 
-from slotcon_plugin.transfer import d2
+from slotcon_plugin.transfer.d2_config import base_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer" / "detectron2"
 TINY = {
@@ -42,7 +42,7 @@ def flat(node: CfgNode, prefix: str = "") -> dict:
 
 
 def load(name: str) -> CfgNode:
-    cfg = d2.base_config()
+    cfg = base_config()
     cfg.merge_from_file(str(CONFIGS / f"{name}.yaml"))
     return cfg
 

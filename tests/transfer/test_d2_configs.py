@@ -20,6 +20,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import d2
 from slotcon_plugin.transfer.backbone import frozen_parts
+from slotcon_plugin.transfer.d2_config import base_config
 from slotcon_plugin.transfer.d2_trainer import backbone_weights
 
 from .d2_configs import CONFIGS, OF_TIMM, TINY, d2_config, flat, load
@@ -71,8 +72,7 @@ def test_every_config_has_its_recipe():
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_differs_from_the_model_zoo_in_this_and_nothing_else(name):
     base_name, expected = RECIPES[name]
-    base, ours = flat(d2.base_config()), flat(load(name))
-    base |= flat(model_zoo.get_config(base_name))
+    base, ours = flat(base_config()) | flat(model_zoo.get_config(base_name)), flat(load(name))
     assert {key: ours[key] for key in ours if ours[key] != base[key]} == expected
     assert set(ours) == set(base)
 

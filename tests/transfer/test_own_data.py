@@ -133,6 +133,15 @@ def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrai
             lambda found: [i.update(width=None) or i.pop("height") for i in found["images"]],
             r"val\.json .*: images\[0\] \(id \d+\) has no 'width', 'height'; 2 of 2 images are incomplete\.",
         ),
+        (
+            lambda found: found["categories"][0].update(name=["crate"]),
+            r"val\.json .*: categories\[0\] \(id 7\) has \['crate'\] as 'name': expected a text",
+        ),
+        (lambda found: found["images"][0].update(width="160"), r"has '160' as 'width': expected a number"),
+        (
+            lambda found: [category.update(id=str(category["id"])) for category in found["categories"]],
+            r"val\.json has other categories .*\('3', 'ball'\).*\(7, 'crate'\)\]\. All splits need the same list",
+        ),
         (lambda found: found["categories"][0].pop("name"), r"val\.json .*: categories\[0\] \(id 7\) has no 'name'"),
     ],
 )
