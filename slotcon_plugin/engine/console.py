@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,6 +22,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.logging.logger import FilterDuplicateWarning
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from rich.console import Console
 
 _OURS = __name__.partition(".")[0]
@@ -109,6 +111,14 @@ class TerseRunner(Runner):
     def go_on_from(self, checkpoint: Path) -> None:
         """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
         self._resume, self._load_from = True, str(checkpoint)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """One of its own. mmengine keeps them by name while the process lives: with a fixed name, or its own (a time in
+        seconds), a second run would draw into the folder of the first.
+        """
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, "name": uuid.uuid4().hex}
+        return super().build_visualizer(visualizer)
 
     def build_logger(self, log_level: int | str = "INFO", *args: Any, **kwargs: Any) -> MMLogger:
         """A logger whose file begins with what was logged before there was one."""

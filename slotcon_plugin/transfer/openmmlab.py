@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import uuid
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -264,10 +263,6 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     checkpoint = cfg.default_hooks.checkpoint  # mmengine's own, where the config leaves it out; None = none is written
     if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
-    if cfg.get("visualizer"):
-        # mmengine keeps visualizers by name while the process lives: with the frameworks' fixed name a second run
-        # would draw into the folder of the first, and with mmengine's own, a time in seconds, one right after it
-        cfg.visualizer.name = uuid.uuid4().hex
     return TerseRunner.from_cfg(cfg)
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import types
 import warnings
+from pathlib import Path
 
 import pytest
 from mmengine.hooks import Hook
@@ -59,6 +60,18 @@ def test_the_terminal_has_the_run_and_the_log_file_all(tiny, tmp_path, capsys, m
         assert hidden not in "\n".join(shown) and hidden in log
     for line in shown:
         assert line.removeprefix("warning: ").removeprefix("error: ") in log or "photos/s" in line
+
+
+def test_runs_of_one_second_draw_into_folders_of_their_own(tmp_path):
+    made = []
+    for name in ("first", "second"):
+        runner = TerseRunner.__new__(TerseRunner)
+        runner._experiment_name, runner._log_dir = "20260101_120000", str(tmp_path / name)
+        asked = dict(type="mmengine.Visualizer", name="visualizer", vis_backends=[dict(type="LocalVisBackend")])
+        made.append(runner.build_visualizer(asked))
+        assert asked["name"] == "visualizer"
+    assert made[0] is not made[1]
+    assert [Path(v.get_backend("LocalVisBackend")._save_dir).parent.name for v in made] == ["first", "second"]
 
 
 def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
