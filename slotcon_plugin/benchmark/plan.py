@@ -18,7 +18,6 @@ The fields are those of the classes below; ``_base_`` and overrides work as in e
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -151,13 +150,11 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     """
     path = find_config(path)
     cfg = load_config(path)
-    moved = {
-        f"data.{key}.path" if key in cfg.get("data", {}) else key: value for key, value in (overrides or {}).items()
-    }
-    moved = {  # a folder that is called 2024
-        key: str(value) if re.fullmatch(r"data\.\w+\.path", key) and type(value) is int else value
-        for key, value in moved.items()
-    }
+    moved = {}
+    for key, value in (overrides or {}).items():
+        if key in cfg.get("data", {}):
+            key, value = f"data.{key}.path", str(value) if type(value) is int else value  # a folder called 2024
+        moved[key] = value
     cfg.merge_from_dict(moved)
     given = cfg.to_dict()
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}

@@ -132,24 +132,26 @@ def compare_pixel_retrieval(
         views |= {"min_overlap_pixels": num_pairs, "overlap_grid": grid}
     dataset: TwoViewDataset = DATASETS.build(views)
     untrained.to(device)
+
+    def own_pixels(model: BasePretrainer) -> OwnPixels:
+        return OwnPixels(nn.Identity(), *pixels_of(model)).to(device)
+
     preprocess = TwoViewPreprocessor().to(device)
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
-    trained = load_pretrainer(config, checkpoints[0]) if checkpoints else untrained
-    own = OwnPixels(nn.Identity(), *pixels_of(trained)).to(
-        device
-    )  # of all arms: a checkpoint knows what its config left
-    update_bn((own(torch.cat(preprocess(batch)["inputs"].views)) for batch in batches), untrained)
+    # the random network's are those of the first checkpoint, which knows what the config leaves open
+    pixels = own_pixels(load_pretrainer(config, checkpoints[0]) if checkpoints else untrained)
+    update_bn((pixels(torch.cat(preprocess(batch)["inputs"].views)) for batch in batches), untrained)
 
-    def judge(model: BasePretrainer, branch: str) -> dict[str, float]:
+    def judge(model: BasePretrainer, branch: str, pixels: OwnPixels) -> dict[str, float]:
         def embed(images: Tensor) -> Tensor:
-            return model.embed(own(images), branch)
+            return model.embed(pixels(images), branch)
 
         return evaluate_pixel_retrieval(embed, dataset, num_pairs, device=device, seed=seed)
 
-    figures = {"random weights": judge(untrained, "teacher")}
+    figures = {"random weights": judge(untrained, "teacher", pixels)}
     for path in checkpoints:
         model = load_pretrainer(config, path, device)
-        figures[str(path)] = judge(model, model.transfer_branch)
+        figures[str(path)] = judge(model, model.transfer_branch, own_pixels(model))
     return figures
 
 
