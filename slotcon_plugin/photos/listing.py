@@ -33,13 +33,22 @@ _OTHER_PICTURES = {
     *{".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".rw2"},
 } - set(PHOTO_SUFFIXES)
 
+# Folders of masks, by the folder of photos that they lie beside: annotated data sets are a source of photos, too.
+_MASKS = {
+    "images": {"annotations", "instances", "labels", "masks"},
+    "leftImg8bit": {"gtFine", "gtCoarse"},
+    "JPEGImages": {"SegmentationClass", "SegmentationClassAug", "SegmentationObject"},
+    "train2017": {"stuffthingmaps"},
+}
+
 
 def list_photos(root: str | Path) -> list[str]:
     """All photos in a folder and the folders below it, in a fixed order.
 
     Hidden files and folders are left out without a word. Pictures of formats that are not read, links that lead
-    nowhere and folders that may not be opened are left out, counted, and named by kind in a warning. A folder that
-    links lead to twice, or back to, is walked once.
+    nowhere, folders that may not be opened and folders of masks beside their photos' (``annotations`` beside
+    ``images``) are left out, counted, and named by kind in a warning. A folder that links lead to twice, or back to, is
+    walked once.
 
     Args:
         root: the folder.
@@ -69,6 +78,10 @@ def list_photos(root: str | Path) -> list[str]:
         except OSError as error:
             left_out[f"folders that cannot be opened ({error.strerror})"] += 1
             continue
+        for beside in _MASKS.keys() & set(folders):
+            for masks in sorted(_MASKS[beside].intersection(folders)):
+                folders.remove(masks)
+                left_out[f"folders of masks ({masks} beside {beside})"] += 1
         names += [os.path.join(folder, name) for name in sorted(photos)]
         pending += [os.path.join(folder, name) for name in sorted(folders, reverse=True)]
     rest = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))

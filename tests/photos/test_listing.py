@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from slotcon_plugin.demo_scenes import WRITERS, make_demo_scenes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import collect_photos, evenly_spaced, list_photos, listing, printable
 
@@ -49,6 +50,21 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, said):
     os.mkfifo(tmp_path / "pipe.jpg")
     assert list_photos(tmp_path) == ["a.jpg"]
     assert said == [f"folder {tmp_path}: left out 2 .gif, 1 .jp2, 3 links that lead nowhere or special files"]
+
+
+@pytest.mark.parametrize("layout", sorted(WRITERS))
+def test_masks_of_a_data_set_are_no_photos(tmp_path, said, layout):
+    root = make_demo_scenes(tmp_path / "scenes", {"train": 2, "val": 1}, (48, 32), layout=layout)
+    names = list_photos(root)
+    assert {name.rpartition(".")[2] for name in names} <= ({"png"} if layout == "cityscapes" else {"jpg"})
+    assert len(names) == 3
+    assert "folders of masks (" in said[0]
+
+
+def test_a_folder_called_annotations_may_hold_photos(tmp_path, said):
+    touch(tmp_path, "annotations/a.jpg", "masks/b.png")
+    assert list_photos(tmp_path) == ["annotations/a.jpg", "masks/b.png"]
+    assert said == []
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may open every folder")
