@@ -184,6 +184,16 @@ def add_batch_mode(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_fpn(parser: argparse._ActionsContainer) -> None:
+    """``--no-fpn``, which is False in ``fpn``."""
+    parser.add_argument(
+        "--no-fpn",
+        dest="fpn",
+        action="store_false",
+        help="start with a new feature pyramid or FCN head, where the checkpoint's would fit",
+    )
+
+
 def add_gpus(parser: argparse.ArgumentParser) -> None:
     """``--gpus``."""
     parser.add_argument(

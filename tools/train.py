@@ -28,6 +28,7 @@ from slotcon_plugin.arguments import (
     add_cfg_options,
     add_init,
     add_launcher,
+    add_no_fpn,
     add_resume,
     tool_parser,
 )
@@ -56,6 +57,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     transfer = parser.add_argument_group("transfer configs only")
     transfer.add_argument("--backbone", metavar="CKPT", help="checkpoint to start from, or a run's work dir")
     transfer.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its kind)")
+    add_no_fpn(transfer)
     return parser.parse_args(argv)
 
 
@@ -87,10 +89,11 @@ def main() -> None:
             pretraining=args.pretraining,
             resume=args.resume,
             overwrite=args.overwrite,
+            fpn=args.fpn,
         )
         return
-    if args.backbone or args.pretraining:
-        raise UserError(f"{args.config} is a pretraining config: --backbone and --pretraining are for transfer")
+    if args.backbone or args.pretraining or not args.fpn:
+        raise UserError(f"{args.config} is a pretraining config: --backbone, --pretraining, --no-fpn are for transfer")
     cfg = pretraining_config(
         args.config,
         photos=args.photos,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, tool_parser
+from slotcon_plugin.arguments import add_batch_mode, add_no_fpn, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import UserError
 
@@ -32,6 +32,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--images-per-gpu", type=int, metavar="N", help="of one pass (default: the recipe's on 8 GPUs)")
     add_batch_mode(parser)
     parser.add_argument("--pretraining", metavar="NAME", help="name of the backbone in tables (default: its method)")
+    add_no_fpn(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     parser.add_argument("--overwrite", action="store_true", help="set a used OUTPUT_DIR aside and start anew")
     parser.add_argument(
@@ -53,8 +54,10 @@ def main() -> None:
     hardware = d2.Hardware(args.num_gpus, args.num_machines, args.machine_rank, args.dist_url)
     shared = {"data_root": args.data_root, "pretraining": args.pretraining, "resume": args.resume}
     if args.eval_only:
-        if args.backbone or args.overwrite:
-            raise UserError("--eval-only takes the model as MODEL.WEIGHTS; --backbone and --overwrite are for training")
+        if args.backbone or args.overwrite or not args.fpn:
+            raise UserError(
+                "--eval-only takes the model as MODEL.WEIGHTS; --backbone, --no-fpn and --overwrite are for training"
+            )
         d2.evaluate(args.config_file, args.opts, hardware, **shared)
         return
     d2.train(
@@ -65,6 +68,7 @@ def main() -> None:
         images_per_gpu=args.images_per_gpu,
         batch_mode=args.batch_mode,
         overwrite=args.overwrite,
+        fpn=args.fpn,
         **shared,
     )
 

@@ -59,6 +59,14 @@ tasks = dict(
         result="mmseg_fpn_r18_camvid",
         title="Semantic FPN, fine-tuned",
     ),
+    new_pyramid=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fpn_r18_camvid.py",
+        args=["--no-fpn"],
+        result="mmseg_fpn_r18_camvid_no_fpn",
+        title="Semantic FPN, its pyramid left behind",
+        only=["vader", "slotcon_pyramid"],
+    ),
 )
 del segmentation
 estimate = "hours of one core of an AMD EPYC, measured with 2,915 photos and CamVid"

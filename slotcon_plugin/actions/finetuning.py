@@ -76,6 +76,7 @@ def finetune(
     overwrite: bool = False,
     batch_mode: str | None = None,
     pretraining: str | None = None,
+    fpn: bool = True,
     launcher: str = "none",
 ) -> Finetuned:
     """Train a detector or a segmenter on labels of one's own, with mmdet or mmsegmentation.
@@ -95,6 +96,7 @@ def finetune(
         options: overrides of single keys of the config.
         resume, overwrite, batch_mode, launcher: as of :func:`slotcon_plugin.pretrain`.
         pretraining: what to call ``backbone`` in results; None = what it says of itself.
+        fpn: whether its pyramid or FCN head goes along, where it fits.
 
     Raises:
         UserError: labels or a framework are missing, splits disagree, or something asked for does not fit.
@@ -126,7 +128,7 @@ def finetune(
         raise UserError("default_hooks.checkpoint: without this hook the run would leave no model behind")
     cfg.work_dir, cfg.launcher = str(out or f"work_dirs/{Path(cfg.filename).stem}"), launcher
     runner = openmmlab.train(
-        cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite
+        cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite, fpn
     )
     barrier()  # the first rank writes it
     last = last_checkpoint(runner)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_gpus, add_launcher, add_resume
+from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_gpus, add_launcher, add_no_fpn, add_resume
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="NAME", help="another transfer config, by name or file")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file that does not say it")
     parser.add_argument("--pretraining", metavar="NAME", help="what to call the backbone in results")
+    add_no_fpn(parser)
     add_resume(parser)
     add_gpus(parser)
     add_batch_mode(parser)
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int | None:
 
     from slotcon_plugin.actions.finetuning import finetune
 
-    names = ("config", "network", "pretraining", "resume", "overwrite", "batch_mode", "launcher")
+    names = ("config", "network", "pretraining", "fpn", "resume", "overwrite", "batch_mode", "launcher")
     more = {name: getattr(args, name) for name in names}
     made = finetune(args.labels, args.backbone, args.out, args.iterations, options=args.cfg_options, **more)
     if is_main_process():

@@ -30,18 +30,25 @@ class Origin(NamedTuple):
         sha256: of the backbone's weights at the start; None = random initialisation, or unknown.
         file: converted weights, None = no conversion was made.
         told: of a pretraining that itself started from weights: its ``title``, and what it started from, ``init``.
+        fpn: whether a decoder of the checkpoint's was to come along.
     """
 
     pretraining: str
     sha256: str | None
     file: Path | None
     told: Mapping[str, Any] = MappingProxyType({})
+    fpn: bool = True
 
     def __str__(self) -> str:
         return f"{self.pretraining}, sha256 {self.sha256[:12]}" if self.sha256 else f"{self.pretraining} weights"
 
 
 RANDOM = Origin("random", None, None)
+
+
+def measured_as(task: str, fpn: bool) -> str:
+    """Name of a result's task: with decoders left behind it is another column of a table."""
+    return task if fpn else f"{task}_no_fpn"
 
 
 def prepare_backbone(
@@ -51,6 +58,7 @@ def prepare_backbone(
     config: Path,
     name: str | None = None,
     network: Network | None = None,
+    fpn: bool = True,
 ) -> tuple[Origin, dict[str, Any]]:
     """Convert ``checkpoint`` for ``target`` with the proof made on the backbone that ``config`` builds.
 
@@ -61,6 +69,7 @@ def prepare_backbone(
         config: the transfer config as it will run.
         name: what to call the pretraining in tables; None = what the checkpoint says of itself.
         network: that the config builds, if it is one of timm's.
+        fpn: whether a decoder goes with the backbone, where it fits.
 
     Returns:
         The origin and the conversion's metadata (empty for random initialisation).
@@ -73,14 +82,24 @@ def prepare_backbone(
         if name not in (None, RANDOM.pretraining):
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
         return RANDOM, {}
-    meta = convert(checkpoint, out, target, config=str(config), overwrite=True, network=network)
+    meta = convert(checkpoint, out, target, config=str(config), overwrite=True, fpn=fpn, network=network)
     for part, kind in DECODERS.items():
         if meta[part]:
             print_log(f"The checkpoint's {kind.title} carries over", "current")
         elif f"{part}_left_out" in meta:
             print_log(f"The checkpoint's {kind.title} does not carry over: {meta[f'{part}_left_out']}", "current")
     told = started_from(meta)
-    return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told), meta
+    return Origin(name or told.get("title") or meta["method"], meta["backbone_sha256"], out, told, fpn), meta
+
+
+def require_checkpoint_to_leave_behind(fpn: bool, backbone: str | Path | None, resume: bool | str) -> None:
+    """``--no-fpn`` is about a checkpoint's decoder.
+
+    Raises:
+        UserError: it was asked for, and there is no checkpoint.
+    """
+    if not fpn and not backbone and not resume:
+        raise UserError("--no-fpn leaves out the decoder of a checkpoint, and no backbone is given (--backbone CKPT)")
 
 
 def require_start(work_dir: str | Path, backbone: str | Path | None, name: str | None) -> None:

@@ -32,6 +32,7 @@ def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:
         "seed": seed,
         "wall_time_s": seconds,
         "told": dict(origin.told),
+        "fpn": origin.fpn,
     }
 
 
@@ -51,9 +52,8 @@ class TransferCheckpoint(NamedTuple):
     def origin(self, name: str | None = None) -> Origin:
         """Of the backbone that the run began with; ``name`` is what the user calls it where the file does not know."""
         known = self.facts
-        return Origin(
-            known.get("pretraining") or name or UNKNOWN, known.get("backbone_sha256"), None, known.get("told") or {}
-        )
+        pretraining = known.get("pretraining") or name or UNKNOWN
+        return Origin(pretraining, known.get("backbone_sha256"), None, known.get("told") or {}, known.get("fpn", True))
 
 
 def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:

@@ -26,7 +26,15 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
-from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone, require_start, warn_of_frozen_parts
+from slotcon_plugin.transfer.backbone import (
+    RANDOM,
+    Origin,
+    measured_as,
+    prepare_backbone,
+    require_checkpoint_to_leave_behind,
+    require_start,
+    warn_of_frozen_parts,
+)
 from slotcon_plugin.transfer.checkpoint import check_whole, read_transfer_checkpoint, test_result_path
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
@@ -76,6 +84,7 @@ def train(
     pretraining: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
+    fpn: bool = True,
 ) -> None:
     """Fine-tune as the config says, evaluate, leave ``result.json`` in OUTPUT_DIR.
 
@@ -89,6 +98,7 @@ def train(
         pretraining: what to call the backbone in tables; None = the method that made the checkpoint.
         resume: continue from the newest whole checkpoint of the run in OUTPUT_DIR.
         overwrite: set a used OUTPUT_DIR aside.
+        fpn: whether the checkpoint's pyramid goes along, where it fits.
 
     Raises:
         UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, another
@@ -99,10 +109,12 @@ def train(
     plan = _fit_batch(cfg, _processes(cfg, hardware), images_per_gpu, batch_mode)
     print(plan.text)
     backbone = backbone or cfg.MODEL.WEIGHTS or None
+    require_checkpoint_to_leave_behind(fpn, backbone, resume)
     refuse_weights_set_aside(cfg.OUTPUT_DIR, overwrite, backbone)
     claim, former = None, None
     if hardware.machine_rank == 0:
-        claim = claim_work_dir(cfg.OUTPUT_DIR, _identity(cfg, config_file, backbone, resume), resume, overwrite)
+        identity = {"task": measured_as(task_name(config_file), fpn), **_identity(cfg, backbone, resume)}
+        claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
     if claim and claim.checkpoint:
@@ -112,7 +124,7 @@ def train(
     else:
         if resume and claim:
             require_start(cfg.OUTPUT_DIR, backbone, pretraining)
-        origin = _use_backbone(cfg, backbone, pretraining)
+        origin = _use_backbone(cfg, backbone, pretraining, fpn)
     facts = {"batch": plan.text}
     result = Path(cfg.OUTPUT_DIR) / FILE_NAME
     seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
@@ -185,22 +197,22 @@ def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: s
     return plan
 
 
-def _identity(cfg: CfgNode, config_file: str, backbone: str | None, resume: bool) -> dict[str, Any]:
-    """What makes a run this one; None where a resumed run's own is to be taken."""
+def _identity(cfg: CfgNode, backbone: str | None, resume: bool) -> dict[str, Any]:
+    """Seed and first weights of a run; None where a resumed run's own is to be taken."""
     first_weights = None if resume else RANDOM.pretraining
     if backbone and not (resume and not Path(backbone).exists()):
         first_weights = read_checkpoint(backbone, network=network_of_config(cfg)).meta["backbone_sha256"]
     seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)
-    return {"task": task_name(config_file), "seed": seed, "backbone": first_weights}
+    return {"seed": seed, "backbone": first_weights}
 
 
-def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None) -> Origin:
+def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None, fpn: bool = True) -> Origin:
     """Convert and prove, once and before processes are started."""
     output = Path(cfg.OUTPUT_DIR)
     as_run = output / "transfer_config.yaml"
     write_text(as_run, cfg.dump())
     weights, network = output / "backbone.pkl", network_of_config(cfg)
-    origin, meta = prepare_backbone(backbone, weights, "detectron2", as_run, pretraining, network)
+    origin, meta = prepare_backbone(backbone, weights, "detectron2", as_run, pretraining, network, fpn)
     cfg.MODEL.WEIGHTS = str(origin.file or "")
     if origin.file:
         check_compatible(meta, **input_convention(cfg))
@@ -266,7 +278,7 @@ def _write(job: Job, results: dict[str, Any], seconds: float) -> None:
         return
     path = write_result(
         job.result,
-        task=task_name(job.config_file),
+        task=measured_as(task_name(job.config_file), job.origin.fpn),
         metrics=tidy_metrics(results),
         pretraining=job.origin.pretraining,
         config=job.recipe,

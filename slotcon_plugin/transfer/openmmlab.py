@@ -32,7 +32,9 @@ from slotcon_plugin.transfer.backbone import (
     RANDOM,
     Origin,
     hashed_weights,
+    measured_as,
     prepare_backbone,
+    require_checkpoint_to_leave_behind,
     require_start,
     timm_network,
 )
@@ -64,6 +66,7 @@ def train(
     pretraining: str | None = None,
     resume: bool | str = False,
     overwrite: bool = False,
+    fpn: bool = True,
 ) -> Runner:
     """Fine-tune as the config says, evaluate, leave ``result.json`` in the work dir.
 
@@ -76,6 +79,7 @@ def train(
         pretraining: what to call the backbone in tables; None = the method that made the checkpoint.
         resume: True = from the newest whole checkpoint of the run in the work dir, or a checkpoint's path.
         overwrite: set a used work dir aside.
+        fpn: whether the checkpoint's pyramid or FCN head goes along, where it fits.
 
     Raises:
         UserError: missing data, class counts that disagree, a batch that cannot be made, another run's work dir,
@@ -86,7 +90,7 @@ def train(
         RunFailedError: the run ended itself, and says why.
     """
     with run_console() as at_the_end, signals_given_back():
-        return _train(cfg, backbone, data_root, batch_mode, pretraining, resume, overwrite, at_the_end)
+        return _train(cfg, backbone, data_root, batch_mode, pretraining, resume, overwrite, fpn, at_the_end)
 
 
 def _train(
@@ -97,14 +101,17 @@ def _train(
     pretraining: str | None,
     resume: bool | str,
     overwrite: bool,
+    fpn: bool,
     at_the_end: ExitStack,
 ) -> Runner:
     recipe = _prepare(cfg, data_root)
     backbone = backbone or take_named_backbone(cfg.model)
     if backbone and cfg.get("load_from"):
         raise UserError(f"load_from ({cfg.load_from}) brings a backbone of its own: leave out {backbone}")
+    require_checkpoint_to_leave_behind(fpn, backbone, resume)
     refuse_weights_set_aside(cfg.work_dir, overwrite, backbone or cfg.get("load_from"))
-    identity = {"task": task_name(cfg), **_identity(cfg, backbone, bool(resume))}
+    task = measured_as(task_name(cfg), fpn)
+    identity = {"task": task, **_identity(cfg, backbone, bool(resume))}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
     processes = start_processes(cfg)
     with failures_told(cfg.work_dir):
@@ -122,14 +129,14 @@ def _train(
         else:
             if resume:
                 require_start(cfg.work_dir, backbone, pretraining)
-            origin = use_backbone(cfg, backbone, pretraining)
+            origin = use_backbone(cfg, backbone, pretraining, fpn)
         runner = _build_runner(cfg, processes)
         if claim.checkpoint:
             runner.go_on_from(claim.checkpoint)
         if former:
             check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
         seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
-        runner.register_hook(TransferRun(task_name(cfg), recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
+        runner.register_hook(TransferRun(task, recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
         runner.register_hook(RunStampHook(claim.run))
         progress = ProgressHook(partial(_head, origin), _made)
         at_the_end.callback(progress.close)
@@ -184,8 +191,9 @@ def _evaluate(
     runner = _build_runner(cfg, start_processes(cfg))
     check_whole(unwrapped(runner.model), given)
     seed, origin = given.facts.get("seed", 0), given.origin(pretraining)
-    runner.register_hook(TransferRun(task_name(cfg), recipe, origin, seed, test_path=path, **tested))
-    progress = EvaluationProgressHook([("testing", f"{given.path}, {task_name(cfg)} from {origin}")])
+    task = measured_as(task_name(cfg), origin.fpn)
+    runner.register_hook(TransferRun(task, recipe, origin, seed, test_path=path, **tested))
+    progress = EvaluationProgressHook([("testing", f"{given.path}, {task} from {origin}")])
     at_the_end.callback(progress.close)
     runner.register_hook(progress)
     return runner.test()
@@ -227,7 +235,7 @@ def _sha256(checkpoint: TransferCheckpoint, cfg: Config) -> str:
     return backbone_sha256(hashed_weights(own, timm_network(cfg.model.backbone)))
 
 
-def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -> Origin:
+def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None, fpn: bool = True) -> Origin:
     """Convert, prove and put into the config.
 
     Raises:
@@ -239,7 +247,7 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None) -
     write_text(as_run, cfg.pretty_text)
     network = timm_network(model.backbone)
     origin, meta = prepare_backbone(
-        checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining, network
+        checkpoint, work_dir / "backbone.pth", cfg.default_scope, as_run, pretraining, network, fpn
     )
     if origin.file:
         check_compatible(meta, **input_convention(model))

@@ -118,6 +118,23 @@ def test_a_segmenter_starts_as_the_decoder_ended_but_for_its_classifier(tmp_path
     assert segmentor.decode_head.conv_seg.weight.std().item() == pytest.approx(0.01, rel=0.1)
 
 
+@pytest.mark.parametrize("fpn", [True, False])
+def test_what_a_run_starts_from_says_whether_the_decoder_went_along(tmp_path, fpn):
+    pytest.importorskip("mmseg.models.segmentors")
+    from slotcon_plugin.transfer.openmmlab import use_backbone
+
+    source, _ = vader_file(tmp_path / "x.pth")
+    cfg = Config.fromfile(CONFIG)
+    cfg.work_dir = str(tmp_path)
+    origin = use_backbone(cfg, str(source), None, fpn)
+    parts = [
+        part for part in ("backbone", "neck", "decode_head") if "checkpoint" in str(cfg.model[part].get("init_cfg"))
+    ]
+    assert parts == (["backbone", "neck", "decode_head"] if fpn else ["backbone"])
+    assert any(key.startswith("neck.") for key in torch.load(origin.file)["state_dict"]) == fpn
+    assert origin.fpn == fpn
+
+
 def test_an_incomplete_one_is_named(tmp_path):
     path, _ = vader_file(tmp_path / "x.pth")
     content = torch.load(path)

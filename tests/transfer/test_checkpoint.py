@@ -39,7 +39,7 @@ def test_a_model_that_came_whole_is_accepted_and_known(tmp_path, container):
     model = Detector()
     weights = model.state_dict() | {"more": torch.zeros(1)}
     del weights["backbone.1.num_batches_tracked"]
-    origin = Origin("slotcon", "abc", None, {"title": "ImageNet, then SlotCon", "init": {"title": "ImageNet"}})
+    origin = Origin("slotcon", "abc", None, {"title": "ImageNet, then SlotCon", "init": {"title": "ImageNet"}}, False)
     meta = {FACTS: facts_of_run(origin, 7, 12.5)}
     checkpoint = read_transfer_checkpoint(saved(tmp_path / "iter_1.pth", weights, meta, container))
     check_whole(model, checkpoint)

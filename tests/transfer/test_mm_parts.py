@@ -260,6 +260,22 @@ def test_a_run_resumed_at_its_end_is_measured_again(camvid, tmp_path, scenes):
     assert all(after[key] == before[key] for key in ("metrics", "iterations", "pretraining", "seed"))
 
 
+def test_a_run_that_left_the_decoder_behind_is_another_column(camvid, pretrained, tmp_path):
+    config, run = copy.deepcopy(camvid), tmp_path / "run"
+    openmmlab.train(camvid, str(pretrained(18)), fpn=False)
+    assert read_result(run / "result.json")["task"] == "mmseg_fcn_r18_camvid_no_fpn"
+    again = copy.deepcopy(config)
+    with pytest.raises(UserError, match="mmseg_fcn_r18_camvid_no_fpn"):
+        openmmlab.train(again, str(pretrained(18)), resume=True)
+    openmmlab.evaluate(config, str(run / "iter_2.pth"))
+    assert read_result(run / "test_result.json")["task"] == "mmseg_fcn_r18_camvid_no_fpn"
+
+
+def test_a_decoder_to_leave_behind_needs_a_checkpoint(camvid):
+    with pytest.raises(UserError, match="--no-fpn leaves out the decoder of a checkpoint, and no backbone is given"):
+        openmmlab.train(camvid, fpn=False)
+
+
 @pytest.mark.parametrize("way", ["backbone", "load_from", "folder", "link"])
 def test_weights_in_a_work_dir_that_would_be_set_aside_are_refused(way, camvid, pretrained, tmp_path):
     run, link = tmp_path / "run", tmp_path / "link.pth"
