@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import os
 import re
 import sys
@@ -60,8 +61,10 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
 
     class Words(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
+            from slotcon_plugin.config.find import names_pretraining  # a second that --help need not wait for
+
             first, *more = values
-            if namespace.config.endswith(".py"):
+            if names_pretraining(namespace.config):
                 namespace.checkpoint, rest = first, more
             else:
                 namespace.checkpoint, rest = namespace.config, values
@@ -72,7 +75,7 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
     parser.add_argument(
         "config",
         metavar="WORK_DIR",
-        help="a run's work dir, for its config and its newest whole checkpoint; or CONFIG.py CHECKPOINT",
+        help="a run's work dir, for its config and its newest whole checkpoint; or CONFIG CHECKPOINT",
     )
     parser.add_argument(dest, nargs="+", action=Words, metavar=dest.upper(), help=text)
 
@@ -254,7 +257,7 @@ class KeyValues(DictAction):
                     options[key] = _python_value(ast.parse(value, mode="eval").body)
                     continue
                 iterable = value.startswith(("[", "(")) or ("," in value and not value.startswith("${"))
-                options[key] = (self._parse_iterable if iterable else _one_value)(value)
+                options[key] = (self._values if iterable else _one_value)(value)
             except (SyntaxError, ValueError) as error:
                 raise argparse.ArgumentError(
                     self, f"{pair!r}: expected values as in a config, KEY=dict(type='Name', option=1); {error}"
@@ -262,6 +265,13 @@ class KeyValues(DictAction):
             except (AssertionError, RecursionError) as error:
                 raise argparse.ArgumentError(self, f"{pair!r}: brackets that are opened must be closed") from error
         setattr(namespace, self.dest, options)
+
+    def _values(self, text: str) -> Any:
+        """Of a list; mmengine's parser takes names without quotes, and the blanks out of those that have some."""
+        if text.startswith(("[", "(")) and ("'" in text or '"' in text):
+            with contextlib.suppress(SyntaxError, ValueError):
+                return _python_value(ast.parse(text, mode="eval").body)
+        return self._parse_iterable(text)
 
 
 def _python_value(node: ast.expr) -> Any:
@@ -286,4 +296,7 @@ def _python_value(node: ast.expr) -> Any:
 
 
 def _one_value(text: str) -> Any:
-    return DictAction._parse_int_float_bool(text.strip("'\""))
+    text = text.strip("'\"")
+    if re.fullmatch(r"0\d+|\d+(_\d+)+", text) and not re.fullmatch(r"\d{1,3}(_\d{3})+", text):
+        return text  # the name of a folder, 2024_05 or 007, which Python would read as a number
+    return DictAction._parse_int_float_bool(text)

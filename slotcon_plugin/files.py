@@ -44,6 +44,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
             os.replace(path, former)
         os.replace(partial, path)
     finally:
+        if former.exists() and not path.exists():  # interrupted between the two renamings
+            os.replace(former, path)
         for left in (partial, former):
             if left.is_dir():
                 shutil.rmtree(left)

@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,7 @@ def write_result(
         "backbone_sha256": backbone_sha256,
         "versions": versions(),
         "wall_time_s": round(float(wall_time_s), 3),
-        "command": shlex.join(["python", *sys.argv]),
+        "command": _command(sys.argv),
     }
     if shadowed := sorted(set(extra) & set(result)):
         raise ValueError(f"extra facts of a result may not be named {shadowed}: the schema has fields of that name")
@@ -106,6 +107,18 @@ def write_result(
         raise ValueError(f"{path} {problem}")
     write_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return path
+
+
+def _command(words: Sequence[str]) -> str:
+    """What was typed: of a process among several, what started them all."""
+    if "--launcher" not in words or words[words.index("--launcher") + 1 :][:1] != ["pytorch"]:
+        return shlex.join(["python", *words])
+    at = words.index("--launcher")
+    script, *rest = [*words[:at], *words[at + 2 :]]
+    if Path(script).name != "train.py" or not rest:
+        return shlex.join(["python", script, *rest])
+    config, *rest = rest
+    return shlex.join(["bash", "tools/dist_train.sh", config, os.environ.get("LOCAL_WORLD_SIZE", "1"), *rest])
 
 
 def read_result(path: str | Path) -> dict[str, Any]:

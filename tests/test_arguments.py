@@ -51,6 +51,19 @@ def test_what_is_no_value_is_refused(value, why, capsys):
     assert why in capsys.readouterr().err
 
 
+def test_names_of_folders_are_no_numbers():
+    given = options("a=2024_05", "b=007", "c=12", "d=1_000", "e=-3", "f=0.5", "g=0", "h=1e-3")
+    assert given == {"a": "2024_05", "b": "007", "c": 12, "d": 1000, "e": -3, "f": 0.5, "g": 0, "h": 1e-3}
+
+
+def test_blanks_in_the_texts_of_a_list_stay():
+    assert options("a=['/data/my photos', \"b\"]", "b=[x,'y']", "c=('a b', 1)") == {
+        "a": ["/data/my photos", "b"],
+        "b": ["x", "y"],
+        "c": ("a b", 1),
+    }
+
+
 def test_a_path_with_blanks_and_equals_signs_stays_as_it_is():
     assert options("data_root=/my photos/a=b", "b='/x y'") == {"data_root": "/my photos/a=b", "b": "/x y"}
 

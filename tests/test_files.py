@@ -4,6 +4,7 @@ import hashlib
 import os
 import stat
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -35,6 +36,25 @@ def test_after_an_error_the_old_file_is_as_it_was_and_nothing_else_is_left(tmp_p
         write()
     assert out.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_interrupted_between_its_two_renamings_is_as_it_was(tmp_path, monkeypatch):
+    out, rename = tmp_path / "out", os.replace
+    out.mkdir()
+    (out / "old").write_text("kept")
+
+    def interrupted(here, there):
+        if Path(there) == out and "former" not in str(here):
+            raise KeyboardInterrupt
+        rename(here, there)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    writing = replacing(out)
+    partial = writing.__enter__()
+    partial.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        writing.__exit__(None, None, None)
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
 
 
 def test_a_place_is_tried_and_left_as_it_was(tmp_path, monkeypatch):

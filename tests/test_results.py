@@ -50,6 +50,24 @@ def test_round_trip_has_every_field_of_the_schema(tmp_path, monkeypatch):
     assert [p.name for p in path.parent.iterdir()] == ["r.json"]  # no temporary file stays behind
 
 
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (
+            "tools/train.py a.py --work-dir w --launcher pytorch --x 1",
+            "bash tools/dist_train.sh a.py 4 --work-dir w --x 1",
+        ),
+        ("slotcon finetune m/ --gpus 4 --launcher pytorch", "python slotcon finetune m/ --gpus 4"),
+        ("tools/train.py a.py --launcher slurm", "python tools/train.py a.py --launcher slurm"),
+        ("tools/eval_probe.py run", "python tools/eval_probe.py run"),
+    ],
+)
+def test_the_command_is_what_was_typed_and_not_what_a_launcher_made_of_it(words, command, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", words.split())
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert read_result(write_result(tmp_path / "r.json", **facts()))["command"] == command
+
+
 def test_a_folder_gets_the_standard_name(tmp_path):
     assert write_result(tmp_path, **facts(backbone_sha256=None)).name == "result.json"
     assert read_result(tmp_path / "result.json")["backbone_sha256"] is None

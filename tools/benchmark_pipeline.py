@@ -19,7 +19,7 @@ import PIL
 import simplejpeg
 import torch
 
-from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.arguments import add_device, at_least, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.data import ImageFolder, TwoViewDataset
 from slotcon_plugin.profiling.pipeline import profile_pipeline, write_resized
@@ -37,8 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("path", type=Path, help="folder of photos, flat or nested")
     parser.add_argument("--view-size", type=int, default=224, help="side of the views in pixels (default 224)")
-    parser.add_argument("--photos", type=int, default=256, help="how many photos a round (default 256)")
-    parser.add_argument("--rounds", type=int, default=7, help="rounds of both arms in turn (default 7)")
+    parser.add_argument("--photos", type=at_least(1), default=256, help="how many photos a round (default 256)")
+    parser.add_argument("--rounds", type=at_least(1), default=7, help="rounds of both arms in turn (default 7)")
     parser.add_argument("--batch-size", type=int, default=32, help="images a batch (default 32)")
     add_device(parser, "where colour is augmented: ")
     parser.add_argument(

@@ -9,7 +9,7 @@ Random views stand in for photos; tools/benchmark_pipeline.py times the photos' 
 
 from __future__ import annotations
 
-from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
+from slotcon_plugin.arguments import add_cfg_options, add_device, at_least, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=8, help="images a step (%(default)s)")
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     add_device(parser)
-    parser.add_argument("--repeats", type=int, default=10, help="timed repetitions of each part (%(default)s)")
+    parser.add_argument("--repeats", type=at_least(1), default=10, help="timed repetitions of each part (%(default)s)")
     add_cfg_options(parser)
     args = parser.parse_args()
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,14 +89,24 @@ def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[
     usual = load_plan(plan.file).data
     places = sorted(((data.path, usual[name].path) for name, data in plan.data.items()), key=lambda p: -len(p[0]))
 
-    def portable(value: object) -> object:
+    def moved(text: str) -> str:
+        for here, there in places:
+            if text == here or text.startswith(f"{here}/"):
+                return there + text.removeprefix(here)
+        return text
+
+    def command(text: str) -> str:
+        pairs = [word.partition("=") for word in shlex.split(text)]
+        return shlex.join(f"{key}={moved(value)}" if equals else moved(key) for key, equals, value in pairs)
+
+    def portable(value: object, key: str | None = None) -> object:
         if isinstance(value, dict):
-            return {key: portable(inner) for key, inner in value.items()}
+            return {name: portable(inner, name) for name, inner in value.items()}
         if isinstance(value, list):
             return [portable(inner) for inner in value]
-        for here, there in places if isinstance(value, str) else ():
-            value = value.replace(here, there)
-        return value
+        if not isinstance(value, str):
+            return value
+        return command(value) if key == "command" else moved(value)
 
     written, problems = [], []
     for folder in map(Path, folders):

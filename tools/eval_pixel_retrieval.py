@@ -25,7 +25,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("config", help="work dir of a pretraining, or its config")
     parser.add_argument("photos", help="folder of photos")
     parser.add_argument(
-        "checkpoints", nargs="*", help="of which the teacher is judged (default: the newest of the work dir)"
+        "checkpoints", nargs="*", help="of each the branch that it transfers is judged (default: the work dir's newest)"
     )
     parser.add_argument("--num-pairs", type=int, default=8, help="pixels looked up a photo (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")

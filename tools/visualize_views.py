@@ -14,6 +14,7 @@ from pathlib import Path
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.config import load_config
+from slotcon_plugin.config.find import names_pretraining
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
@@ -23,7 +24,7 @@ from slotcon_plugin.visualization.views import views_sheet
 
 def parse_args() -> argparse.Namespace:
     parser = tool_parser(__doc__)
-    parser.add_argument("data", type=Path, help="folder of photos, or a pretraining config (.py)")
+    parser.add_argument("data", type=Path, help="folder of photos, or a pretraining config")
     parser.add_argument("out", type=Path, help="the PNG to write")
     parser.add_argument("--num", type=int, default=5, help="how many photos (default 5)")
     parser.add_argument("--first", type=int, default=0, help="index of the first of them (default 0)")
@@ -36,7 +37,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    if args.data.suffix == ".py":
+    if names_pretraining(args.data):
         dataset = DATASETS.build(load_config(args.data).train_dataloader.dataset)
     else:
         dataset = TwoViewDataset(ImageFolder(args.data), view_size=args.view_size)

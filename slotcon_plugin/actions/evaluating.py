@@ -106,7 +106,7 @@ def evaluate(
         result = evaluate_unsupervised(
             config, checkpoint, held_out, device=device, result_file=file, pretraining=name, **settings
         )
-        untrained = evaluate_unsupervised(config, None, held_out, device=device, **settings)
+        untrained = evaluate_unsupervised(config, checkpoint, held_out, device=device, trained=False, **settings)
         figures = {
             arm: {figure: value for figure, value in found.metrics().items() if figure != "live_prototypes"}
             for arm, found in (("pretrained", result), ("untrained", untrained))

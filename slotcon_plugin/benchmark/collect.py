@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,11 @@ class ResultFile:
     result: dict[str, Any]
 
 
-def collect(folders: Iterable[str | Path]) -> tuple[list[ResultFile], list[str]]:
+def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None) -> tuple[list[ResultFile], list[str]]:
     """All result files below folders, and a line for each file that is ignored, with its reason.
 
     A benchmark's work dir gives the files that its steps' records name, unchanged since; elsewhere every ``*.json``
-    counts.
+    counts. ``steps``: folders of the steps of a work dir that count; None = of all that it has.
     """
     runs, problems = [], []
     for folder in map(Path, folders):
@@ -33,6 +33,10 @@ def collect(folders: Iterable[str | Path]) -> tuple[list[ResultFile], list[str]]
             if path.name in (RECORD, STARTED) or _set_aside(path, folder):
                 continue
             step = next((parent for parent in path.parents if parent in started), None)
+            if step and steps is not None and step not in steps:
+                if path.name.endswith("result.json") or path.parent == step:
+                    problems.append(f"ignored {path}: the plan has no such step now, or has changed since")
+                continue
             if step:
                 known = records.get(step, {}).get("outputs", {})
                 expected = known.get(str(path.relative_to(step)))

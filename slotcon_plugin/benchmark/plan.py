@@ -194,7 +194,8 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
             raise UserError(f"{where}.{key}: expected a text, got {value!r}")
     values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
     if isinstance(values.get("config"), str):
-        values["config"] = shipped_file(values["config"])
+        named = not Path(values["config"]).suffix  # a config's name
+        values["config"] = str(find_config(values["config"])) if named else shipped_file(values["config"])
     try:
         return kind(**values)
     except TypeError as error:

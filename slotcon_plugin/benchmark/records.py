@@ -40,14 +40,26 @@ def fingerprint(step: Step, work_dir: Path) -> str:
 def _content(config: str) -> str:
     """A config with all it inherits, comments apart; of a framework that is not installed, the file as it is."""
     path = Path(config)
-    if path.suffix in (".yaml", ".yml"):
-        text = path.read_text(encoding="utf-8")
-        base = yaml.safe_load(text).get("_BASE_")
-        return text + (_content(str(path.parent / base)) if base else "")
     try:
+        if path.suffix in (".yaml", ".yml"):
+            text = path.read_text(encoding="utf-8")
+            bases = (yaml.load(text, _Loader) or {}).get("_BASE_") or ()
+            bases = [bases] if isinstance(bases, str) else bases
+            return text + "".join(_content(str(path.parent / base)) for base in bases)
         return describe_config(Config.fromfile(path, import_custom_modules=False))[1]
     except ModuleNotFoundError:
         return path.read_text(encoding="utf-8")
+    except UserError:
+        raise
+    except Exception as error:  # whatever Python or YAML finds in it
+        raise UserError(f"config {config} cannot be read: {type(error).__name__}: {error}") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """Which takes what detectron2's configs have evaluated, ``!!python/object/apply:eval [...]``, as it stands."""
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: f"{suffix} {node.value}")
 
 
 def sha256(path: Path) -> str:
@@ -86,14 +98,17 @@ def mark_started(step: Step, asked: dict[str, Any]) -> bool:
     return False
 
 
-def mark_done(step: Step, asked: dict[str, Any], seconds: float) -> None:
-    """Write the record. Raises RunFailedError when the step ended without its outputs."""
+def mark_done(step: Step, asked: dict[str, Any], seconds: float, resumed: bool = False) -> None:
+    """Write the record. Raises RunFailedError when the step ended without its outputs.
+
+    ``seconds`` are those of the last start; of a ``resumed`` step they say nothing about how long it takes.
+    """
     for path in step.outputs:
         if not path.exists():
             raise RunFailedError(f"{step.name} ended without an error but left no {path}; its log: {log_file(step)}")
     files = {*step.outputs, *step.folder.glob("*.json")} - {step.folder / RECORD, step.folder / STARTED}
     made = {os.path.relpath(path, step.folder): sha256(path) for path in sorted(files) if path.is_file()}
-    record = {"step": step.name, **asked, "outputs": made, "seconds": round(seconds, 1)}
+    record = {"step": step.name, **asked, "outputs": made, "seconds": round(seconds, 1), "resumed": resumed}
     write_json(step.folder / RECORD, record)
 
 
@@ -117,9 +132,10 @@ def why_not_done(step: Step, work_dir: Path) -> str | None:
     return None
 
 
-def seconds_taken(step: Step) -> float:
-    """Of a step that is done."""
-    return float((read_json(step.folder / RECORD) or {}).get("seconds", 0.0))
+def seconds_taken(step: Step) -> float | None:
+    """Of a step that is done; None if it was resumed, so that nobody knows."""
+    record = read_json(step.folder / RECORD) or {}
+    return None if record.get("resumed") else float(record.get("seconds", 0.0))
 
 
 def log_file(step: Step) -> Path:

@@ -7,8 +7,9 @@ import io
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -44,9 +45,11 @@ _FIGURES = """\
 """
 
 
-def write_tables(plan: Plan, folders: Iterable[str | Path], out: Path) -> list[Path]:
-    """``table.md``, ``table.csv`` and ``table.html`` of a plan in a folder."""
-    runs, problems = collect(folders)
+def write_tables(
+    plan: Plan, folders: Iterable[str | Path], out: Path, steps: Collection[Path] | None = None
+) -> list[Path]:
+    """``table.md``, ``table.csv`` and ``table.html`` of a plan in a folder; ``steps``: see :func:`collect`."""
+    runs, problems = collect(folders, steps)
     table = build_table(plan, runs, PUBLISHED if PUBLISHED.is_file() else None)
     notes = (*problems, *table.problems)
     texts = {
@@ -194,7 +197,7 @@ def _cell(cell: Cell, base: Path, page: str | Path | None, heading: str, sources
 
 def relative(path: Path, base: Path) -> str:
     """A link from a folder to a file."""
-    return Path(os.path.relpath(path, base)).as_posix()
+    return quote(Path(os.path.relpath(path, base)).as_posix())
 
 
 def csv_text(table: Table, base: str | Path) -> str:
@@ -223,7 +226,7 @@ def table_page(table: Table, base: str | Path, notes: Sequence[str] = ()) -> str
     """A page: a chart for each column that has a figure, then all figures, linked like :func:`markdown`'s."""
     charts = []
     for column, cells in zip(table.columns, zip(*(cells for _, cells in table.rows))):
-        bars = {title: cell for (title, _), cell in zip(table.rows, cells) if cell.values}
+        bars = [(title, cell) for (title, _), cell in zip(table.rows, cells) if cell.values]
         if bars:
             charts.append(figure(bar_chart(bars), str(column)))
     legend = "Blue: measured, the mean over the runs and their standard deviation. Grey: published elsewhere."
@@ -231,11 +234,11 @@ def table_page(table: Table, base: str | Path, notes: Sequence[str] = ()) -> str
     return html_page(table.name, [fill("<p>{{ legend }}</p>", legend=legend), *charts, figures])
 
 
-def bar_chart(bars: dict[str, Cell]) -> Image.Image:
-    """A bar from 0 a row, title -> cell, with its standard deviation and its figure."""
+def bar_chart(bars: Sequence[tuple[str, Cell]]) -> Image.Image:
+    """A bar from 0 a row, (title, cell), with its standard deviation and its figure."""
     canvas = Figure(figsize=(9, 0.5 + 0.32 * len(bars)), layout="constrained", dpi=120)
     axes = canvas.subplots()
-    cells = list(bars.values())
+    cells = [cell for _, cell in bars]
     drawn = axes.barh(
         range(len(bars)),
         [cell.mean for cell in cells],
@@ -246,7 +249,7 @@ def bar_chart(bars: dict[str, Cell]) -> Image.Image:
     )
     labels = [cell.figure + (f" ({len(cell.values)} runs)" if len(cell.values) > 1 else "") for cell in cells]
     axes.bar_label(drawn, labels, padding=6)
-    axes.set_yticks(range(len(bars)), list(bars))
+    axes.set_yticks(range(len(bars)), [title for title, _ in bars])
     axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.margins(x=0.25)
     axes.set_xlim(left=0)

@@ -14,9 +14,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.records import log_file, mark_done, mark_started, request, seconds_taken, why_not_done
+from slotcon_plugin.benchmark.records import (
+    fingerprint,
+    log_file,
+    mark_done,
+    mark_started,
+    request,
+    seconds_taken,
+    why_not_done,
+)
 from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
-from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.command import STOPPED
+from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.files import replacing
 
 REPORT_EVERY_S = 60.0
@@ -71,9 +80,14 @@ def describe(plan: Plan, steps: list[Step], work_dir: Path, gpus: int) -> str:
 
 
 def reasons_to_run(steps: list[Step], work_dir: Path) -> dict[str, str]:
-    """Name of each step that is not done -> why not; none is done before those that it needs."""
+    """Name of each step that is not done -> why not; none is done before those that it needs.
+
+    Raises:
+        UserError: a config cannot be read.
+    """
     reasons: dict[str, str] = {}
     for step in steps:
+        fingerprint(step, work_dir)  # before hours have passed
         before = next((name for name in step.needs if name in reasons), None)
         if reason := why_not_done(step, work_dir) or (before and f"{before} is run again"):
             reasons[step.name] = reason
@@ -99,7 +113,7 @@ def run_step(step: Step, work_dir: Path, gpus: int = 0, report: Callable[[float]
             _run(step.command(gpus, resume), gpus, log, lock, step, report)
         if step.outputs[0].name == CHECKPOINT:
             _name_last_checkpoint(step)
-        mark_done(step, asked, time.monotonic() - start)
+        mark_done(step, asked, time.monotonic() - start, resume)
     return True
 
 
@@ -135,8 +149,10 @@ class Progress:
         share = f"{100 * done_hours / total:.0f} % of the plan"
         if len(finished) == len(self.steps):
             return f"{share} done"
-        taken = sum(seconds_taken(step) for step in finished) / 3600
-        speed = taken / done_hours if done_hours and taken else 1.0  # before the first step has ended: the estimate's
+        timed = [(step.hours, seconds) for step in finished if (seconds := seconds_taken(step)) is not None]
+        estimated, taken = (sum(values) for values in zip(*timed)) if timed else (0, 0)
+        # before the first step has ended: the estimate's
+        speed = taken / 3600 / estimated if estimated and taken else 1.0
         seconds = max(3600 * speed * (total - done_hours) - running, 0)
         return f"{share} done, about {clock(seconds)} left"
 
@@ -157,6 +173,8 @@ def _lock(path: Path) -> Iterator[int]:
         except BlockingIOError:
             print(f"    waiting: a process of this step is still running (lock {path})", file=sys.stderr, flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            print(f"    no lock, so start no second benchmark here: {path}: {error}", file=sys.stderr, flush=True)
         yield file.fileno()
 
 
@@ -164,7 +182,11 @@ def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Call
     start = time.monotonic()
     process = subprocess.Popen(
         command,
-        env=os.environ if gpus else {**os.environ, "CUDA_VISIBLE_DEVICES": ""},  # tools take a GPU where they see one
+        env={
+            **os.environ,
+            "PYTHON": sys.executable,  # of the launchers
+            **({} if gpus else {"CUDA_VISIBLE_DEVICES": ""}),  # tools take a GPU where they see one
+        },
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=subprocess.STDOUT,
@@ -183,6 +205,8 @@ def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Call
         process.terminate()
         process.wait()
         raise
+    if status == STOPPED:
+        raise RunStoppedError(f"{step.name} was asked to stop and has left a checkpoint: start the same again")
     if status:
         tail = log_file(step).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
         raise StepError(f"{step.name} failed with status {status}; {log_file(step)} ends:\n  " + "\n  ".join(tail))

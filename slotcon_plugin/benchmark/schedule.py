@@ -22,7 +22,7 @@ if [ -z "${{SLURM_ARRAY_TASK_ID:-}}" ]; then
     after=()
     for layer in {layer_numbers}; do
         range="${{first_of_layer[layer]}}-$((first_of_layer[layer + 1] - 1))"
-        job=$(sbatch --parsable --job-name={name} --array="$range" ${{after[@]+"${{after[@]}}"}} "$@" "$0")
+        job=$(sbatch --parsable --job-name={job} --array="$range" ${{after[@]+"${{after[@]}}"}} "$@" "$0")
         after=(--dependency="afterok:${{job%%;*}}")
         echo "layer $layer: job $job, steps $range"
     done
@@ -43,6 +43,7 @@ def slurm_script(plan: Plan, steps: list[Step], base: list[str], gpus: int) -> s
     starts = [sum(map(len, by_layer[:level])) for level in range(len(by_layer) + 1)]
     return _SCRIPT.format(
         name=plan.name,
+        job=shlex.quote(plan.name),
         count=len(steps),
         depth=len(by_layer),
         gpus=f"#SBATCH --gres=gpu:{gpus}\n" if gpus else "",

@@ -132,7 +132,8 @@ def _steps(plan: Plan, work_dir: Path) -> Iterator[Step]:
             needs = (origin.name,) if origin else ()
             if checkpoint and (entry.per_seed or seed == plan.seeds[0]):
                 for target in plan.targets:
-                    yield _convert(work_dir, f"convert/{row}-{target}-seed{seed}", target, checkpoint, needs)
+                    name = f"convert/{row}-{target}-seed{seed}"
+                    yield _convert(work_dir, name, target, checkpoint, needs, entry.network)
             for name, task in plan.tasks.items():
                 if applies(task, row, entry):
                     yield _measure(plan, work_dir, name, row, seed, checkpoint, needs)
@@ -172,14 +173,19 @@ def _photos(plan: Plan, name: str) -> str:
     return str(Path(data.path) / "images/train") if data.demo_scenes else data.path
 
 
-def _convert(work_dir: Path, name: str, target: str, checkpoint: Path, needs: tuple[str, ...]) -> Step:
+def _convert(
+    work_dir: Path, name: str, target: str, checkpoint: Path, needs: tuple[str, ...], network: str | None
+) -> Step:
     tool, file = EXPORTS[target]
     folder = work_dir / name
     return Step(
         name=name,
         folder=folder,
         tool=tool,
-        arguments=(str(checkpoint), str(folder / file), "--force"),
+        arguments=(
+            *(str(checkpoint), str(folder / file), "--force"),
+            *(("--network", network) if network else ()),
+        ),
         outputs=(folder / file,),
         needs=needs,
         inputs=(checkpoint,),
@@ -242,11 +248,31 @@ def _scenes(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _key_values(plan: Plan, options: Mapping[str, Any] | None) -> list[str]:
-    """For ``--cfg-options``: lists without blanks, since each pair is one word."""
-    return [
-        f"{key}={_with_paths(plan, value) if isinstance(value, str) else str(value).replace(' ', '')}"
-        for key, value in (options or {}).items()
-    ]
+    """For ``--cfg-options``."""
+    return [f"{key}={spelled(_moved(plan, value))}" for key, value in (options or {}).items()]
+
+
+def spelled(value: Any) -> str:
+    """An option's value on a command line: a text as it is, else as in a config, without blanks but those of texts."""
+    return value if isinstance(value, str) else _spelled(value)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_spelled(key)}:{_spelled(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        inner = ",".join(map(_spelled, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    return repr(value)
+
+
+def _moved(plan: Plan, value: Any) -> Any:
+    """An option with the paths of data sets in all its texts."""
+    if isinstance(value, Mapping):
+        return {key: _moved(plan, inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(_moved(plan, inner) for inner in value)
+    return _with_paths(plan, value) if isinstance(value, str) else value
 
 
 def _with_paths(plan: Plan, value: Any) -> str:

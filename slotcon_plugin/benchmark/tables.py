@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -107,7 +107,8 @@ def build_table(plan: Plan, runs: Sequence[ResultFile], published: str | Path | 
 
 def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column) -> Cell:
     task = plan.tasks[column.key]
-    found = {}
+    found: list[ResultFile] = []
+    known: set[tuple[Any, ...]] = set()
     for run in sorted(runs, key=lambda run: str(run.path)):
         result = run.result
         if (
@@ -116,19 +117,32 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
             and column.metric in result["metrics"]
         ):
             # The random arms are measured again beside every checkpoint: the same run counts once.
-            same = (result["seed"], result["backbone_sha256"], result["metrics"][column.metric])
-            found.setdefault(same, run)
+            same = {(result["seed"], result["backbone_sha256"], result["metrics"][column.metric])}
+            if "weights_sha256" in result:
+                same.add((result["seed"], result["weights_sha256"]))
+            if not same & known:
+                found.append(run)
+            known |= same
     if not found:
         return Cell("missing", text=_needs(plan, name, column.key))
-    chosen = sorted(found.values(), key=lambda run: (run.result["seed"], str(run.path)))
-    if len({run.result["config_sha256"] for run in chosen}) > 1:
+    chosen = sorted(found, key=lambda run: (run.result["seed"], str(run.path)))
+    if len({_measurement(run.result) for run in chosen}) > 1:
         files = ", ".join(str(run.path) for run in chosen)
-        raise UserError(f"{name}, {column.title}: results of different configs cannot share a cell: {files}")
+        raise UserError(
+            f"{name}, {column.title}: results of different configs, settings or numbers of photos cannot share a cell: "
+            f"{files}"
+        )
     return Cell(
         "measured",
         tuple(run.result["metrics"][column.metric] for run in chosen),
         tuple((run.result["seed"], run.path) for run in chosen),
     )
+
+
+def _measurement(result: Mapping[str, Any]) -> tuple[str, str]:
+    """What runs of one cell have in common."""
+    settings = {name: value for name, value in (result.get("settings") or {}).items() if name != "seed"}
+    return result["config_sha256"], json.dumps([result.get("num_images"), settings], sort_keys=True)
 
 
 def _needs(plan: Plan, name: str, key: str) -> str:

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import shutil
+import sys
 from pathlib import Path
 
 from slotcon_plugin.arguments import add_cfg_options, at_least
@@ -52,22 +54,23 @@ def run(args: argparse.Namespace) -> None:
     from slotcon_plugin.benchmark.render import write_tables
     from slotcon_plugin.benchmark.run import describe, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
+    from slotcon_plugin.benchmark.steps import spelled
     from slotcon_plugin.config import shipped_file
 
     plan = load_plan(args.plan, args.set)
     work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
     steps = plan_steps(plan, work_dir)
+    if args.step and (args.dry_run or args.print_commands or args.slurm):
+        raise UserError("--step runs one step; --dry-run, --print-commands and --slurm are about all of them")
     if args.slurm and args.gpus is None:
         raise UserError("--slurm: give --gpus, too: how many a job gets (0: the CPU); this machine's are not theirs")
-    base = ["python", shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir)]
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    base = [python, shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir)]
     if args.gpus is not None:
         base += ["--gpus", str(args.gpus)]
     gpus = _gpus() if args.gpus is None else args.gpus
     if args.set:
-        spared = {
-            key: value if isinstance(value, str) else str(value).replace(" ", "") for key, value in args.set.items()
-        }
-        base += ["--set", *(f"{key}={value}" for key, value in spared.items())]
+        base += ["--set", *(f"{key}={spelled(value)}" for key, value in args.set.items())]
     if args.dry_run:
         print(describe(plan, steps, work_dir, gpus))
     elif args.print_commands:
@@ -84,7 +87,7 @@ def run(args: argparse.Namespace) -> None:
         print(f"{chosen.name}: {'done' if done else 'was done already'}")
     else:
         run_plan(plan, steps, work_dir, gpus, say=lambda text: print(text, flush=True))
-        for path in write_tables(plan, [work_dir], work_dir):
+        for path in write_tables(plan, [work_dir], work_dir, {step.folder for step in steps}):
             print(path)
 
 

@@ -25,6 +25,7 @@ from slotcon_plugin.arguments import (
     add_launcher,
     add_resume,
 )
+from slotcon_plugin.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int | None:
-    """Pretrain; with ``--gpus`` start the processes that do."""
+    """Pretrain; with ``--gpus`` start the processes that do.
+
+    Raises:
+        UserError: two places for the photos.
+    """
+    if args.photos and args.data_root:
+        raise UserError(f"photos are given twice, as {args.photos} and by --data-root {args.data_root}: leave one out")
     if args.gpus > 1 and args.launcher == "none":
         from slotcon_plugin.launch import on_gpus
 

@@ -56,6 +56,13 @@ def find_config(name: str | Path) -> Path:
     raise UserError(f"there is no config {name}; {hint}")
 
 
+def names_pretraining(word: str | Path) -> bool:
+    """Whether a word where a config or something else may stand means a config: a file of Python's, or a known name."""
+    if Path(word).suffix == ".py":
+        return True
+    return not Path(word).exists() and any(file.stem == str(word) for file in _config_files("pretrain"))
+
+
 def list_configs(kind: str | None = None) -> dict[str, str]:
     """Name -> what it is for, in a line: the beginning of the config's docstring or of its first comment.
 

@@ -103,12 +103,13 @@ class SlotHealthHook(Hook):
                 for head, state in _by_head(self._loaded["alarms"]).items():
                     self._alarms[head].load_state_dict(state)
             if is_main_process():
-                end = self._former_iter or runner.iter
+                end, steps = self._former_iter or runner.iter, len(runner.train_dataloader)
 
                 def up_to_here(record: dict[str, Any]) -> dict[str, Any] | None:
                     """In the run's count of iterations, if that has changed."""
                     iteration = record.get("iter", 0)
-                    return record | {"iter": -(-iteration * runner.iter // end)} if iteration <= end else None
+                    now = {"iter": -(-iteration * runner.iter // end), "iterations_per_epoch": steps}
+                    return record | {key: now[key] for key in now if key in record} if iteration <= end else None
 
                 rewrite_json_lines(path, up_to_here)
         elif is_main_process() and path.exists():
@@ -147,6 +148,7 @@ class SlotHealthHook(Hook):
         figures = {
             "iter": runner.iter + 1,
             "epoch": runner.epoch + 1,
+            "iterations_per_epoch": len(runner.train_dataloader),
             **self._logged(runner),
             **monitored_figures(monitor),
         }
@@ -199,7 +201,7 @@ class SlotHealthHook(Hook):
         return figures
 
     def _publish(self, runner: Runner, figures: dict[str, Any], logged_by_model: dict) -> None:
-        known = {"iter", "epoch", "lr", "time", "grad_norm" if self._grad_norm is None else ""}
+        known = {"iter", "epoch", "iterations_per_epoch", "lr", "time", "grad_norm" if self._grad_norm is None else ""}
         for name, value in figures.items():
             constant = name in known or name.startswith("num_prototypes")
             if isinstance(value, (int, float)) and not constant and name not in logged_by_model:

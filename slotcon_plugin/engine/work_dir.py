@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import time
 import uuid
@@ -100,7 +101,7 @@ def claim_work_dir(
         lock_work_dir(folder)
         for part in folder.rglob(f"{PART_PREFIX}*"):
             if not _is_being_written(part):
-                part.unlink(missing_ok=True)
+                shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
         record = run_record(folder)
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
         if started_again() and named in (None, record.get("continues")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -124,26 +125,43 @@ def calibrate_batch_norm(
     Raises:
         UserError: there is no photo, or no BatchNorm layer.
     """
-    layers = [m for m in backbone.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    layers = _batch_norms(backbone)
     if not photos or not layers:
         raise UserError(f"BN calibration: expected photos and BatchNorm layers, got {len(photos)} and {len(layers)}")
-    momentum, training = [layer.momentum for layer in layers], backbone.training
-    for layer in layers:
-        layer.reset_running_stats()
-        layer.momentum = None  # a cumulative mean over the batches
-    backbone.train()
     images: list[np.ndarray] = []
     batches = 0
-    for _, photo in read_photos(photos):
-        if len(images) == batch_size:
+    with collecting_statistics(backbone):
+        for _, photo in read_photos(photos):
+            if len(images) == batch_size:
+                backbone(normalise(np.stack(images)))
+                images, batches = [], batches + 1
+            images.append(resize_image(photo, *input_size))
+        if len(images) == batch_size or not batches:  # a last, smaller one would count as much as the others
             backbone(normalise(np.stack(images)))
-            images, batches = [], batches + 1
-        images.append(resize_image(photo, *input_size))
-    if len(images) == batch_size or not batches:  # a last, smaller one would count as much as the others
-        backbone(normalise(np.stack(images)))
-    backbone.train(training)
-    for layer, value in zip(layers, momentum):
-        layer.momentum = value
+
+
+def _batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def collecting_statistics(model: nn.Module) -> Iterator[None]:
+    """In the block, BatchNorm layers take their running statistics anew: means over the batches that they see.
+
+    Those that a network otherwise keeps as they are (``norm_eval``) do so, too; nothing else changes its mode.
+    """
+    layers = _batch_norms(model)
+    kept = [(layer, layer.momentum, layer.training) for layer in layers]
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a cumulative mean
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer, momentum, training in kept:
+            layer.momentum = momentum
+            layer.train(training)
 
 
 def add_counts(counts: np.ndarray, scores: Tensor, masks: Sequence[np.ndarray]) -> None:

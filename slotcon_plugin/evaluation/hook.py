@@ -51,7 +51,8 @@ class _EvaluationHook(Hook):
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Evaluate every `interval` epochs and after the last."""
-        if self.every_n_epochs(runner, self.interval) or self.is_last_train_epoch(runner):
+        ended = self.is_last_train_epoch(runner) or runner.iter >= runner.max_iters  # the latter by the clock
+        if ended or self.every_n_epochs(runner, self.interval):
             self._evaluate_on_first_rank(runner)
 
     def _evaluate_on_first_rank(self, runner: Runner) -> None:
@@ -170,13 +171,15 @@ class LinearProbeHook(_EvaluationHook):
         """See the class."""
         model = unwrapped(runner.model)
         backbone = OwnPixels(model.branch(model.transfer_branch)["backbone"], *pixels_of(model))
-        modes = [(module, module.training) for module in backbone.modules()]
+        training, modes = model.training, [(module, module.training) for module in model.modules()]
+        model.eval()  # the whole of it: so does what is compiled for training's batches alone
         device = next(model.parameters()).device
         result = probe_backbone(
             backbone, self.train, self.test, seeds=(0,), neighbours=0, device=device, **self.settings
         )["linear"]
-        for module, training in modes:
-            module.training = training
+        model.train(training)
+        for module, mode in modes:
+            module.training = mode
         miou = result.miou[0]
         text = f"{miou:.1f} mIoU"
         if self._start is None:

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader
 
 from slotcon_plugin.apis import load_pretrainer
@@ -17,7 +16,7 @@ from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
-from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
+from slotcon_plugin.evaluation.features import OwnPixels, collecting_statistics, pixels_of
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.losses import nearest_keys
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
@@ -140,7 +139,9 @@ def compare_pixel_retrieval(
     batches = DataLoader(dataset, _BATCH_SIZE, sampler=_keys(dataset, seed), drop_last=len(dataset) > _BATCH_SIZE)
     # the random network's are those of the first checkpoint, which knows what the config leaves open
     pixels = own_pixels(load_pretrainer(config, checkpoints[0]) if checkpoints else untrained)
-    update_bn((pixels(torch.cat(preprocess(batch)["inputs"].views)) for batch in batches), untrained)
+    with collecting_statistics(untrained), torch.no_grad():
+        for batch in batches:
+            untrained.embed(pixels(torch.cat(preprocess(batch)["inputs"].views)), "teacher")
 
     def judge(model: BasePretrainer, branch: str, pixels: OwnPixels) -> dict[str, float]:
         def embed(images: Tensor) -> Tensor:

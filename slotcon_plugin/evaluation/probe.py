@@ -19,9 +19,10 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import add_counts, labelled_batches, stage_features, to_size
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
-from slotcon_plugin.evaluation.readers import too_few_classes
+from slotcon_plugin.evaluation.readers import too_few_classes, with_same_classes
 
 _QUERIES = 4096  # positions compared with the bank at once
+_GOLDEN = 0.618034  # multiples of it fill [0, 1) evenly
 
 Classifier = Callable[[Tensor], Tensor]
 """Standardised features (B, C, h, w) -> scores of the classes (B, num_classes, h, w)."""
@@ -100,8 +101,7 @@ def probe_backbone(
         UserError: the two sets have different classes, `train` holds one class only, or see `LabelledSet.read` and
             `stage_features`.
     """
-    if train.classes != test.classes:
-        raise UserError(f"expected the same classes, got {train.name}: {train.classes}, {test.name}: {test.classes}")
+    train, test = with_same_classes(train, test)
     start = time.perf_counter()
     backbone.eval().to(device)
     num_classes = len(train.classes)
@@ -204,7 +204,8 @@ class NeighbourBank:
         features: (N, C, h, w), standardised.
         labels: (N, h, w) int64, class index or `IGNORE`.
         num_classes, neighbours: neighbours = k.
-        bank_size: positions kept, as many from each photo, evenly spread over its labelled positions.
+        bank_size: positions kept, as many from each photo, evenly spread over its labelled positions; of one photo
+            they begin elsewhere than of the next.
         device: where to look.
 
     Raises:
@@ -224,9 +225,11 @@ class NeighbourBank:
     ) -> None:
         share = max(bank_size // len(features), 1)
         vectors, names = [], []
-        for maps, label in zip(features.flatten(2), labels.flatten(1)):  # (C, h*w), (h*w,)
+        for number, (maps, label) in enumerate(zip(features.flatten(2), labels.flatten(1))):  # (C, h*w), (h*w,)
             known = (label != IGNORE).nonzero()[:, 0]
-            chosen = known[torch.linspace(0, max(len(known) - 1, 0), min(share, len(known))).round().long()]
+            count = min(share, len(known))
+            bins = torch.arange(count, dtype=torch.float64) + number * _GOLDEN % 1
+            chosen = known[(bins * len(known) / max(count, 1)).long()]
             vectors.append(maps[:, chosen].T)
             names.append(label[chosen])
         names = torch.cat(names)

@@ -60,6 +60,8 @@ def open_labelled_set(
 
 
 def _guess(root: Path) -> str:
+    if (root / "classes.txt").is_file():  # whatever the splits are called
+        return "folder"
     for name, (signs, _) in READERS.items():
         if any((root / sign).exists() for sign in signs):
             return name
@@ -105,7 +107,8 @@ def read_folder(root: Path, split: str) -> LabelledSet:
     """`images/SPLIT`, `annotations/SPLIT` (.png of the same stem), and `classes.txt` if there is one.
 
     `classes.txt` has a name a line; a line such as ``unlabelled(ignore=11)`` says which value is ignored (255 always
-    is). Without the file, the classes are counted from the masks.
+    is), wherever it stands: the names are those of the other values, from 0 on. Without the file, the classes are
+    counted from the masks.
     """
     images, masks = root / "images" / split, root / "annotations" / split
     items = _pair(_photos(images), lambda photo: masks / photo.relative_to(images).with_suffix(".png"))
@@ -114,7 +117,8 @@ def read_folder(root: Path, split: str) -> LabelledSet:
     if not listing.is_file():
         return _count_classes(LabelledSet(name, items, (), value_table({k: k for k in range(IGNORE)})))
     classes, ignored = _read_classes(listing)
-    meaning = {k: k for k in range(len(classes))} | dict.fromkeys(ignored, IGNORE)
+    values = (value for value in range(IGNORE) if value not in ignored)
+    meaning = dict(zip(values, range(len(classes)))) | dict.fromkeys(ignored, IGNORE)
     return LabelledSet(name, items, tuple(classes), value_table(meaning))
 
 
@@ -132,8 +136,9 @@ def _read_classes(listing: Path) -> tuple[list[str], list[int]]:
             classes.append(line)
     if wrong := [value for value in ignored if value > IGNORE]:
         raise UserError(f"{listing}: (ignore={wrong[0]}): expected a value that a mask can hold, 0 to {IGNORE}")
-    if len(classes) > IGNORE:
-        raise UserError(f"{listing}: expected at most {IGNORE} names (indices 0 to {IGNORE - 1}), got {len(classes)}")
+    most = IGNORE - len({*ignored} - {IGNORE})
+    if len(classes) > most:
+        raise UserError(f"{listing}: expected at most {most} names, for the values below {IGNORE}, got {len(classes)}")
     return classes, ignored
 
 
@@ -145,7 +150,26 @@ def _count_classes(data: LabelledSet) -> LabelledSet:
     if highest < 1:
         raise too_few_classes(data.name, range(highest + 1))
     meaning = {k: k for k in range(highest + 1)}
-    return LabelledSet(data.name, data.items, tuple(f"class {k}" for k in meaning), value_table(meaning))
+    return LabelledSet(data.name, data.items, _counted(highest + 1), value_table(meaning))
+
+
+def _counted(number: int) -> tuple[str, ...]:
+    return tuple(f"class {k}" for k in range(number))
+
+
+def with_same_classes(*sets: LabelledSet) -> tuple[LabelledSet, ...]:
+    """Splits of one data set; where their classes were counted in the masks, one may lack the last and gets them.
+
+    Raises:
+        UserError: they have different classes.
+    """
+    longest = max(sets, key=lambda each: len(each.classes))
+    for each in sets:
+        counted = each.classes == _counted(len(each.classes))
+        if each.classes != longest.classes and not (counted and longest.classes == _counted(len(longest.classes))):
+            got = f"{longest.name}: {longest.classes}, {each.name}: {each.classes}"
+            raise UserError(f"expected the same classes, got {got}")
+    return tuple(replace(each, classes=longest.classes, table=longest.table) for each in sets)
 
 
 def read_voc(root: Path, split: str) -> LabelledSet:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
@@ -38,10 +39,13 @@ def evaluate_unsupervised(
     device: str = "cpu",
     result_file: str | Path | None = None,
     pretraining: str | None = None,
+    trained: bool = True,
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
     A work dir stands for the config and the newest checkpoint in it. `head`: whose grouping, of a method with several.
+    Without `trained` the checkpoint says only what the config leaves open (its number of prototypes), and the model is
+    an untrained one.
 
     `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
     weights ("ImageNet, then SlotCon on 2,915 photos").
@@ -57,19 +61,24 @@ def evaluate_unsupervised(
     if checkpoint is None:
         model = build_untrained(config, seed).to(device)
     else:
-        model = load_pretrainer(config, checkpoint, device)
+        if not trained:
+            torch.manual_seed(seed)
+        model = load_pretrainer(config, checkpoint, device, trained)
+    learned = trained and checkpoint is not None
     model.show_head(head)
     settings = {"branch": branch, "short_side": short_side, "batch_size": batch_size, "seed": seed}
     result = segment_unsupervised(model, data, **settings)
     if result_file is not None:
-        told = told_by(checkpoint) if checkpoint else {}
+        told = told_by(checkpoint) if learned else {}
         write_result(
             result_file,
             task=f"unsupervised_seg_{data.task}",
             metrics=result.metrics(),
-            pretraining=(pretraining or told.get("title") or model.method.name) if checkpoint else "random",
-            config=load_config(config),  # its contents: a run's own copy holds its seed and work dir too
-            backbone_sha256=sha256_of(model.branch(branch)["backbone"]) if checkpoint else None,
+            pretraining=(pretraining or told.get("title") or model.method.name) if learned else "random",
+            # what is measured: a run's own copy holds its seed, its work dir and what follows from its hardware, too
+            config=Config({"model": load_config(config).model.to_dict()}),
+            config_name=str(config),
+            backbone_sha256=sha256_of(model.branch(branch)["backbone"]) if learned else None,
             seed=seed,
             wall_time_s=time.perf_counter() - start,
             data=data.name,
@@ -136,7 +145,16 @@ def probe_checkpoint(
     told = told_by(checkpoint)
     title = name or told.get("title") or "pretrained"
     settings |= {"input_size": input_size, "output_stride": output_stride}
-    return probe_arms(arms, train, test, pretraining=title, told=told, out_dir=out_dir, **settings)
+    measured = ({"decoder": True} if decoder else {}) | ({"which": which} if which else {})
+    return probe_arms(
+        *(arms, train, test),
+        pretraining=title,
+        told=told,
+        out_dir=out_dir,
+        measured=measured,
+        seed=random_seed,
+        **settings,
+    )
 
 
 def probe_arms(
@@ -148,6 +166,8 @@ def probe_arms(
     told: Mapping[str, Any] = MappingProxyType({}),
     out_dir: str | Path | None = None,
     output_stride: int | None = None,
+    measured: Mapping[str, Any] = MappingProxyType({}),
+    seed: int = 0,
     **settings,
 ) -> dict[str, dict[str, ProbeResult]]:
     """Probe every arm with the same settings (see `probe_backbone`) and write a result file for each arm and probe.
@@ -158,17 +178,20 @@ def probe_arms(
         told: further facts for its result files, see `convert.metadata.told_by`.
         out_dir: gets `PROBE_ARM.json`; None writes nothing.
         output_stride: that the arms were loaded with; figures of different ones do not compare.
+        measured: what else was said about the arms' loading, of which the same holds.
+        seed: of the random arms, or of the run: the one that result files tell.
 
     Returns:
         arm -> probe ("linear", "knn") -> result.
     """
     dilated = {} if output_stride is None else {"output_stride": output_stride}
-    told_settings = {name: value for name, value in settings.items() if name != "device"} | dilated
+    told_settings = {name: value for name, value in settings.items() if name != "device"} | dilated | dict(measured)
     results = {}
     for number, (arm, (backbone, digest)) in enumerate(arms.items(), start=1):
         print_log(
             f"probing {arm} ({number} of {len(arms)}): heads learn from {len(train)} photos, {len(test)} judge them"
         )
+        weights = sha256_of(backbone)  # random ones are the same beside every checkpoint of a seed
         results[arm] = probe_backbone(backbone, train, test, **settings)
         if out_dir is None:
             continue
@@ -184,12 +207,12 @@ def probe_arms(
                 config=Config(told_settings),
                 config_name="frozen_probe",
                 backbone_sha256=digest,
-                seed=settings.get("seeds", (0,))[0],
+                seed=seed,
                 wall_time_s=result.wall_time_s,
                 train=train.name,
                 test=test.name,
                 num_images=[len(train), len(test)],
-                **(told if arm == "checkpoint" else {}),
+                **(told if arm == "checkpoint" else {"weights_sha256": weights}),
                 iou=[dict(zip(result.classes, _finite(score.iou))) for score in result.scores],
             )
     return results

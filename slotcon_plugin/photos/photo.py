@@ -165,6 +165,8 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode == "F":
         raise ValueError("a floating-point picture has no known white")
     if image.mode.startswith("I"):
+        if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits Pillow gives as 32
+            raise ValueError("a picture of 32-bit integers has no known white")
         grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: torch wants writable memory

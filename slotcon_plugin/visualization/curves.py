@@ -52,7 +52,10 @@ LIMITS = {
 }
 FROM_ZERO = {*LIMITS, "num_queries", "effective_rank", "center_norm", "data_time_share", "pixel_accuracy"}
 LOGARITHMIC = {"grad_norm"}
-_NOT_SHOWN = {"iter", "epoch", "step", "num_prototypes", "used_prototypes", "time", "data_time", "memory"}
+_NOT_SHOWN = {
+    *{"iter", "epoch", "step", "iterations_per_epoch", "num_prototypes", "used_prototypes"},
+    *{"time", "data_time", "memory"},
+}
 # Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", ":", "-.")
@@ -101,16 +104,22 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
         )
     run = Run(name or work_dir.name)
     records = read_json_lines(health) if health.is_file() else []
-    ends = [record for record in records if "live_prototypes_epoch" in record]
-    lengths = ends or [record for path in scalars for record in read_json_lines(path) if "epoch" in record]
-    if lengths:
-        run.iterations_per_epoch = max(record["iter"] for record in lengths) / max(r["epoch"] for r in lengths)
+    run.iterations_per_epoch = _iterations_per_epoch(records)
     for path in scalars:
         _merge(run, read_json_lines(path))
     watched = Run(run.name, iterations_per_epoch=run.iterations_per_epoch)
     _merge(watched, records)
     run.figures |= watched.figures
     return run
+
+
+def _iterations_per_epoch(records: Sequence[dict[str, Any]]) -> float | None:
+    """As ``health.jsonl`` says; of old files, by the last record of an epoch that was ended, which every epoch has."""
+    if told := [record["iterations_per_epoch"] for record in records if "iterations_per_epoch" in record]:
+        return told[-1]
+    last = max((record["epoch"] for record in records if "epoch" in record), default=0)
+    ended = [r for r in records if r.get("epoch", last) < last or any("live_prototypes_epoch" in key for key in r)]
+    return max((record["iter"] / record["epoch"] for record in ended), default=None)
 
 
 def _merge(run: Run, records: Sequence[dict[str, Any]]) -> None:
@@ -149,6 +158,8 @@ def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list
         if missing:
             raise UserError(f"no run has {', '.join(missing)}; there are {', '.join(sorted(have))}")
         return list(wanted)
+    if not have:
+        raise UserError(f"{', '.join(run.name for run in runs)}: no figures yet; the first come with the first report")
     return [name for name in TITLES if name in have] + sorted(have - TITLES.keys())
 
 

@@ -75,6 +75,8 @@ def visualize_prototypes(
     unknown = [k for k in chosen if not 0 <= k < count]
     if unknown:
         raise UserError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
+    if not chosen:
+        raise UserError(f"no prototype owns 2 % of one of these {found.num_photos} photos, or none was asked for")
     rows = [prototype_row(model, paths, found, k, size) for k in chosen]
     title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])

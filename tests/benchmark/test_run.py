@@ -10,7 +10,7 @@ from slotcon_plugin.benchmark import load_plan, plan_steps, run
 from slotcon_plugin.benchmark.plan import Data, Plan
 from slotcon_plugin.benchmark.records import fingerprint, mark_started, read_json, request, why_not_done
 from slotcon_plugin.benchmark.steps import Step
-from slotcon_plugin.errors import RunFailedError, UserError
+from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
 
 @pytest.fixture
@@ -155,6 +155,60 @@ def test_failures_are_named_with_the_end_of_the_log_and_leave_no_record(make, tm
     assert read_json(work / "task/row/step.json") is None
     with pytest.raises(UserError, match=r"gone\.pth does not exist"):
         run.run_step(make(inputs=(tmp_path / "gone.pth",)), work)
+
+
+def test_a_step_that_was_asked_to_stop_is_worth_starting_again(make, tmp_path):
+    step = make()
+    (tmp_path / "tool.py").write_text("import sys; sys.exit(75)")
+    with pytest.raises(RunStoppedError, match="task/row was asked to stop"):
+        run.run_step(step, tmp_path / "w")
+
+
+def test_the_launchers_take_this_python(make, tmp_path):
+    step = make()
+    (tmp_path / "tool.py").write_text(
+        "import os, sys, pathlib; (pathlib.Path(sys.argv[1]) / 'result.json').write_text(os.environ['PYTHON'])"
+    )
+    run.run_step(step, tmp_path / "w")
+    assert (step.folder / "result.json").read_text() == sys.executable
+
+
+def test_a_file_system_without_locks_is_no_reason_to_end(make, tmp_path, monkeypatch, capsys):
+    def none(*_):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(run.fcntl, "flock", none)
+    assert run.run_step(make(), tmp_path / "w")
+    assert "no lock, so start no second benchmark here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.yaml", "A: !!python/object/apply:eval ['1 + 1']\n_BASE_: [base.yaml]\n"),
+        ("b.yaml", ""),
+        ("c.py", "_base_ = ['gone.py']\n"),
+        ("d.yaml", "a: [\n"),
+    ],
+)
+def test_configs_that_frameworks_read_and_ones_that_nobody_can(name, content, make, tmp_path):
+    (tmp_path / "base.yaml").write_text("MODEL: {}\n")
+    (tmp_path / name).write_text(content)
+    step = make(configs=(str(tmp_path / name),))
+    if name in ("a.yaml", "b.yaml"):
+        before = fingerprint(step, tmp_path / "w")
+        assert len(before) == 64
+        return
+    with pytest.raises(UserError, match=rf"config .*{name} cannot be read: "):
+        run.reasons_to_run([step], tmp_path / "w")
+
+
+def test_a_resumed_step_says_nothing_about_the_speed_of_the_machine(make, tmp_path):
+    steps = [make(f"t/{k}", hours=1.0) for k in range(3)]
+    for step, seconds, resumed in zip(steps, (7200, 60), (False, True)):
+        step.folder.mkdir(parents=True)
+        (step.folder / "step.json").write_text(json.dumps({"seconds": seconds, "resumed": resumed}))
+    assert "about 2:00:00 left" in run.Progress(steps, {"t/0", "t/1"}).left()
 
 
 def test_nothing_starts_while_a_data_set_is_missing(make, tmp_path):

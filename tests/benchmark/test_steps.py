@@ -1,11 +1,14 @@
 """Plans are checked, and become commands of tools/ that those tools understand."""
 
+import argparse
+import dataclasses
 import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from slotcon_plugin.arguments import add_cfg_options
 from slotcon_plugin.benchmark import load_plan, plan_steps
 from slotcon_plugin.benchmark.plan import Pretraining, Task
 from slotcon_plugin.benchmark.run import describe
@@ -91,6 +94,30 @@ def test_weights_of_somebody_elses_are_probed_with_the_name_of_their_network(pla
     plan = load_plan(plan_file, {"pretraining.moco.network": "resnet50"})
     assert "--network resnet50" in by_name(plan, tmp_path)["probe/moco-seed0"].shown()
     assert "--network" not in by_name(plan, tmp_path)["coco/moco-seed0"].command()
+    assert by_name(plan, tmp_path)["convert/moco-detectron2-seed0"].command()[-2:] == ["--network", "resnet50"]
+    assert "--network" not in by_name(plan, tmp_path)["convert/slotcon-detectron2-seed0"].command()
+
+
+def test_options_that_are_dicts_and_lists_arrive_as_they_are(plan_file, tmp_path):
+    given = {"photos": {"type": "ImageFolder", "root": "{photos}/my train"}, "a": ["x y", ("{masks}",)], "b": (0.5, 1)}
+    plan = load_plan(plan_file, {"pretraining.slotcon.options": {}})
+    entry = dataclasses.replace(plan.pretraining["slotcon"], options=given)
+    plan = dataclasses.replace(plan, pretraining={**plan.pretraining, "slotcon": entry})
+    words = by_name(plan, tmp_path / "w")["pretrain/slotcon-seed0"].command()
+    parser = argparse.ArgumentParser()
+    add_cfg_options(parser)
+    got = parser.parse_args(words[words.index("--cfg-options") :]).cfg_options
+    assert got.pop("randomness.seed") == 0
+    assert got == {
+        "photos": {"type": "ImageFolder", "root": f"{tmp_path}/photos/my train"},
+        "a": ["x y", (f"{tmp_path}/masks",)],
+        "b": (0.5, 1),
+    }
+
+
+def test_a_config_has_a_name_in_a_plan_too(plan_file):
+    plan = load_plan(plan_file, {"pretraining.slotcon.config": "slotcon_demo"})
+    assert Path(plan.pretraining["slotcon"].config) == Path("configs/pretrain/slotcon_demo.py").resolve()
 
 
 def test_which_steps_there_are(plan, tmp_path):

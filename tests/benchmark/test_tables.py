@@ -13,7 +13,16 @@ import yaml
 
 from slotcon_plugin.benchmark import load_plan
 from slotcon_plugin.benchmark.collect import collect
-from slotcon_plugin.benchmark.render import anchor, bar_chart, brief, csv_text, markdown, runs_page, table_page
+from slotcon_plugin.benchmark.render import (
+    anchor,
+    bar_chart,
+    brief,
+    csv_text,
+    markdown,
+    relative,
+    runs_page,
+    table_page,
+)
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
 from slotcon_plugin.files import sha256_of, write_json
 
@@ -134,7 +143,7 @@ def test_bars_are_as_long_as_their_figures_and_errors_as_their_spread():
         "b": Cell("published", (40.0,), text=SOURCE),
         "c": Cell("measured", (8.0, 12.0), ((0, Path("b.json")), (1, Path("c.json")))),
     }
-    pixels = np.asarray(bar_chart(cells)).astype(int)
+    pixels = np.asarray(bar_chart(list(cells.items()))).astype(int)
     lengths = []
     for colour in ((0x2A, 0x6F, 0xB0), (0xB9, 0xB9, 0xB9)):
         hits = np.abs(pixels - colour).sum(axis=-1) < 12
@@ -156,6 +165,53 @@ def test_results_of_different_configs_do_not_share_a_cell(plan, result, tmp_path
     result("b.json", "slotcon", COCO, seed=1, config="configs/pretrain/slotcon_coco.py", AP_box=2.0)
     with pytest.raises(ValueError, match=r"(?s)different configs.*a\.json.*b\.json"):
         build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+@pytest.mark.parametrize("changes", [{"num_images": [50, 50]}, {"settings": {"branch": "student", "seed": 1}}])
+def test_results_of_other_settings_do_not_share_a_cell(changes, plan, result, tmp_path):
+    common = {"num_images": [367, 233], "settings": {"branch": "teacher", "seed": 0}}
+    for seed, more in enumerate(({}, {"settings": {"branch": "teacher", "seed": 1}}, changes)):
+        file = result(f"{seed}.json", "slotcon", COCO, seed=seed, AP_box=1.0)
+        write_json(file, json.loads(file.read_text()) | common | more)
+        if seed == 1:
+            build_table(plan, collect([tmp_path / "results"])[0], None)
+    with pytest.raises(ValueError, match="settings or numbers of photos cannot share a cell"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+def test_random_weights_that_are_measured_beside_each_checkpoint_count_once_a_seed(plan, result, tmp_path):
+    """A GPU's figures differ in their last digits; those of older files are known by their figure alone."""
+    for name, seed, figure, weights in (
+        ("a", 0, 20.0, "w0"),
+        ("b", 0, 20.01, "w0"),
+        ("c", 1, 22.0, "w1"),
+        ("d", 1, 22.0, None),
+    ):
+        file = result(f"{name}.json", "random", "linear_probe_x", seed=seed, sha=None, mIoU=figure)
+        if weights:
+            write_json(file, json.loads(file.read_text()) | {"weights_sha256": weights})
+    table = build_table(plan, collect([tmp_path / "results"])[0], None)
+    (cell,) = [cells[0] for title, cells in table.rows if title == "random init"]
+    assert cell.values == (20.0, 22.0)
+
+
+def test_figures_of_what_the_plan_was_before_are_left_out_and_named(result, tmp_path):
+    old, new = (result(f"probe/{name}/result.json", name, "t", m=1.0) for name in ("old", "new"))
+    for path in (old, new):
+        write_json(path.parent / "started.json", {})
+        write_json(path.parent / "step.json", {"outputs": {path.name: sha256_of(path)}})
+    runs, problems = collect([tmp_path / "results"], {new.parent})
+    assert [run.path for run in runs] == [new]
+    assert problems == [f"ignored {old}: the plan has no such step now, or has changed since"]
+
+
+def test_rows_of_one_title_have_a_bar_each():
+    bars = [("a", Cell("measured", (3.0,))), ("a", Cell("measured", (5.0,)))]
+    assert bar_chart(bars).height > bar_chart(bars[:1]).height
+
+
+def test_links_to_folders_with_blanks(tmp_path):
+    assert relative(tmp_path / "my runs/a.json", tmp_path) == "my%20runs/a.json"
 
 
 def test_corrupted_and_foreign_files_are_named_and_ignored(result, tmp_path):
@@ -224,14 +280,15 @@ def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, resu
 
 def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, result):
     file = result("probe/slotcon-seed0/result.json", "slotcon", "linear_probe_masks_val", mIoU=1.0)
-    command = "python tools/eval_probe.py --data {}"
+    command = "python tools/eval_probe.py --data {0} --masks x/masks --cfg-options a={0}/b c={0}es"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"command": command.format("/home/me/masks")}))
     (file.parent / "broken_result.json").write_text("{")
     moved = load_plan(plan_file, {"masks": "/home/me/masks"})
     written, problems = keep_results(moved, [tmp_path / "results"], tmp_path / "kept")
     assert written == [tmp_path / "kept/probe/slotcon-seed0/result.json"]
     kept = json.loads(written[0].read_text())
-    assert kept["command"] == command.format(tmp_path / "masks")
+    assert kept["command"] == command.format(tmp_path / "masks").replace(f"c={tmp_path}/masks", "c=/home/me/masks")
+    assert kept["task"] == "linear_probe_masks_val"
     assert kept["metrics"] == {"mIoU": 1.0}
     assert len(problems) == 1
     assert "broken_result.json" in problems[0]

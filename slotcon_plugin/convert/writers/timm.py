@@ -32,6 +32,8 @@ def create(network: Network) -> nn.Module:
 
 def build_backbone(network: Network, config: str | None) -> Runnable:
     """timm's own model and its stage maps."""
+    if config is not None:
+        raise ConversionError("timm has no config files: leave --config out")
     model = create(network)
     stages = [info["reduction"] for info in model.feature_info]
     plain = len(set(stages)) == 1
@@ -49,13 +51,18 @@ def save(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> 
     """A file where the path has a suffix, a folder where it has none.
 
     Raises:
-        ConversionError: a folder is wanted, but the file that was read does not hold timm's whole model.
+        ConversionError: a folder is wanted, but the file that was read does not hold timm's whole model, or its
+            weights want BGR.
     """
     if path.suffix:
         save_file(tensors, meta, path)
         return
     from timm.models import save_for_hf
 
+    if meta["colour_order"] not in ("RGB", UNKNOWN):
+        raise ConversionError(
+            f"the weights want {meta['colour_order']}, and what reads a folder of timm's feeds RGB: write a file"
+        )
     model = create(Network(**meta["network"]))
     missing, _ = model.load_state_dict(dict(tensors), strict=False)
     if missing:

@@ -76,7 +76,4 @@ class SlotCon(BasePretrainer):
         losses, self.monitor = self.objective(
             student, teacher, self.student["predictor"], self.center, boxes, batch.flipped
         )
-        return losses | {
-            "teacher_entropy": self.monitor["teacher_entropy"],
-            "live_prototypes": self.monitor["live_prototypes"].float(),
-        }
+        return losses | {"teacher_entropy": self.monitor["teacher_entropy"]}

@@ -150,7 +150,6 @@ class SlotConDecoder(BasePretrainer):
                 self.monitor[name] = monitor
             result |= {f"{key}{suffix}": weight * value for key, value in losses.items()}
             result[f"teacher_entropy{suffix}"] = monitor["teacher_entropy"]
-            result[f"live_prototypes{suffix}"] = monitor["live_prototypes"].float()
         return result
 
 
