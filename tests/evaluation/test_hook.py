@@ -44,7 +44,7 @@ class Pretrainer(nn.Module):
 def runner():
     info, scalars = {}, []
     fake = SimpleNamespace(
-        model=Pretrainer().train(), epoch=0, iter=0, max_epochs=3, info=info, scalars=scalars,
+        model=Pretrainer().train(), epoch=0, iter=0, max_epochs=3, max_iters=30, info=info, scalars=scalars,
         visualizer=SimpleNamespace(add_scalars=lambda figures, step: scalars.append((figures, step))),
         message_hub=SimpleNamespace(update_info=info.__setitem__),
     )  # fmt: skip
@@ -82,9 +82,27 @@ def test_it_is_asked_before_training_every_few_epochs_and_at_the_end(demo, runne
         runner.iter = 10 * (runner.epoch + 1)
         hook.after_train_epoch(runner)
     assert runner.scalars == [0, 20, 30]
+    runner.epoch, runner.iter, runner.max_epochs, runner.max_iters = 2, 25, 20, 25  # ended by the clock
+    hook.after_train_epoch(runner)
+    assert runner.scalars == [0, 20, 30, 25]
     resumed = SimpleNamespace(**{**vars(runner), "iter": 10, "scalars": []})
     hook.before_train(resumed)
     assert resumed.scalars == []
+
+
+def test_the_whole_model_leaves_training_and_returns_to_it_as_it_was(demo, runner, monkeypatch):
+    """Else what is compiled for training's batches would be compiled again for the probe's photos."""
+    model, seen = runner.model, []
+    frozen = next(module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
+    frozen.eval()
+    before = [module.training for module in model.modules()]
+    found = {"linear": SimpleNamespace(miou=(30.0, 0.0))}
+    monkeypatch.setattr(
+        "slotcon_plugin.evaluation.hook.probe_backbone", lambda *_, **__: seen.append(model.training) or found
+    )
+    hook_for(demo).evaluate(runner)
+    assert seen == [False]
+    assert [module.training for module in model.modules()] == before
 
 
 @pytest.fixture

@@ -137,6 +137,17 @@ def test_a_network_sees_the_pixels_that_it_was_trained_on(tmp_path, folder, conf
     assert -1.001 < lowest < -0.9 and 0.8 < highest < 1.001
 
 
+def test_norms_of_the_decoder_get_statistics_too(folder, config, monkeypatch):
+    text = config.read_text().replace("'fpn_channels': 8", "'fpn_channels': 8, 'fpn_norm': 'BatchNorm'")
+    config.write_text(text)
+    models, build = [], type(MODELS).build
+    monkeypatch.setattr(type(MODELS), "build", lambda *a, **k: models.append(build(*a, **k)) or models[-1])
+    compare_pixel_retrieval(config, folder, [], num_pairs=4)
+    (untrained,) = [model for model in models if hasattr(model, "teacher")]
+    norms = [m for m in untrained.teacher["decoder"].modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert norms and all(norm.num_batches_tracked > 0 for norm in norms)
+
+
 def test_a_method_without_a_dense_embedding_is_refused(folder, config):
     slotcon = dict(
         type="SlotCon", backbone=dict(type="TorchvisionResNet", depth=18), projector=dict(hidden_channels=8),

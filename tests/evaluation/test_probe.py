@@ -191,6 +191,31 @@ def test_bank_takes_as_many_from_each_photo_and_never_an_ignored_place():
         probe_module.NeighbourBank(features[3:], labels[3:], 3, 5, 20, "cpu")
 
 
+def test_positions_of_many_photos_are_from_all_over_them():
+    """More photos than the bank has places: one of each, and not always the first."""
+    labels = torch.arange(40)[:, None, None].expand(40, 5, 8) % 3
+    places = torch.arange(40.0).reshape(1, 1, 5, 8).expand(40, 1, 5, 8)
+    features = torch.cat([places.cos(), places.sin()], 1)
+    bank = probe_module.NeighbourBank(features, labels, 3, 5, bank_size=20, device="cpu")
+    assert len(bank.vectors) == 40
+    assert len(torch.unique(bank.vectors, dim=0)) > 25
+    whole = probe_module.NeighbourBank(features[:2], labels[:2], 3, 5, bank_size=1000, device="cpu")
+    assert len(torch.unique(whole.vectors[:40], dim=0)) == 40
+
+
+def test_layers_whose_statistics_otherwise_stay_are_set_too(data):
+    train, _ = data
+    backbone = Stages()
+    first = backbone.stages[0][1]
+    backbone.train = lambda mode=True: backbone  # as norm_eval: they stay in eval mode
+    for module in backbone.modules():
+        module.training = False
+    calibrate_batch_norm(backbone, [photo for photo, _ in train.items], (24, 32), batch_size=2)
+    assert first.num_batches_tracked == 3
+    assert not first.running_mean.eq(0).all()
+    assert not first.training
+
+
 def test_a_batch_without_labels_does_not_poison_the_head():
     features = torch.randn(2, 3, 2, 2)
     labels = torch.full((2, 2, 2), IGNORE)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -9,7 +11,7 @@ from slotcon_plugin.evaluation import LabelledSet, open_labelled_set
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE
 from slotcon_plugin.evaluation.labelled_set import resize_image, resize_label
 from slotcon_plugin.evaluation.metrics import IGNORE
-from slotcon_plugin.evaluation.readers import CITYSCAPES_LABEL_IDS, value_table
+from slotcon_plugin.evaluation.readers import CITYSCAPES_LABEL_IDS, value_table, with_same_classes
 
 SIZE = (64, 48)
 
@@ -177,12 +179,45 @@ def test_a_list_of_classes_from_windows_has_no_mark_in_its_first_name(tmp_path):
 @pytest.mark.parametrize(("content", "message"), [
     ("straße\nhimmel\n".encode("cp1252"), "expected UTF-8, got another encoding .*save it as UTF-8"),
     (b"a\nb\nvoid (ignore=300)\n", r"\(ignore=300\): expected a value that a mask can hold, 0 to 255"),
-    (b"a\n" * 256, r"expected at most 255 names \(indices 0 to 254\), got 256"),
+    (b"a\n" * 256, "expected at most 255 names, for the values below 255, got 256"),
+    (b"a\n" * 255 + b"void (ignore=7)\n", "expected at most 254 names, for the values below 255, got 255"),
 ])  # fmt: skip
 def test_a_list_of_classes_that_cannot_be_meant_is_named(content, message, tmp_path):
     root = small_folder(tmp_path, [np.zeros((4, 6))])
     (root / "classes.txt").write_bytes(content)
     expect(rf"classes\.txt: {message}", lambda: open_labelled_set(root))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("void (ignore=0)\nroad\ncar\n", {0: IGNORE, 1: 0, 2: 1}),
+        ("road\ncar\nvoid (ignore=2)\n", {0: 0, 1: 1, 2: IGNORE}),
+        ("road\ncar\nsky\nvoid (ignore=1)\n", {0: 0, 1: IGNORE, 2: 1, 3: 2}),
+    ],
+)
+def test_names_are_those_of_the_values_that_count(tmp_path, lines, expected):
+    root = small_folder(tmp_path, [np.full((4, 6), value) for value in expected], lines)
+    data = open_labelled_set(root)
+    assert {value: int(data.read(k).label[0, 0]) for k, value in enumerate(expected)} == expected
+
+
+def test_a_folder_with_a_list_of_classes_is_one_whatever_its_splits_are_called(tmp_path):
+    root = small_folder(tmp_path, [np.zeros((4, 6))], "road\ncar\n")
+    for kind in ("images", "annotations"):
+        (root / kind / "val").rename(root / kind / "validation")
+    assert open_labelled_set(root, "validation").classes == ("road", "car")
+
+
+def test_a_split_without_the_last_class_has_it_all_the_same(tmp_path):
+    train = open_labelled_set(small_folder(tmp_path / "a", [np.arange(24).reshape(4, 6) % 3], None))
+    val = open_labelled_set(small_folder(tmp_path / "b", [np.arange(24).reshape(4, 6) % 2], None))
+    assert (len(train.classes), len(val.classes)) == (3, 2)
+    for sets in (with_same_classes(train, val), with_same_classes(val, train)):
+        assert [each.classes for each in sets] == [train.classes] * 2
+    named = replace(val, classes=("road", "car"))
+    with pytest.raises(UserError, match="expected the same classes, got"):
+        with_same_classes(train, named)
 
 
 def test_subset_is_spread_evenly(demo):

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
 from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms
@@ -177,6 +178,22 @@ def test_result_file(config, checkpoint, demo, tmp_path):
     assert read_result(tmp_path / "second.json")["config_sha256"] == stored["config_sha256"]
 
 
+def test_the_untrained_model_is_of_the_checkpoints_size_whatever_the_config_leaves_open(
+    config, checkpoint, demo, tmp_path
+):
+    data = open_labelled_set(demo, "val").subset(2)
+    recipe = tmp_path / "recipe.py"  # which says a number of prototypes for many photos
+    recipe.write_text(config.read_text() + "\nmodel['grouping']['num_prototypes'] = '${num_prototypes(256)}'\n")
+    content = torch.load(checkpoint, weights_only=False)
+    content.setdefault("meta", {})[SETTINGS] = {"${num_prototypes(256)}": 14}
+    torch.save(content, tmp_path / "iter_1.pth")
+    options = dict(short_side=48, result_file=tmp_path / "r.json")
+    evaluate_unsupervised(recipe, tmp_path / "iter_1.pth", data, trained=False, **options)
+    stored = read_result(tmp_path / "r.json")
+    assert (stored["pretraining"], stored["backbone_sha256"]) == ("random", None)
+    assert stored["metrics"] == pytest.approx(evaluate_unsupervised(config, None, data, short_side=48).metrics())
+
+
 def test_a_place_that_cannot_be_written_is_found_before_the_work(demo, tmp_path):
     (tmp_path / "file").touch()
     data = open_labelled_set(demo, "val")
@@ -192,7 +209,7 @@ def test_hook_reports_the_figures_of_the_library(config, demo):
     assert isinstance(hook, UnsupervisedSegHook)
     scalars = []
     runner = SimpleNamespace(
-        model=model, epoch=0, iter=0, max_epochs=3, logger=logging.getLogger("hook-test"),
+        model=model, epoch=0, iter=0, max_epochs=3, max_iters=30, logger=logging.getLogger("hook-test"),
         visualizer=SimpleNamespace(add_scalars=lambda values, step: scalars.append((step, values))),
     )  # fmt: skip
     runner._train_loop = runner
@@ -232,7 +249,15 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
 
     sets = [open_labelled_set(demo, split) for split in ("train", "val")]
     results = probe_arms(
-        arms, *sets, pretraining="tiny", out_dir=tmp_path, input_size=(32, 64), epochs=1, seeds=(5,), neighbours=2
+        arms,
+        *sets,
+        pretraining="tiny",
+        out_dir=tmp_path,
+        input_size=(32, 64),
+        epochs=1,
+        seeds=(7,),
+        seed=5,
+        neighbours=2,
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         f"{probe}_{arm}.json" for probe in ("linear", "knn") for arm in arms

@@ -159,6 +159,11 @@ def test_files_that_are_no_photos_are_told(data):
         Photo(data)
 
 
+def test_integers_of_32_bits_are_refused_rather_than_black():
+    with pytest.raises(PhotoError, match="32-bit integers has no known white"):
+        Photo(encode(Image.fromarray(np.full((4, 4), 200, np.int32)), "TIFF")).decode()
+
+
 def test_a_floating_point_picture_is_refused():
     with pytest.raises(PhotoError, match="floating-point"):
         Photo(encode(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF")).decode()

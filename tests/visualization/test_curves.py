@@ -47,6 +47,27 @@ def test_a_run_is_read_from_both_files(work_dir):
     assert run.curve("loss", by_epoch=True)[0].tolist() == [0.5, 1, 2]
 
 
+@pytest.mark.parametrize(
+    ("records", "length"),
+    [
+        ([{"iter": 10, "epoch": 1}, {"iter": 15, "epoch": 1}, {"iter": 25, "epoch": 2}], 15),
+        ([{"iter": 10, "epoch": 1, "iterations_per_epoch": 231}], 231),
+        ([{"iter": 10, "epoch": 1}], None),
+        ([{"iter": 20, "epoch": 1, "live_prototypes_epoch_p2": 3}], 20),
+    ],
+)
+def test_the_length_of_an_epoch_is_that_of_one_that_ended(tmp_path, records, length):
+    write(tmp_path / "r/health.jsonl", [{"loss": 1.0, **record} for record in records])
+    write(tmp_path / "r/1/vis_data/scalars.json", [{"iter": 40, "epoch": 3, "step": 40, "loss": 1.0}])
+    assert read_run(tmp_path / "r").iterations_per_epoch == length
+
+
+def test_a_run_without_figures_says_so(tmp_path):
+    write(tmp_path / "r/health.jsonl", [])
+    with pytest.raises(ValueError, match="r: no figures yet"):
+        plot_run([str(tmp_path / "r")], str(tmp_path / "x.png"), None, None, "iter", 1)
+
+
 def test_without_the_hooks_file_mmengines_is_enough(work_dir):
     (work_dir / "health.jsonl").unlink()
     run = read_run(work_dir, name="other")
