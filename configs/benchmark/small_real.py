@@ -25,6 +25,14 @@ pretraining = dict(
         photos="photos",
         per_seed=True,
         title="VADeR",
+        hours=0.2,
+    ),
+    vader_symmetric=dict(
+        config="configs/pretrain/vader_small.py",
+        options={"train_cfg.max_epochs": 10, "model.symmetric": True},
+        photos="photos",
+        per_seed=True,
+        title="VADeR, symmetric",
         hours=0.35,
     ),
     # the pyramid as fpn_r18_camvid.py's, so that it goes along
@@ -65,7 +73,7 @@ tasks = dict(
         args=["--no-fpn"],
         result="mmseg_fpn_r18_camvid_no_fpn",
         title="Semantic FPN, its pyramid left behind",
-        only=["vader", "slotcon_pyramid"],
+        only=["vader", "vader_symmetric", "slotcon_pyramid"],
     ),
 )
 del segmentation
