@@ -78,11 +78,14 @@ class Table:
     problems: tuple[str, ...]
 
 
-def build_table(plan: Plan, runs: Sequence[ResultFile], published: str | Path | None = PUBLISHED) -> Table:
+def build_table(
+    plan: Plan, runs: Sequence[ResultFile], published: str | Path | None = PUBLISHED, strict: bool = True
+) -> Table:
     """The table of a plan: its pretrainings, others found in the results, then published rows that compare.
 
     Raises:
-        UserError: runs of one cell have different configs: their mean would mean nothing.
+        UserError: runs of one cell have different configs: their mean would mean nothing. Without ``strict`` that cell
+            is empty, and the table's problems say why.
     """
     columns = tuple(Column(key, t.title or key, metric) for key, t in plan.tasks.items() for metric in t.metrics)
     problems: list[str] = []
@@ -100,7 +103,16 @@ def build_table(plan: Plan, runs: Sequence[ResultFile], published: str | Path | 
         entry = plan.pretraining.get(name)
         told = {run.result["title"] for run in runs if run.result["pretraining"] == name and "title" in run.result}
         title = (entry.title if entry else None) or (told.pop() if len(told) == 1 else name)
-        rows.append((title, tuple(_own_cell(plan, runs, name, column) for column in columns)))
+        cells = []
+        for column in columns:
+            try:
+                cells.append(_own_cell(plan, runs, name, column))
+            except UserError as error:
+                if strict:
+                    raise
+                problems.append(str(error))
+                cells.append(Cell("missing", text="its runs differ, see below"))
+        rows.append((title, tuple(cells)))
     rows += _published_rows(plan, columns, published)
     return Table(plan.name, columns, tuple(rows), tuple(problems))
 

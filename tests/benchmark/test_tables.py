@@ -163,8 +163,13 @@ def test_the_same_files_give_the_same_table(plan, result, tmp_path, published, t
 def test_results_of_different_configs_do_not_share_a_cell(plan, result, tmp_path):
     result("a.json", "slotcon", COCO, AP_box=1.0)
     result("b.json", "slotcon", COCO, seed=1, config="configs/pretrain/slotcon_coco.py", AP_box=2.0)
+    result("c.json", "moco", COCO, AP_box=3.0)
+    runs = collect([tmp_path / "results"])[0]
     with pytest.raises(ValueError, match=r"(?s)different configs.*a\.json.*b\.json"):
-        build_table(plan, collect([tmp_path / "results"])[0], None)
+        build_table(plan, runs, None)
+    table = build_table(plan, runs, None, strict=False)  # at the end of a week of runs
+    assert [cell.kind for title, cells in table.rows for cell in cells[1:2]] == ["missing", "missing", "measured"]
+    assert "cannot share a cell" in table.problems[0]
 
 
 @pytest.mark.parametrize("changes", [{"num_images": [50, 50]}, {"settings": {"branch": "student", "seed": 1}}])

@@ -72,7 +72,8 @@ class BasePretrainer(BaseModel):
         channels_last: keep weights and images in ``torch.channels_last``, faster for convolutions.
         compile: run ``dense_parts`` through ``torch.compile``: True, or its mode, such as ``'reduce-overhead'``, which
             replays them as CUDA graphs; keys of the state dict stay the same.
-        sync_bn: BatchNorm statistics over all ranks. Does nothing in one process.
+        sync_bn: BatchNorm statistics over all ranks. Does nothing in one process. Those of a slot predictor are over
+            all ranks in any case where its slots are packed, see :class:`GroupingObjective`.
         data_preprocessor: config of the module that turns a loader's batch into the arguments of ``forward``.
 
     Attributes:
