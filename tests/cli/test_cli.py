@@ -45,6 +45,17 @@ def test_pretrain(monkeypatch):
     assert call("pretrain --out a --resume", monkeypatch, "pretrain")[1]["resume"] is True
 
 
+def test_photos_have_one_place(monkeypatch, capsys):
+    assert call("pretrain photos/ --data-root /data", monkeypatch, "pretrain")[0] == 2
+    assert "photos are given twice, as photos/ and by --data-root /data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", ["--dry-run", "--print-commands", "--slurm run.sh --gpus 1"])
+def test_one_step_is_no_whole_plan(more, monkeypatch, capsys):
+    assert call(f"benchmark demo --step data/scenes {more}", monkeypatch)[0] == 2
+    assert "--step runs one step" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("words", ["pretrain photos/ --gpus 2 --epochs 3", "finetune boxes/ --gpus 2 --backbone a"])
 def test_a_command_on_several_gpus_starts_itself_again(words, monkeypatch):
     started = []
@@ -59,7 +70,8 @@ def test_finetune(monkeypatch, capsys):
     status, got = call(words, monkeypatch, "finetune")
     asked = dict(labels="boxes/", backbone="runs/a", out="runs/b", iterations=500, options={"a.b": 1}, overwrite=True)
     assert status == 0 and {name: got[name] for name in asked} == asked
-    assert got["config"] is None and got["launcher"] == "none"
+    assert got["config"] is None and got["launcher"] == "none" and got["fpn"] is True
+    assert call("finetune boxes/ --backbone runs/a --no-fpn", monkeypatch, "finetune")[1]["fpn"] is False
 
 
 def test_export(monkeypatch):

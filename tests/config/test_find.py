@@ -3,6 +3,7 @@
 import pytest
 
 from slotcon_plugin.config import find_config, list_configs, load_config, shipped
+from slotcon_plugin.config.find import names_pretraining
 from slotcon_plugin.errors import UserError
 
 
@@ -33,6 +34,18 @@ def test_an_unknown_name_is_refused_with_a_hint(name, hint, repo, monkeypatch):
     with pytest.raises(UserError) as refused:
         find_config(name)
     assert f"there is no config {name}" in str(refused.value) and hint in str(refused.value)
+
+
+def test_a_word_may_mean_a_config_or_something_that_is_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert [names_pretraining(word) for word in ("slotcon_small", "my.py", "photos", "runs/a")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    (tmp_path / "slotcon_small").mkdir()
+    assert not names_pretraining("slotcon_small")
 
 
 def test_a_name_of_two_is_refused(repo, monkeypatch, tmp_path):

@@ -81,6 +81,11 @@ def test_nothing_that_is_there_is_lost(tmp_path):
     for same in ("source.pth", "hard.pth", "soft.pth", "../" + tmp_path.name + "/source.pth"):
         with pytest.raises(ConversionError, match="is the checkpoint that is to be read"):
             convert(source, tmp_path / same, "torchvision", overwrite=True)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    (run_dir / "iter_7.pth").write_bytes(was)
+    with pytest.raises(ConversionError, match="is the checkpoint that is to be read"):  # the newest of its work dir
+        convert(run_dir, run_dir / "iter_7.pth", "torchvision", overwrite=True)
     (tmp_path / "nowhere.pth").symlink_to(tmp_path / "absent")
     (tmp_path / "folder.pth").mkdir()
     os.mkfifo(tmp_path / "pipe.pth")

@@ -135,6 +135,21 @@ def test_position_embeddings_of_patches_alone_are_resampled_too(tmp_path):
     torch.testing.assert_close(canonical.state_dict["pos_embed"], want)
 
 
+def test_a_folder_of_weights_that_want_bgr_is_refused(source_file, tmp_path):
+    """timm feeds RGB, and nothing in a folder could tell it otherwise."""
+    source, declared = source_file("slotcon", 18).path, {"colour_order": "BGR", "mean": [103.5, 116.3, 123.7]}
+    with pytest.raises(ConversionError, match="the weights want BGR, and what reads a folder of timm's feeds RGB"):
+        convert(source, tmp_path / "folder", "timm", declared=declared)
+    assert not (tmp_path / "folder").exists()
+
+
+def test_timm_has_no_config_files(source_file, tmp_path):
+    config = tmp_path / "c.py"
+    config.write_text("")
+    with pytest.raises(ConversionError, match="timm has no config files: leave --config out"):
+        convert(source_file("slotcon", 18).path, tmp_path / "a.pth", "timm", config=str(config))
+
+
 def test_a_folder_with_anything_else_in_it_is_not_replaced(source_file, tmp_path, monkeypatch):
     out, source = tmp_path / "clone", source_file("slotcon", 18).path
     (out / ".git").mkdir(parents=True)

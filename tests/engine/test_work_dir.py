@@ -251,6 +251,9 @@ def test_what_killed_writers_left_is_removed(used):
     alive = used / f".part-{os.getppid()}-table.md"
     for path in (*rubbish, alive):
         path.touch()
+    rubbish.append(used / f".part-{dead.pid}-for_timm")  # of a folder that was being written
+    rubbish[-1].mkdir()
+    (rubbish[-1] / "config.json").touch()
     claim_work_dir(used, SLOTCON, resume=True)
     assert alive.exists() and not any(path.exists() for path in rubbish)
 

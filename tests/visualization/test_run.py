@@ -54,6 +54,12 @@ def test_names_and_contents_of_any_kind(photos, tmp_path, suffix):
 
 
 @pytest.mark.usefixtures("loaded")
+def test_nothing_to_draw_is_said(photos, tmp_path):
+    with pytest.raises(ValueError, match="no prototype owns 2 % of one of these 3 photos"):
+        visualize_prototypes("config", "c.pth", photos, str(tmp_path / "p.png"), **{**PROTOTYPES, "most_used": 0})
+
+
+@pytest.mark.usefixtures("loaded")
 def test_an_unknown_prototype_is_refused(photos, tmp_path):
     with pytest.raises(ValueError, match=r"prototypes 0 to 3, not \[4, -1\]"):
         visualize_prototypes(
