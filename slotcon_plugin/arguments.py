@@ -61,10 +61,9 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
 
     class Words(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
-            from slotcon_plugin.config.find import names_pretraining  # a second that --help need not wait for
-
             first, *more = values
-            if names_pretraining(namespace.config):
+            named = os.sep not in namespace.config and not os.path.exists(namespace.config)  # a config's name, then
+            if named or namespace.config.endswith(".py"):
                 namespace.checkpoint, rest = first, more
             else:
                 namespace.checkpoint, rest = namespace.config, values

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
+from slotcon_plugin.errors import STOPPED, RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.files import from_here
 
-DONE, FAILED, WRONG_USE, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130
+DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:

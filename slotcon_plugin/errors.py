@@ -23,9 +23,12 @@ class RunFailedError(RuntimeError):
     """
 
 
+STOPPED = 75
+"""Status of a process that a :class:`RunStoppedError` ended: EX_TEMPFAIL of sysexits.h, try again."""
+
+
 class RunStoppedError(RunFailedError):
     """A run that was asked to stop, has written a checkpoint, and can go on from it.
 
-    It has said so itself. Commands leave with status 75 (EX_TEMPFAIL of sysexits.h: try again), on which a job can be
-    requeued.
+    It has said so itself. Commands leave with status :data:`STOPPED`, on which a job can be requeued.
     """

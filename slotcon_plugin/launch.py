@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import parse_args, run
 
-from slotcon_plugin.command import STOPPED, run_command
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.command import run_command
+from slotcon_plugin.errors import STOPPED, UserError
 
 
 def main(argv: list[str] | None = None) -> int:

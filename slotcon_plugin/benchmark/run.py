@@ -24,8 +24,7 @@ from slotcon_plugin.benchmark.records import (
     why_not_done,
 )
 from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
-from slotcon_plugin.command import STOPPED
-from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
+from slotcon_plugin.errors import STOPPED, RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.files import replacing
 
 REPORT_EVERY_S = 60.0
@@ -206,7 +205,9 @@ def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Call
         process.wait()
         raise
     if status == STOPPED:
-        raise RunStoppedError(f"{step.name} was asked to stop and has left a checkpoint: start the same again")
+        text = f"{step.name} was asked to stop and has left a checkpoint: start the same again"
+        print(text, file=sys.stderr, flush=True)
+        raise RunStoppedError(text)
     if status:
         tail = log_file(step).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
         raise StepError(f"{step.name} failed with status {status}; {log_file(step)} ends:\n  " + "\n  ".join(tail))

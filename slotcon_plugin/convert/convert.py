@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import slotcon_plugin
-from slotcon_plugin.config.find import find_config, shipped_file
 from slotcon_plugin.convert.canonical import CanonicalBackbone
 from slotcon_plugin.convert.decoders import DECODERS, halved
 from slotcon_plugin.convert.network import Network, network_by_name
@@ -65,8 +64,6 @@ def convert(
     if out.suffix not in row.suffixes:
         raise ConversionError(f"{target} goes by the file's suffix: OUT must end in {row.suffixes}, got {out.name!r}")
     check_out(out, locate(src), overwrite)
-    if config:
-        config = shipped_file(config) if Path(config).suffix else str(find_config(config))
     if config and not Path(config).is_file():
         raise ConversionError(f"there is no transfer config {config} to prove the conversion with")
     if isinstance(network, str):

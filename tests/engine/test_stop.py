@@ -10,11 +10,10 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 
-from slotcon_plugin.command import STOPPED
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import stop
-from slotcon_plugin.errors import RunStoppedError
+from slotcon_plugin.errors import STOPPED, RunStoppedError
 from tests.processes import children
 
 LISTENS = [dict(type="StopOnSignalHook")]
