@@ -62,8 +62,7 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
     class Words(argparse.Action):
         def __call__(self, parser, namespace, values, option_string=None) -> None:
             first, *more = values
-            named = os.sep not in namespace.config and not os.path.exists(namespace.config)  # a config's name, then
-            if named or namespace.config.endswith(".py"):
+            if namespace.config.endswith(".py"):
                 namespace.checkpoint, rest = first, more
             else:
                 namespace.checkpoint, rest = namespace.config, values
@@ -74,7 +73,7 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
     parser.add_argument(
         "config",
         metavar="WORK_DIR",
-        help="a run's work dir, for its config and its newest whole checkpoint; or CONFIG CHECKPOINT",
+        help="a run's work dir, for its config and its newest whole checkpoint; or CONFIG.py CHECKPOINT",
     )
     parser.add_argument(dest, nargs="+", action=Words, metavar=dest.upper(), help=text)
 
