@@ -191,10 +191,11 @@ def probe_arms(
         print_log(
             f"probing {arm} ({number} of {len(arms)}): heads learn from {len(train)} photos, {len(test)} judge them"
         )
-        weights = sha256_of(backbone)  # random ones are the same beside every checkpoint of a seed
         results[arm] = probe_backbone(backbone, train, test, **settings)
         if out_dir is None:
             continue
+        # random weights are the same beside every checkpoint of a seed
+        known = told if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
         for probe, result in results[arm].items():
             (miou, miou_spread), (accuracy, accuracy_spread) = result.miou, result.pixel_accuracy
             figures = {"mIoU": miou, "mIoU_spread": miou_spread}
@@ -212,7 +213,7 @@ def probe_arms(
                 train=train.name,
                 test=test.name,
                 num_images=[len(train), len(test)],
-                **(told if arm == "checkpoint" else {"weights_sha256": weights}),
+                **known,
                 iou=[dict(zip(result.classes, _finite(score.iou))) for score in result.scores],
             )
     return results
