@@ -5,13 +5,8 @@
 Each row is its method's preset with one thing changed. Two hundred steps are short: what helps here need not help on photos.
 """
 
-data = dict(
-    scenes=dict(
-        path="data/what_mattered",
-        demo_scenes=["--layout", "camvid", "--splits", "train=1200", "val=40", "test=120", "--size", "240", "180"],
-        expects=["images/train", "annotations/train", "images/test", "annotations/test"],
-    )
-)
+_base_ = ["_base_/short_runs.py"]
+
 epochs = {"train_cfg.max_epochs": 5}
 crops = "train_dataloader.dataset.scale"
 batch = "train_dataloader.batch_size"
@@ -36,6 +31,7 @@ changes = dict(
         preset={},
         decoupled={"model.decoupled": True},
         symmetric={"model.symmetric": True},
+        ten_epochs={"train_cfg.max_epochs": 10},
         pairs_128={
             "model.num_pairs": 128,
             "model.queue_size": "${queue_size(65536, 128)}",
@@ -60,6 +56,7 @@ titles = dict(
     overlap_30="views share .3 at least",
     decoupled="decoupled (DCL)",
     symmetric="symmetric",
+    ten_epochs="one direction for ten epochs: symmetric's time",
     pairs_128="128 pairs, not 32",
     momentum_999="teacher's momentum .999",
     batch_64="batches of 64, not 32",
@@ -68,48 +65,15 @@ methods = dict(
     slotcon=dict(config="configs/pretrain/slotcon_demo.py", hours=0.06),
     vader=dict(config="configs/pretrain/vader_small.py", hours=0.05),
 )
-pretraining = dict(
-    random=dict(title="random init"),
-    **{
-        f"{method}_{change}": dict(
-            methods[method],
-            options=epochs | options,
-            photos="scenes",
-            per_seed=True,
-            title=f"{dict(slotcon='SlotCon', vader='VADeR')[method]}, {titles[change]}",
-        )
-        for method in changes
-        for change, options in changes[method].items()
-    },
-)
-tasks = dict(
-    probe=dict(
-        tool="probe",
-        data="scenes",
-        args=["--test", "test", "--limit", "160", "--neighbours", "0", "--seeds", "0", "--input-size", "180", "240"],
-        result="linear_probe_*",
-        metrics=["mIoU"],
-        title="linear, frozen",
-        hours=0.01,
-    ),
-    segmentation=dict(
-        tool="mm",
-        data="scenes",
-        config="configs/transfer/mmseg/fcn_r18_camvid.py",
-        options={
-            "train_cfg.max_iters": 200,
-            "param_scheduler.0.end": 200,
-            "train_dataloader.dataset.pipeline.2.scale": (160, 120),
-            "train_dataloader.dataset.pipeline.3.crop_size": (96, 128),
-            "model.data_preprocessor.size": (96, 128),
-            "val_dataloader.dataset.pipeline.1.scale": (160, 120),
-        },
-        result="mmseg_fcn_r18_camvid",
-        metrics=["mIoU"],
-        title="FCN, fine-tuned",
-        hours=0.015,
-    ),
-)
-seeds = [0, 1, 2]
-estimate = "hours of one core of an AMD EPYC (Zen 5)"
+pretraining = {
+    f"{method}_{change}": dict(
+        methods[method],
+        options=epochs | options,
+        photos="scenes",
+        per_seed=True,
+        title=f"{dict(slotcon='SlotCon', vader='VADeR')[method]}, {titles[change]}",
+    )
+    for method in changes
+    for change, options in changes[method].items()
+}
 del batch, changes, crops, epochs, methods, titles
