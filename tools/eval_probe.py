@@ -47,7 +47,7 @@ def main() -> None:
         type=int,
         choices=[8, 16, 32],
         help="of the last stage, which is dilated below 32: give the stride that the checkpoint was pretrained at "
-        "(default: the network's own; with --config the config's)",
+        "(default: the network's own; with --config or a work dir the config's)",
     )
     parser.add_argument("--stages", nargs="+", type=int, default=(-2, -1), help="stage maps put side by side")
     parser.add_argument("--epochs", type=int, default=15)

@@ -1,4 +1,4 @@
-"""Random init, SlotCon and VADeR at equal budget on photos of your own: what one CPU or one small GPU can finish.
+"""Random init, SlotCon and VADeR on the same number of photos of your own: what one CPU or one small GPU can finish.
 
     python tools/benchmark.py configs/benchmark/small_real.py --dry-run \\
         --set photos=my_photos/ masks=/data/camvid

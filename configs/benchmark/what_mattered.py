@@ -2,7 +2,8 @@
 
     python tools/benchmark.py configs/benchmark/what_mattered.py --dry-run
 
-Each row is its method's preset with one thing changed. Two hundred steps are short: what helps here need not help on photos.
+Each row is its method's preset (slotcon_demo.py, vader_small.py) with one thing changed. Two hundred steps are short: what
+helps here need not help on photos.
 """
 
 _base_ = ["_base_/short_runs.py"]

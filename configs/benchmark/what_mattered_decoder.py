@@ -2,7 +2,7 @@
 
     python tools/benchmark.py configs/benchmark/what_mattered_decoder.py --dry-run
 
-Each row is the first one with one thing changed; all are fine-tuned with the pretrained pyramid and with a new one.
+Each is `decoder_preset` with one thing changed. Those with a whole pyramid are fine-tuned with it and with a new one.
 """
 
 _base_ = ["_base_/short_runs.py"]

@@ -2,7 +2,7 @@
 
     python tools/train.py configs/pretrain/densecl_small.py --data-root my_photos/
 
-Sizes, optimiser and views are those of slotcon_small.py, so that the two compare; untuned.
+Network, sizes, batch and optimiser are those of slotcon_small.py; views and teacher are DenseCL's own; untuned.
 """
 
 _base_ = ["_base_/short_runtime.py", "_base_/densecl_r50.py"]

@@ -16,7 +16,7 @@ from mmengine.dist import barrier, is_main_process
 from slotcon_plugin.actions.runs import Run, checkpoint_of
 from slotcon_plugin.config import apply_options, read_config
 from slotcon_plugin.convert.metadata import UNKNOWN
-from slotcon_plugin.convert.network import network_by_name
+from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.engine.batch import schedules_of
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
@@ -35,6 +35,7 @@ _RECIPES = {
     ("masks", False): "fcn_lite0_own",
 }
 _FRAMEWORK = {"boxes": "mmdet", "masks": "mmseg"}
+_FROM_RANDOM = {"boxes": 1.0, "masks": 0.2}  # a random backbone's share of the heads' rate, as those two configs say
 _VAL_INTERVAL = 1000  # mmengine's, of a loop that counts iterations
 _STRIDE = 16  # of a segmenter without a pyramid, where the network can
 
@@ -88,11 +89,11 @@ def finetune(
     Args:
         labels: the folder.
         backbone: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint of any known kind; None =
-            random weights, of a ResNet-18: what to compare with.
+            random weights, of ``network`` or a ResNet-18: what to compare with.
         out: the work dir; None = ``work_dirs/CONFIG``.
         iterations: of training; None = the config's 2,000. The schedule is stretched to it.
         config: another transfer config, by name or file; its network has to be that of ``backbone``.
-        network: timm's name of the network in a file that does not say it.
+        network: name of the network, ``resnet50`` or timm's, of a file that does not say it or of random weights.
         options: overrides of single keys of the config.
         resume, overwrite, batch_mode, launcher: as of :func:`slotcon_plugin.pretrain`.
         pretraining: what to call ``backbone`` in results; None = what it says of itself.
@@ -103,11 +104,8 @@ def finetune(
         ConversionError: the weights do not fit the network, or cannot be read.
         RunFailedError: the run ended itself, and says why.
     """
-    if network and (config or backbone is None):
-        raise UserError(
-            f"network {network} says what a backbone holds: give one, too, and no config. Random weights are those of "
-            "a ResNet-18, or of the network of a config"
-        )
+    if network and config:
+        raise UserError(f"network {network}: config {config} says which network it trains; leave one of the two out")
     labels, checkpoint = Path(labels), None if backbone is None else checkpoint_of(backbone)
     kind = _kind_of(labels)
     if importlib.util.find_spec(_FRAMEWORK[kind]) is None:
@@ -117,10 +115,13 @@ def finetune(
     weights = None
     if checkpoint and not config:
         weights = read_checkpoint(checkpoint, network=network and network_by_name(network))
-    plain_r18 = weights is None or str(weights.network) == "ResNet-18"
+    net = weights.network if weights else network_by_name(network) if network else None
+    plain_r18 = net is None or str(net) == "ResNet-18"
     cfg = read_config(config or _RECIPES[kind, plain_r18])
     if not plain_r18:
-        _use_network(cfg, weights)
+        _use_network(cfg, net, weights and weights.meta)
+        if backbone is None:
+            cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = _FROM_RANDOM[kind]
     if iterations is not None:
         _stretch(cfg, iterations)
     apply_options(cfg, dict(options or {}))
@@ -159,10 +160,13 @@ def _kind_of(labels: Path) -> str:
     return "masks"
 
 
-def _use_network(cfg: Config, weights: Any) -> None:
-    """Put the network of some weights into a config for networks of timm's: channels and colours follow."""
-    model, net = cfg.model, weights.network
-    backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=True, **net.options)
+def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> None:
+    """Put a network into a config for networks of timm's: channels and colours follow.
+
+    ``meta``: of its weights; None = random ones, whose BatchNorm statistics have to be learned.
+    """
+    model = cfg.model
+    backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=meta is not None, **net.options)
     if len(set(TimmBackbone(net.name, **net.options).strides)) == 1 and model.get("neck"):
         raise UserError(
             f"{net}: all of its maps have one stride; a detector needs ViTDet's pyramid in a config of its own "
@@ -173,7 +177,7 @@ def _use_network(cfg: Config, weights: Any) -> None:
             TimmBackbone(net.name, output_stride=_STRIDE, **net.options)
             backbone["output_stride"] = _STRIDE
     channels, mean, std = look_up(backbone)
-    known = {key: weights.meta[key] for key in ("mean", "std") if weights.meta[key] != UNKNOWN}
+    known = {key: meta[key] for key in ("mean", "std") if meta[key] != UNKNOWN} if meta else {}
     model.data_preprocessor.update({"mean": mean, "std": std, **known})
     model.backbone = backbone
     if model.get("neck"):

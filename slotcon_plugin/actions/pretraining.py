@@ -175,16 +175,17 @@ def _network_in(init: str | Path) -> Network | None:
 
 
 def _use_network(cfg: Config, network: Network | None) -> None:
-    """Put a network into a config, at the stride of the config's own."""
+    """Put a network into a config, at the stride of the config's own and with its way of BatchNorm."""
     if network is None:
         return
     own = cfg.model.backbone
     stride = own.get("output_stride") or own.get("stride", 32)
     if network.library == "torchvision":
-        kept = {key: own[key] for key in ("zero_init_residual",) if key in own}
+        kept = {key: own[key] for key in ("zero_init_residual", "norm_eval") if key in own}
         cfg.model.backbone = dict(type="TorchvisionResNet", depth=network.depth, stride=stride, **kept)
         return
-    cfg.model.backbone = dict(type="TimmBackbone", name=network.name, **network.options)
+    kept = {key: own[key] for key in ("norm_eval",) if key in own}
+    cfg.model.backbone = dict(type="TimmBackbone", name=network.name, **network.options, **kept)
     with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
         TimmBackbone(network.name, output_stride=stride, **network.options)
         cfg.model.backbone.output_stride = stride

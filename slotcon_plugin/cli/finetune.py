@@ -2,7 +2,7 @@
 
     slotcon finetune boxes/ --backbone runs/a --out runs/detector
     slotcon finetune masks/ --backbone runs/a --out runs/segmenter --iterations 500
-    slotcon finetune masks/ --out runs/from_random
+    slotcon finetune masks/ --out runs/from_random      # what to compare with; of another network: --network resnet50
     slotcon finetune masks/ --backbone lite0.safetensors --network tf_efficientnet_lite0 --pretraining ImageNet
 
 LABELS holds images/train, images/val, and annotations/train.json, annotations/val.json (boxes or outlines, of COCO's
@@ -21,11 +21,17 @@ from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_gpus, 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`slotcon_plugin.finetune`."""
     parser.add_argument("labels", metavar="LABELS", help="folder of photos and labels")
-    parser.add_argument("--backbone", metavar="RUN", help="work dir or checkpoint (default: random weights, ResNet-18)")
+    parser.add_argument(
+        "--backbone", metavar="RUN", help="work dir or checkpoint (default: random weights, to compare)"
+    )
     parser.add_argument("--out", metavar="DIR", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument("--iterations", type=int, metavar="N", help="of training (default: the config's 2,000)")
     parser.add_argument("--config", metavar="NAME", help="another transfer config, by name or file")
-    parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file that does not say it")
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        help="resnet50 or timm's name: of a file that does not say it, or of random weights (default there: resnet18)",
+    )
     parser.add_argument("--pretraining", metavar="NAME", help="what to call the backbone in results")
     add_no_fpn(parser)
     add_resume(parser)

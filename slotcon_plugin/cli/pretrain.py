@@ -8,8 +8,8 @@
     slotcon pretrain --config slotcon_coco --data-root /data/coco --gpus 8
     slotcon pretrain photos/ --out runs/d --cfg-options train_dataloader.batch_size=32
 
-Without --config the preset of the method is taken: METHOD_continue with --init, else METHOD_small. `slotcon configs`
-lists the others. Several machines or Slurm: tools/dist_train.sh, tools/slurm_train.sh.
+Without --config the preset of the method is taken: METHOD_continue with --init (densecl has none), else METHOD_small.
+`slotcon configs` lists the others. Several machines or Slurm: tools/dist_train.sh, tools/slurm_train.sh.
 """
 
 from __future__ import annotations

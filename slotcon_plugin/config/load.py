@@ -79,7 +79,7 @@ def resolve(cfg: Config) -> None:
     * Hooks set to None are left out.
     * Without workers none persist.
     * Schedules without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last
-      epoch) are left out; those that last until the end of a run of, say, 6.4 epochs end there.
+      epoch) are left out.
 
     What follows from the number of photos and steps (``"${teacher_momentum(0.99)}"``) is left as it is, see
     :mod:`slotcon_plugin.config.rules`.
@@ -129,8 +129,6 @@ def fit_schedules(content: dict[str, Any]) -> None:
     for schedule in schedules:
         begin, end = schedule.get("begin", 0), schedule.get("end", last)
         by_epoch = schedule.get("by_epoch", True)
-        if by_epoch and "end" not in schedule and last != int(last):  # mmengine would end it with the whole epoch
-            schedule["end"] = last
         if not by_epoch or isinstance(begin, str) or isinstance(end, str) or begin < min(end, last):
             kept.append(schedule)
         elif begin >= last:

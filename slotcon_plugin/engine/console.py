@@ -112,6 +112,16 @@ class TerseRunner(Runner):
         """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
         self._resume, self._load_from = True, str(checkpoint)
 
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Schedules that last until the end of the run end in a part of an epoch, too; mmengine's in the whole one."""
+        length = (self.cfg.get("train_cfg") or {}).get("max_epochs")
+        if isinstance(scheduler, list) and length is not None:
+            scheduler = [
+                {"end": length, **one} if isinstance(one, dict) and one.get("by_epoch", True) else one
+                for one in scheduler
+            ]
+        return super().build_param_scheduler(scheduler)
+
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """One of its own. mmengine keeps them by name while the process lives: with a fixed name, or its own (a time in
         seconds), a second run would draw into the folder of the first.

@@ -41,10 +41,10 @@ SITUATIONS = (
         lambda f: math.exp(f["usage_entropy"]) < max(min(3, f["num_prototypes"] / 2), f["num_prototypes"] / 16),
         lambda f: (
             f"The grouping has collapsed: {f['used_prototypes']} of {f['num_prototypes']} prototypes own nearly every "
-            "position of every photo, so photos are no longer divided into parts. The centering of the teacher's "
-            "logits prevents this: check that center.momentum is below 1 (0.9 in the paper) and teacher_temperature "
-            "not below 0.04; then lower the learning rate or lengthen the warm-up. Going on rarely mends it: start "
-            "again."
+            "position of every photo, so photos are no longer divided into parts. The center of the teacher's logits "
+            "prevents this: take Sinkhorn's in place of a running one (or check that center.momentum is below 1, 0.9 "
+            "in the paper), and teacher_temperature not below 0.04; then lower the learning rate or lengthen the "
+            "warm-up. Going on rarely mends it: start again."
         ),
         collapse=True,
     ),
@@ -55,8 +55,8 @@ SITUATIONS = (
         lambda f: (
             f"The features have collapsed: they all point nearly the same way (effective rank "
             f"{f['effective_rank']:.2f}; 1 is a single direction). They cannot tell photos apart. Lower "
-            "the learning rate, lengthen the warm-up, and check that the teacher's momentum (teacher_momentum) is "
-            "0.99 or more. Going on rarely mends it: start again."
+            "the learning rate, lengthen the warm-up, and check that the teacher's momentum (teacher_momentum) is not "
+            "below the recipe's or what the log settled at the start. Going on rarely mends it: start again."
         ),
         collapse=True,
     ),
@@ -68,7 +68,7 @@ SITUATIONS = (
             f"Only {f['live_prototypes_epoch']} of {f['num_prototypes']} prototypes owned any position in the whole "
             "epoch; the others learn nothing. If the number is still rising, wait. Otherwise the photos show fewer "
             "kinds of things than there are prototypes (lower grouping.num_prototypes), or the batch is too small for "
-            "the center to be a good mean (raise the batch, or center.momentum)."
+            "a running center to be a good mean (take Sinkhorn's, raise the batch, or center.momentum)."
         ),
         patience=2,
     ),
@@ -91,7 +91,7 @@ SITUATIONS = (
         lambda f: (
             f"The teacher is certain of every position (entropy {f['teacher_entropy']:.3f} of at most "
             f"{math.log(f['num_prototypes']):.2f}). Its mistakes become targets, and the groupings stop changing: this "
-            "comes before a collapse. Raise teacher_temperature (0.07 in the paper) and check center.momentum."
+            "comes before a collapse. Raise teacher_temperature (0.07 in the paper)."
         ),
     ),
     Situation(

@@ -74,12 +74,13 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     filling = [number for number, record in enumerate(records) if record.get("queue_fill", 1) < 1]
     # a report's mean is of the steps before it, its fill that of its last step: the one in which it got full counts not
     first = filling[-1] + 2 if filling else 0
-    losses = [record["loss"] for record in records[first:] if "loss" in record]
+    # None was not finite: such a step is left out by the scaler of float16 or by `nan_guard.action=skip`
+    losses = [record["loss"] for record in records[first:] if record.get("loss") is not None]
     when = "with a full queue" if filling else "at the start"
     if len(losses) > 1:
         return f"{losses[0]:.4g} {when}, {losses[-1]:.4g} at the end"
     last = records[-1].get("loss")
-    return f"{last:.4g} at the end" if last else ""
+    return f"{last:.4g} at the end" if last is not None else ""
 
 
 def _next_steps(work_dir: str, groups: bool) -> list[str]:

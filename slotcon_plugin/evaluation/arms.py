@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -28,13 +29,14 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
     """The pretrainer of a config as it is before its first step, in eval mode.
 
     Args:
-        zero_init_residual: False overrules a backbone's own setting of that name, if it has one.
+        zero_init_residual: False overrules a backbone's own setting of that name, or its default, if it knows one.
     """
     torch.manual_seed(seed)
     cfg = load_config(config)
     settle(cfg)
     model = cfg.model
-    if not zero_init_residual and "zero_init_residual" in model.backbone:
+    known = inspect.signature(MODELS.get(model.backbone.type)).parameters
+    if not zero_init_residual and "zero_init_residual" in known:
         model.backbone.zero_init_residual = False
     return MODELS.build(model).eval()
 

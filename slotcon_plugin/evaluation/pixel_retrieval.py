@@ -16,11 +16,12 @@ from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
+from slotcon_plugin.evaluation.arms import build_untrained
 from slotcon_plugin.evaluation.features import OwnPixels, collecting_statistics, pixels_of
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.losses import nearest_keys
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels
-from slotcon_plugin.registry import DATASETS, MODELS
+from slotcon_plugin.registry import DATASETS
 
 _BATCH_SIZE = 32
 
@@ -122,8 +123,7 @@ def compare_pixel_retrieval(
     settle(cfg)
     views = {**cfg.train_dataloader.dataset, "source": dict(type="ImageFolder", root=str(photos))}
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        untrained = MODELS.build(cfg.model).eval()
+        untrained = build_untrained(config, seed, zero_init_residual=False)
     untrained.require("embeds_pixels", "pixel retrieval")
     if views.get("min_overlap_pixels", 0) < num_pairs:  # the method itself does without a place that both views show
         with torch.no_grad():

@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
 from mmengine.model import is_model_wrapper
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.distributed.nn.functional import all_reduce as differentiable_all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -96,8 +97,18 @@ class AnyDeviceSyncBatchNorm(_BatchNorm):
         return batch_norm_over_ranks(self, x)
 
 
+class AnyDeviceSyncBatchNormAct(AnyDeviceSyncBatchNorm):
+    """timm's BatchNorm with an activation inside, over all ranks: ``drop`` and ``act`` come after the norm."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+
 def synchronise_batchnorm(module: nn.Module) -> nn.Module:
-    """Make every BatchNorm of ``module`` see the batches of all ranks; leaves it as it is in one process."""
+    """Make every BatchNorm of ``module`` see the batches of all ranks; leaves it as it is in one process.
+
+    Names, weights, whether they are trained, and the mode stay, as do the activations in timm's ``BatchNormAct2d``.
+    """
     if get_world_size() == 1:
         return module
     for name, child in module.named_children():
@@ -106,18 +117,18 @@ def synchronise_batchnorm(module: nn.Module) -> nn.Module:
         if isinstance(child, _BatchNorm):
             # rows of vectors are slots, of which a rank may have none
             maps = dist.get_backend() != "gloo" and not isinstance(child, nn.BatchNorm1d)
-            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child) if maps else _any_device(child))
+            setattr(module, name, convert_sync_batchnorm(child) if maps else _any_device(child))
         else:
             synchronise_batchnorm(child)
     return module
 
 
 def _any_device(layer: _BatchNorm) -> AnyDeviceSyncBatchNorm:
-    twin = AnyDeviceSyncBatchNorm(
-        layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats
-    )
-    twin.load_state_dict(layer.state_dict())
-    return twin
+    kind = AnyDeviceSyncBatchNormAct if isinstance(layer, BatchNormAct2d) else AnyDeviceSyncBatchNorm
+    twin = kind(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
+    for name, value in {**layer._parameters, **layer._buffers, **dict(layer.named_children())}.items():
+        setattr(twin, name, value)
+    return twin.train(layer.training)
 
 
 def zero_like_loss(*parts: Tensor) -> Tensor:
@@ -127,6 +138,7 @@ def zero_like_loss(*parts: Tensor) -> Tensor:
 
 __all__ = [
     "AnyDeviceSyncBatchNorm",
+    "AnyDeviceSyncBatchNormAct",
     "all_reduce_sum",
     "batch_norm_over_ranks",
     "gather_ranks",

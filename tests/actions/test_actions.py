@@ -16,6 +16,7 @@ import slotcon_plugin
 from slotcon_plugin.actions.pretraining import pretraining_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.registry import MODELS
 
 TINY = {
     "train_dataloader.batch_size": 8,
@@ -182,10 +183,16 @@ def test_the_network_is_that_of_the_weights(folder, tmp_path, monkeypatch):
     torch.save(resnet18().state_dict(), weights)
     cfg = started(monkeypatch, photos=folder, method="vader", init=weights, epochs=3, out=tmp_path / "o")
     assert cfg.model.type == "VADeR" and cfg.default_hooks.heads_first  # the preset that continues
-    assert dict(cfg.model.backbone) == dict(type="TorchvisionResNet", depth=18, stride=16)
+    # good weights keep their BatchNorm statistics, whatever the network
+    assert dict(cfg.model.backbone) == dict(type="TorchvisionResNet", depth=18, stride=16, norm_eval=True)
+    built = MODELS.build(cfg.model.backbone).train()
+    assert not any(layer.training for layer in built.modules() if isinstance(layer, torch.nn.BatchNorm2d))
     assert (cfg.train_cfg.max_epochs, cfg.work_dir, cfg.init.file) == (3, str(tmp_path / "o"), weights)
     cfg = started(monkeypatch, photos=folder, method="densecl", init="timm", network="convnext_atto")
     assert dict(cfg.model.backbone) == dict(type="TimmBackbone", name="convnext_atto", output_stride=16)
+    light = "tf_efficientnet_lite0"
+    cfg = started(monkeypatch, photos=folder, init=weights, network=light)
+    assert dict(cfg.model.backbone) == dict(type="TimmBackbone", name=light, norm_eval=True, output_stride=16)
     cfg = started(monkeypatch, photos=folder, network="vit_tiny_patch16_224")
     assert dict(cfg.model.backbone) == dict(type="TimmBackbone", name="vit_tiny_patch16_224")
     cfg = started(monkeypatch, config="vader_continue", photos=folder, init=weights)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 import slotcon_plugin
 from slotcon_plugin.actions import finetuning
-from slotcon_plugin.config import read_config
+from slotcon_plugin.config import find_config, read_config
 from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.demo_scenes import make_demo_scenes
@@ -108,6 +108,24 @@ def test_labels_and_backbone_choose(kind, name, config, channels, masks, boxes, 
         assert str(look).endswith(name.removeprefix("resnet"))
 
 
+@pytest.mark.parametrize(
+    ("kind", "name", "config", "rate"),
+    [
+        ("masks", "resnet18", "fpn_r18_own", None),
+        ("masks", "tf_efficientnet_lite0", "fcn_lite0_own", 0.2),
+        ("boxes", "resnet50", "rcnn_lite0_fpn_own", 1.0),
+    ],
+)
+def test_random_weights_of_any_network_are_to_be_had(kind, name, config, rate, masks, boxes, asked):
+    cfg, checkpoint, *_ = asked({"masks": masks, "boxes": boxes}[kind], network=name)
+    assert (cfg.work_dir, checkpoint) == (f"work_dirs/{config}", None)
+    if rate:  # as the config's first lines say
+        assert (cfg.model.backbone.name, cfg.model.backbone.norm_eval) == (name, False)
+        assert cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == rate
+        head = find_config(config).read_text()
+        assert f"custom_keys.backbone.lr_mult={rate}" in head and "norm_eval=False" in head
+
+
 def test_another_length_stretches_the_schedule(masks, asked):
     cfg, *_ = asked(masks, iterations=500)
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (
@@ -169,9 +187,10 @@ def test_a_short_run_ends_at_the_learning_rate_that_a_long_one_has(config, itera
     [
         ({"labels": "nowhere"}, r"nowhere: expected images/\{train,val\}/ and annotations/ .* no folder annotations"),
         (
-            {"network": "convnext_tiny"},
-            "network convnext_tiny says what a backbone holds: give one, too, and no config",
+            {"network": "convnext_tiny", "config": "fcn_lite0_own"},
+            "network convnext_tiny: config fcn_lite0_own says which network it trains",
         ),
+        ({"network": "convnext_tinny"}, "--network convnext_tinny: "),
         ({"iterations": 0}, "iterations must be at least 1, got 0"),
         ({"backbone": "nowhere.pth"}, "there is no checkpoint or work dir nowhere.pth"),
     ],

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from slotcon_plugin import devices
@@ -121,6 +122,18 @@ def test_a_run_too_short_for_a_report_ends_as_any(tiny_config, tmp_path, capsys)
     assert "checkpoint  " in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("epochs", [0.5, 1.5, 3])
+def test_schedules_without_an_end_last_as_long_as_the_run(epochs, tiny_config, tmp_path, iterations_per_epoch):
+    cfg = tiny_config(tmp_path / "run", epochs=epochs)
+    cosine = dict(type="CosineAnnealingLR", by_epoch=True, convert_to_iter_based=True, eta_min=0.01)
+    cfg.param_scheduler = [cosine, dict(type="PolyMomentum", by_epoch=False)]
+    runner = pretrain(cfg)
+    assert runner.param_schedulers[0].end == epochs * iterations_per_epoch == runner.iter
+    assert runner.param_schedulers[1].end == runner.max_iters
+    # the copy in the work dir is to be run for longer or shorter, too
+    assert "end" not in Config.fromfile(next((tmp_path / "run").glob("*.py"))).param_scheduler[0]
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0, "0 s"), (99, "99 s"), (100, "2 min"), (5900, "98 min"), (12_000, "3 h 20 min"), (187_200, "2 d 4 h")],
@@ -210,6 +223,9 @@ def test_threads_that_would_wait_for_other_programs_are_spoken_of(threads, busy,
     [
         ([{"loss": 2.0}, {"loss": 1.5}, {"loss": 1.25}], "2 at the start, 1.25 at the end"),
         ([{"loss": 2.0}], "2 at the end"),
+        # not finite, so left out: by the scaler of float16, or by NanGuardHook
+        ([{"loss": None}, {"loss": 1.5}, {"loss": 1.25}, {"loss": None}], "1.5 at the start, 1.25 at the end"),
+        ([{"loss": 2.0}, {"loss": None}], ""),
         ([{"epoch": 1}], ""),
         # the queue is full after the second report's last step: the third is the first of full queues alone
         (

@@ -291,3 +291,11 @@ def test_probe_arms_by_config(config, checkpoint):
     assert arms["checkpoint"][1] == load_probe_arms(checkpoint)["checkpoint"][1], "one hash for one backbone"
     assert (arms["random"][0].backbone.layer1[0].bn2.weight == 1).all()
     assert (build_untrained(config, 0).teacher["backbone"].layer1[0].bn2.weight == 0).all()
+
+
+def test_a_random_arm_is_no_weaker_than_it_need_be_where_the_config_does_not_say(config, tmp_path):
+    cfg = Config.fromfile(config)
+    del cfg.model.backbone["zero_init_residual"]  # as of `slotcon pretrain --init resnet50.pth`
+    cfg.dump(tmp_path / "silent.py")
+    backbone = build_untrained(tmp_path / "silent.py", 0, zero_init_residual=False).teacher["backbone"]
+    assert (backbone.layer1[0].bn2.weight == 1).all()

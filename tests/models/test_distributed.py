@@ -28,13 +28,13 @@ def on_two_ranks(run_ranks, tmp_path):
 
 def build(kind=SlotCon, **settings) -> SlotCon | SlotConDecoder:
     torch.manual_seed(0)
-    model = kind(
+    parts = dict(
         backbone={"type": "TorchvisionResNet", "depth": 18},
         projector={"hidden_channels": 32, "out_channels": 16},
         predictor={"hidden_channels": 32},
         grouping={"num_prototypes": 8},
-        **settings,
     )
+    model = kind(**parts | settings)
     for p in model.teacher.parameters():
         p.data.mul_(1.1)
     return model.train()
@@ -53,7 +53,7 @@ def loss_and_gradients(model, data):
     model.parse_losses(losses)[0].backward()
     return {
         "losses": torch.stack([value for name, value in losses.items() if "loss" in name]).detach(),
-        "gradients": {name: p.grad for name, p in model.student.named_parameters()},
+        "gradients": {name: p.grad for name, p in model.student.named_parameters() if p.requires_grad},
         "centers": {name: value for name, value in model.named_buffers() if name.endswith(".value")},
         "statistics": {name: b for name, b in model.named_buffers() if "running" in name},
     }
@@ -75,7 +75,12 @@ def with_shared_out_targets():
     return build(center={"type": "Sinkhorn"}, mean_entropy_weight=0.5)
 
 
-MODELS = {function.__name__: function for function in (slotcon, with_pyramid, with_fcn, with_shared_out_targets)}
+def with_activations_in_its_norms():
+    return build(backbone={"type": "TimmBackbone", "name": "test_efficientnet"})
+
+
+BUILDERS = (slotcon, with_pyramid, with_fcn, with_shared_out_targets, with_activations_in_its_norms)
+MODELS = {function.__name__: function for function in BUILDERS}
 
 
 def half_of_the_batch(rank, model):
@@ -91,6 +96,7 @@ def test_two_ranks_are_one_process_with_both_halves(model, on_two_ranks):
     ranks = on_two_ranks(half_of_the_batch, model)
     want = loss_and_gradients(MODELS[model](), batch())
     torch.testing.assert_close((ranks[0]["losses"] + ranks[1]["losses"]) / 2, want["losses"], rtol=1e-4, atol=1e-5)
+    assert ranks[0]["gradients"].keys() == want["gradients"].keys()
     for name, gradient in want["gradients"].items():
         got = (ranks[0]["gradients"][name] + ranks[1]["gradients"][name]) / 2  # what DDP leaves on each rank
         scale = gradient.abs().max().item()
