@@ -95,7 +95,8 @@ def circumstances(runner: Runner) -> dict[str, Any]:
         "ranks": get_world_size(),
         "iterations_per_epoch": len(loader),
         "optimizer": _plain(cfg.get("optim_wrapper")),
-        "schedule": {"max_epochs": runner.max_epochs, "param_scheduler": _plain(cfg.get("param_scheduler"))},
+        # the config's epochs, since the loop's are whole ones
+        "schedule": {"max_epochs": cfg.train_cfg.max_epochs, "param_scheduler": _plain(cfg.get("param_scheduler"))},
         "arithmetic": {
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "torch": str(torch.__version__),

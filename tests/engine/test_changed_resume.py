@@ -112,11 +112,12 @@ def test_the_first_step_after_a_lower_learning_rate_is_that_of_plain_sgd(tiny, r
     assert not torch.allclose(seen["after"], seen["before"] - 10 * rate * seen["gradient"], rtol=0, atol=1e-7)
 
 
-def test_more_epochs_stretch_the_schedule(recorded, interrupted, tmp_path):
-    _, longer = recorded(tmp_path / "longer", epochs=5)
-    _, resumed = recorded(epochs=5, resume=True)
+@pytest.mark.parametrize("epochs", [5, 2.75])  # the latter within the same number of whole ones
+def test_more_epochs_stretch_the_schedule(epochs, recorded, interrupted, tmp_path):
+    _, longer = recorded(tmp_path / "longer", epochs=epochs)
+    _, resumed = recorded(epochs=epochs, resume=True)
     assert resumed.rates == {i: rates for i, rates in longer.rates.items() if i >= 6}
-    assert "max_epochs 3 -> 5: this config's schedule holds from here on" in log_of(tmp_path)
+    assert f"max_epochs 3 -> {epochs}: this config's schedule holds from here on" in log_of(tmp_path)
 
 
 def test_another_optimiser_is_refused(recorded, interrupted):
