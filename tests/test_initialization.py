@@ -1,5 +1,7 @@
 """Starting from weights that exist: step 0 gives their features exactly, and what does not fit is refused."""
 
+import logging
+
 import pytest
 import timm
 import torch
@@ -69,7 +71,7 @@ def test_a_resnet_is_found_under_any_prefix(prefix, spelling, tmp_path):
     assert torch.equal(initial.weights["layer4.1.conv2.weight"], network.layer4[1].conv2.weight)
 
 
-def test_pixels_are_fed_as_the_weights_expect_them(lite_file, caplog):
+def test_pixels_are_fed_as_the_weights_expect_them(lite_file):
     _, path = lite_file
     cfg = Config({"model": slotcon(LITE)})
     read_initial_weights(str(path), LITE).set_input(cfg)  # timm's card of this network: .5 throughout
@@ -80,6 +82,21 @@ def test_pixels_are_fed_as_the_weights_expect_them(lite_file, caplog):
     assert cfg.model.data_preprocessor.std == (0.2,) * 3
     with pytest.raises(UserError, match="BGR"):
         read_initial_weights({**declared, "colour_order": "BGR"}, LITE)
+
+
+def test_pixels_of_ones_own_are_fed_with_a_warning_where_they_are_others(lite_file, monkeypatch):
+    said = []
+    monkeypatch.setattr("slotcon_plugin.initialization.print_log", lambda *words: said.append(words))
+    initial = read_initial_weights({"file": str(lite_file[1]), "title": "Lite"}, LITE)
+    said.clear()
+    own = {"mean": (0.4, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+    cfg = Config({"model": slotcon(LITE)})
+    cfg.model.data_preprocessor.update(own)
+    initial.set_input(cfg)
+    assert {name: tuple(cfg.model.data_preprocessor[name]) for name in own} == own
+    ((text, _, level),) = said  # nothing on the other, which is what the weights expect
+    assert level == logging.WARNING
+    assert text.startswith("model.data_preprocessor.mean is (0.4, 0.5, 0.5), but Lite expects (0.5, 0.5, 0.5)")
 
 
 def test_what_does_not_fit_is_refused(lite_file, tmp_path):

@@ -16,6 +16,9 @@ import slotcon_plugin
 from slotcon_plugin.actions.pretraining import pretraining_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
+from slotcon_plugin.evaluation.run import evaluate_unsupervised
 from slotcon_plugin.registry import MODELS
 
 TINY = {
@@ -37,6 +40,13 @@ def scenes(tmp_path_factory):
 def run(scenes, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "a"
     return slotcon_plugin.pretrain(scenes / "images/train", out, epochs=1, options=SMALL)
+
+
+@pytest.fixture(scope="module")
+def vader(scenes, tmp_path_factory):
+    small = {"model.decoder.fpn_channels": 8, "model.decoder.channels": 8, "model.queue_size": 64, **TINY}
+    out = tmp_path_factory.mktemp("runs") / "vader"
+    return slotcon_plugin.pretrain(scenes / "images/train", out, method="vader", epochs=1, options=small)
 
 
 def test_pretrain_tells_what_it_has_made(run):
@@ -79,18 +89,49 @@ def test_a_probe_while_training_changes_nothing(run, scenes, tmp_path, capsys):
 def test_evaluate_on_masks(run, scenes, tmp_path):
     made = slotcon_plugin.evaluate(run, scenes, out=tmp_path, **{**PROBE, "seeds": (0, 1)})
     assert set(made.figures) == {"pretrained", "random"}
+    assert made.data == f"{scenes.name}/train -> {scenes.name}/val"
+    assert made.files == (tmp_path / "linear_checkpoint.json", tmp_path / "linear_random.json")
     assert all(0 < row["linear mIoU"] < 100 for row in made.figures.values())
     written = json.loads((tmp_path / "linear_checkpoint.json").read_text())
-    assert written["metrics"]["mIoU"] == pytest.approx(made.figures["pretrained"]["linear mIoU"], abs=0.01)
+    splits = (f"{scenes.name}/train", f"{scenes.name}/val", [16, 4])  # which one heads learn from, which one judges
+    assert (written["train"], written["test"], written["num_images"]) == splits
+    for arm, file in zip(("pretrained", "random"), made.files):
+        wanted = json.loads(file.read_text())["metrics"]["mIoU"]
+        assert made.figures[arm]["linear mIoU"] == pytest.approx(wanted, abs=0.01)
     assert made.figures["pretrained"]["spread"] == pytest.approx(written["metrics"]["mIoU_spread"], abs=0.01)
     assert "linear mIoU    spread    linear accuracy" in str(made)
     single = slotcon_plugin.evaluate(run, scenes, **PROBE)
     assert "spread" not in single.figures["random"]
 
 
-def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes):
-    made = slotcon_plugin.evaluate(run.work_dir, scenes, "prototypes", short_side=64)
-    assert list(made.figures) == ["pretrained", "untrained"] and "mIoU_hungarian" in made.figures["untrained"]
+def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes, tmp_path):
+    made = slotcon_plugin.evaluate(run.work_dir, scenes, "prototypes", out=tmp_path, name="mine", short_side=64)
+    data = open_labelled_set(scenes, "val")
+    for arm, trained in (("pretrained", True), ("untrained", False)):
+        wanted = evaluate_unsupervised(run.config, run.checkpoint, data, short_side=64, trained=trained).metrics()
+        assert made.figures[arm] == {name: value for name, value in wanted.items() if name != "live_prototypes"}
+    assert made.figures["pretrained"] != made.figures["untrained"]
+    assert (made.data, made.files) == (data.name, (tmp_path / "prototypes.json",))
+    written = json.loads(made.files[0].read_text())
+    assert (written["pretraining"], written["data"], written["num_images"]) == ("mine", data.name, 4)
+    assert written["metrics"]["mIoU_kmeans"] == pytest.approx(made.figures["pretrained"]["mIoU_kmeans"], abs=0.01)
+    assert written["backbone_sha256"]
+
+
+def test_evaluate_by_retrieval_beside_random_weights_and_guessing(vader, scenes):
+    photos = scenes / "images/val"
+    made = slotcon_plugin.evaluate(vader, photos, "retrieval", num_pairs=4)
+    arms = compare_pixel_retrieval(vader.config, photos, [vader.checkpoint], num_pairs=4)
+    sources = {"pretrained": str(vader.checkpoint), "random": "random weights", "guessing": "random weights"}
+    assert made.figures == {
+        arm: {
+            kind: 100 * arms[source][f"{kind}_{'chance' if arm == 'guessing' else 'accuracy'}"]
+            for kind in ("pixel", "photo", "place")
+        }
+        for arm, source in sources.items()
+    }
+    assert made.figures["pretrained"] != made.figures["random"]
+    assert (made.measure, made.data, made.files) == ("retrieval", str(photos), ())
 
 
 def test_embed_a_run_and_somebodys_weights(run, scenes, tmp_path):
@@ -152,15 +193,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
         slotcon_plugin.embed(tmp_path / "no run", tmp_path / "no photos", tmp_path / "file/e.npz")
 
 
-def test_look_at_matches_of_two_photos(scenes, tmp_path):
-    small = {"model.decoder.fpn_channels": 8, "model.decoder.channels": 8, "model.queue_size": 64, **TINY}
+def test_look_at_matches_of_two_photos(vader, scenes, tmp_path):
     photos = scenes / "images/train"
-    run = slotcon_plugin.pretrain(photos, tmp_path / "run", method="vader", epochs=1, options=small)
-    assert slotcon_plugin.look(run, photos, size=64) == run.work_dir / "retrieval.html"  # the first two of a folder
+    assert slotcon_plugin.look(vader, photos, size=64) == vader.work_dir / "retrieval.html"  # the first two of a folder
     pair = sorted(photos.iterdir())[:2]
-    picture = slotcon_plugin.look(run, pair, tmp_path / "r.png", kind="retrieval", size=64)
+    picture = slotcon_plugin.look(vader, pair, tmp_path / "r.png", kind="retrieval", size=64)
     assert picture.stat().st_size > 1000
-    assert slotcon_plugin.look(run, pair[0], tmp_path / "itself.png", size=64).exists()
+    assert slotcon_plugin.look(vader, pair[0], tmp_path / "itself.png", size=64).exists()
 
 
 def started(monkeypatch, **arguments):

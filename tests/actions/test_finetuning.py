@@ -126,6 +126,30 @@ def test_random_weights_of_any_network_are_to_be_had(kind, name, config, rate, m
         assert f"custom_keys.backbone.lr_mult={rate}" in head and "norm_eval=False" in head
 
 
+IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+
+
+@pytest.mark.parametrize("kind", ["masks", "boxes"])
+@pytest.mark.parametrize(
+    ("name", "pixels"),
+    [("resnet50", IMAGENET), ("convnext_atto", IMAGENET), ("tf_efficientnet_lite0", ([127.5] * 3, [127.5] * 3))],
+)
+def test_a_network_is_fed_the_pixels_that_it_expects(kind, name, pixels, masks, boxes, asked):
+    cfg, *_ = asked({"masks": masks, "boxes": boxes}[kind], network=name)
+    fed = cfg.model.data_preprocessor
+    assert [list(fed.mean), list(fed.std)] == [pytest.approx(values, abs=1e-3) for values in pixels]
+
+
+def test_what_a_file_says_of_its_pixels_counts_more_than_its_networks_name(masks, tmp_path, asked):
+    name = "convnext_atto"
+    pixels = dict(mean=[1.0, 2.0, 3.0], std=[4.0, 5.0, 6.0])
+    told = dict(network=finetuning.network_by_name(name), declared=dict(**pixels, colour_order="RGB"))
+    file = slotcon_plugin.export(weights(tmp_path, name), tmp_path / "told.safetensors", "timm", **told).path
+    cfg, *_ = asked(masks, file, network=name)
+    fed = cfg.model.data_preprocessor
+    assert {key: list(fed[key]) for key in pixels} == pixels
+
+
 def test_another_length_stretches_the_schedule(masks, asked):
     cfg, *_ = asked(masks, iterations=500)
     assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.default_hooks.checkpoint.interval) == (

@@ -99,6 +99,82 @@ def test_embed(monkeypatch):
     assert got["settings"] == dict(short_side=96, stages=[-1], batch_size=16, device="cpu")
 
 
+_RUN_OPTIONS = {
+    "--resume": dict(resume=True),
+    "--resume b.pth": dict(resume="b.pth"),
+    "--overwrite": dict(overwrite=True),
+    "--batch-mode scale-lr": dict(batch_mode="scale-lr"),
+    "--cfg-options a.b=1 c=x": dict(options={"a.b": 1, "c": "x"}),
+    "--launcher slurm": dict(launcher="slurm"),
+}
+ARRIVES = {  # a command -> what may stand behind it -> the arguments of its function that are others then
+    "pretrain": {
+        "photos/": dict(photos="photos/"),
+        "--out runs/a": dict(out="runs/a"),
+        "--method vader": dict(method="vader"),
+        "--config slotcon_coco": dict(config="slotcon_coco"),
+        "--init r50.pth": dict(init="r50.pth"),
+        "--init-title ImageNet": dict(init_title="ImageNet"),
+        "--network resnet50": dict(network="resnet50"),
+        "--epochs 20": dict(epochs=20),
+        "--budget 1h30m": dict(budget=5400.0),
+        "--probe labelled/": dict(probe="labelled/"),
+        "--data-root /data": dict(data_root="/data"),
+        **_RUN_OPTIONS,
+    },
+    "finetune boxes/": {
+        "": dict(labels="boxes/"),
+        "--backbone runs/a": dict(backbone="runs/a"),
+        "--out runs/b": dict(out="runs/b"),
+        "--iterations 500": dict(iterations=500),
+        "--config fpn_r18_own": dict(config="fpn_r18_own"),
+        "--network resnet50": dict(network="resnet50"),
+        "--pretraining ImageNet": dict(pretraining="ImageNet"),
+        "--no-fpn": dict(fpn=False),
+        **_RUN_OPTIONS,
+    },
+    "embed runs/a photos": {
+        "": dict(run="runs/a", photos="photos"),
+        "more": dict(photos=["photos", "more"]),
+        "--out e.parquet": dict(out="e.parquet"),
+        "--level crop": dict(level="crop"),
+        "--grid 2 4": dict(grid=(2, 4)),
+        "--boxes b.json": dict(boxes="b.json"),
+        "--limit 5": dict(limit=5),
+        "--short-side 96": dict(short_side=96),
+        "--stages -2 -1": dict(stages=[-2, -1]),
+        "--batch-size 3": dict(batch_size=3),
+        "--config c.py": dict(config="c.py"),
+        "--network resnet50": dict(network="resnet50"),
+        "--which student": dict(which="student"),
+        "--decoder": dict(decoder=True),
+        "--device cpu": dict(device="cpu"),
+    },
+}
+
+
+@pytest.mark.parametrize(("command", "option"), [(c, option) for c, options in ARRIVES.items() for option in options])
+def test_an_option_arrives_under_its_name_and_changes_nothing_else(command, option, monkeypatch):
+    monkeypatch.setattr("slotcon_plugin.arguments.choose_device", lambda: ("cuda", "there is one"))
+
+    def arguments(words):
+        status, got = call(words, monkeypatch, command.split()[0])
+        assert status == 0 and got
+        return got.pop("settings", {}) | got
+
+    assert arguments(f"{command} {option}") == arguments(command) | ARRIVES[command][option]
+
+
+@pytest.mark.parametrize("command", ARRIVES)
+def test_no_option_is_left_out_of_these(command):
+    name = command.split()[0]
+    parser = next(a for a in cli.build_parser([name])._actions if isinstance(a, argparse._SubParsersAction))
+    tried = {option.split()[0] for option in ARRIVES[command] if option}
+    elsewhere = {"--help", "--gpus", "--local_rank", "--local-rank"}
+    known = {word for a in parser.choices[name]._actions for word in a.option_strings if word.startswith("--")}
+    assert known - elsewhere == {word for word in tried if word.startswith("--")}
+
+
 def test_without_a_command_there_is_help(capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([])

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from slotcon_plugin.config import RunSize, load_config, settle
 from slotcon_plugin.config.rules import num_prototypes, queue_size, teacher_momentum, warmup_epochs
+from slotcon_plugin.engine import settings
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.teacher import cosine_momentum
 
@@ -52,6 +53,30 @@ def test_good_weights_are_kept_in_part():
     for step in range(1, 451):
         left *= cosine_momentum(m, step, 450)
     assert left == pytest.approx(0.1, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("from_weights", "recipe_batch", "expected"),
+    [
+        (False, 8, 0.9553),  # 1 - 14 / 313
+        (True, None, 0.9853),  # 1 + 2 ln(.1) / 313
+        (True, 8, 0.9801),  # .99 is for half of the batch
+    ],
+)
+def test_steps_and_batch_are_those_of_all_processes_and_passes(from_weights, recipe_batch, expected, monkeypatch):
+    """1,003 photos are 125 batches of 4 for each of two processes, in 5 epochs 313 steps of two passes each."""
+    monkeypatch.setattr(settings.DATASETS, "build", lambda config: range(1003))
+    cfg = Config(
+        dict(
+            model=dict(teacher_momentum="${teacher_momentum(0.99)}"),
+            train_dataloader=dict(batch_size=4, dataset=dict()),
+            train_cfg=dict(max_epochs=5),
+            optim_wrapper=dict(accumulative_counts=2),
+        )
+    )
+    settled = settings.settle_for_run(cfg, 2, recipe_batch, from_weights)
+    assert settled == {"${teacher_momentum(0.99)}": pytest.approx(expected, abs=1e-9)}
+    assert cfg.model.teacher_momentum == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(

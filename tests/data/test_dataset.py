@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from slotcon_plugin.data import BrokenPhotosError, EpochSampler, ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.data.dataset import resize_crop
+from slotcon_plugin.data.photometric import SOLARISE
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import source_to_view
 from slotcon_plugin.photos.photo import _UPRIGHT, EXIF_ORIENTATION, Orientation, Photo
@@ -304,6 +305,14 @@ def test_a_source_of_nothing_but_broken_photos_stops_soon(folder):
     break_photos(folder, 12)
     with pytest.raises(BrokenPhotosError, match="photos in a row"):
         TwoViewDataset(ImageFolder(folder), view_size=8, max_broken_share=1.0)[0]
+
+
+@pytest.mark.parametrize("shares", [(0.0, 1.0), (1.0, 0.0)])
+def test_each_view_has_the_colours_of_its_own_config(shares, folder):
+    configs = [dict(solarise_prob=share) for share in shares]
+    dataset = TwoViewDataset(ImageFolder(folder), view_size=8, photometric=configs)
+    for index in range(4):
+        assert tuple(dataset[index]["photometric"][:, SOLARISE].tolist()) == shares
 
 
 def test_impossible_settings_are_refused(folder):

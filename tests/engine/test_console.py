@@ -19,6 +19,7 @@ from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
 from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.engine.work_dir import set_aside
+from slotcon_plugin.models import Method
 
 
 def log_of(work_dir) -> str:
@@ -140,6 +141,28 @@ def test_schedules_without_an_end_last_as_long_as_the_run(epochs, tiny_config, t
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+def test_the_head_counts_what_all_ranks_and_passes_do_together(monkeypatch):
+    monkeypatch.setattr(report, "get_world_size", lambda: 2)
+    dataset = dict(view_size=96, source=dict(type="ImageFolder", root="/photos"))
+    backbone = dict(type="TorchvisionResNet", depth=18)
+    runner = types.SimpleNamespace(
+        model=types.SimpleNamespace(method=Method("vader", "VADeR"), init={"title": "ImageNet"}),
+        train_dataloader=types.SimpleNamespace(batch_size=4, dataset=range(2915)),
+        cfg=Config(
+            dict(model=dict(backbone=backbone), train_dataloader=dict(dataset=dataset), train_cfg=dict(max_epochs=5))
+        ),
+        optim_wrapper=types.SimpleNamespace(_accumulative_counts=2),
+        max_iters=1820,  # 2,915 photos are 364 batches of 4 for each of two ranks
+        work_dir="/runs/a",
+    )
+    assert report.pretraining_head(runner) == [
+        ("pretraining", "VADeR: ResNet-18 from ImageNet"),
+        ("photos", "2,915 of /photos, in views of 96 pixels"),
+        ("length", "5 epochs, 910 steps of 16 photos"),
+        ("output", "/runs/a"),
+    ]
 
 
 def test_tables_keep_their_column():

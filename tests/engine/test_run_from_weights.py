@@ -1,6 +1,7 @@
 """Runs from --init: heads first, resumed bit for bit without the file; what their checkpoints say of themselves."""
 
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -164,6 +165,34 @@ def test_a_used_work_dir_is_not_set_aside_for_weights_that_do_not_fit(config, we
         pretrain(config("vader", RESNET, "used", str(weights["lite"])), overwrite=True)
     assert (tmp_path / "used/iter_3.pth").read_bytes() == b"former"
     assert not (tmp_path / "used.old1").exists()
+
+
+class Settled(Exception):  # noqa: N818
+    """Carries what the settings of a run are to follow from."""
+
+
+def test_settings_follow_from_what_the_run_started_from(config, weights, monkeypatch):
+    """Of a run that goes on it is known, and the file that it started from may be gone."""
+
+    def settle(cfg, processes, recipe_batch, from_weights, former):
+        raise Settled(from_weights)
+
+    def start(name, init, **how):
+        cfg = config("vader", RESNET, name, init)
+        del cfg.default_hooks["heads_first"]
+        with pytest.raises(Settled) as settled:
+            pretrain(cfg, **how)
+        return settled.value.args[0]
+
+    monkeypatch.setattr("slotcon_plugin.apis.settle_for_run", settle)
+    assert start("random", None) is False
+    assert start("given", str(weights["resnet"])) is True
+    run = {"id": "x", "identity": {"init": "weights.pth"}}
+    claim = SimpleNamespace(run=run, checkpoint=None)
+    monkeypatch.setattr("slotcon_plugin.apis.claim_work_dir", lambda *_: claim)
+    assert start("going_on", None, resume=True) is True
+    run["identity"]["init"] = "random weights"
+    assert start("going_on", None, resume=True) is False
 
 
 def test_heads_first_is_for_runs_from_weights(config):

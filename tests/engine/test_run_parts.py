@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook
-from mmengine.logging import HistoryBuffer
+from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
 from slotcon_plugin.convert.runs import numbered_checkpoints
@@ -109,6 +109,24 @@ def test_step_skipped_by_the_scaler_moves_neither_teacher_nor_schedule():
     hook.after_train_iter(runner, 1)
     assert not wrapper.step_skipped and model.updates == 1 and len(ticks) == 1
     torch.testing.assert_close(model.weight, before - 0.1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("max_norm", [0.5, 100.0])  # below and above the gradient's norm
+def test_gradients_are_clipped_as_they_are_without_the_scale(dtype, max_norm):
+    model, plain, hub = nn.Linear(3, 2), nn.Linear(3, 2), MessageHub("clipping")
+    plain.load_state_dict(model.state_dict())
+    images = torch.randn(4, 3)
+    wrapper = wrapper_of(model, dtype=dtype, init_scale=1024.0, clip_grad=dict(max_norm=max_norm))
+    wrapper.message_hub = hub
+    wrapper.update_params((model(images) ** 2).sum())
+    (plain(images) ** 2).sum().backward()
+    norm = nn.utils.clip_grad_norm_(plain.parameters(), max_norm).item()
+    assert 0.5 < norm < 100
+    torch.optim.SGD(plain.parameters(), lr=0.1).step()
+    for got, want in zip(model.parameters(), plain.parameters()):
+        torch.testing.assert_close(got, want)
+    assert hub.get_scalar("train/grad_norm").current() == pytest.approx(norm, rel=1e-5)
 
 
 def test_scaler_state_survives_a_checkpoint():

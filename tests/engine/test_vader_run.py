@@ -9,6 +9,8 @@ from mmengine.config import Config
 from PIL import Image
 
 from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.models.pretrainers import vader
 
 
 @pytest.fixture
@@ -64,3 +66,17 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(tmp_path, config):
     assert (declared["method"], declared["mean"][0], declared["backbone"]["depth"]) == ("vader", 123.675, 18)
     model = load_pretrainer(config("straight"), tmp_path / "straight/iter_6.pth")
     assert torch.equal(model.queue.keys, ends[0]["queue.keys"])
+
+
+def test_figures_that_are_made_for_reports_alone_are_in_them(tmp_path, config, monkeypatch):
+    made, contrast_figures = [], vader.contrast_figures
+    monkeypatch.setattr(vader, "contrast_figures", lambda *of: made.append(1) or contrast_figures(*of))
+    pretrain(config("run"))
+    lines = read_json_lines(tmp_path / "run/health.jsonl")
+    assert [line["iter"] for line in lines] == [2, 4, 6]  # the ends of epochs
+    assert len(made) == 3
+    # a batch of four photos with 32 pixels is queued when its loss is made
+    assert [line["queue_fill"] for line in lines] == [pytest.approx(128 / 300), 1, 1]
+    for line in lines:
+        assert {"pixel_accuracy", "contrast_accuracy", "positive_similarity", "negative_similarity"} <= line.keys()
+        assert 0 <= line["pixel_accuracy"] <= 1 and 0 <= line["contrast_accuracy"] <= 1

@@ -27,8 +27,8 @@ def test_the_decoders_map_is_the_last_stage():
         WithDecoderMap(torch.nn.ModuleDict({"backbone": torch.nn.Identity()}))
 
 
-def test_probe_arms_carry_the_decoder(tmp_path):
-    model, images = make_vader(1), torch.randn(1, 3, 64, 64)
+def test_probe_arms_carry_the_decoder(tmp_path, moved_apart):
+    model, images = moved_apart(make_vader(1)), torch.randn(1, 3, 64, 64)
     torch.save({"state_dict": model.state_dict()}, tmp_path / "a.pth")
     Config(
         dict(
@@ -40,8 +40,9 @@ def test_probe_arms_carry_the_decoder(tmp_path):
             )
         )
     ).dump(tmp_path / "c.py")
-    arms = load_probe_arms(tmp_path / "a.pth", tmp_path / "c.py", decoder=True)
-    assert torch.equal(arms["checkpoint"][0].eval()(images)[-1], model.embed(images))
+    for which, branch in (("student", "student"), (None, "teacher")):
+        arms = load_probe_arms(tmp_path / "a.pth", tmp_path / "c.py", decoder=True, which=which)
+        assert torch.equal(arms["checkpoint"][0].eval()(images)[-1], model.embed(images, branch))
     assert arms["checkpoint"][1] == load_probe_arms(tmp_path / "a.pth")["checkpoint"][1]
     assert arms["random"][1] is None
     assert not torch.equal(arms["random"][0].eval()(images)[-1], model.embed(images))

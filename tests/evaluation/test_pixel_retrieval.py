@@ -107,15 +107,24 @@ def config(tmp_path, folder):
     return path
 
 
-def test_random_weights_and_a_checkpoint_side_by_side(tmp_path, folder, config):
+@pytest.mark.parametrize("branch", ["teacher", "student"])
+def test_random_weights_and_a_checkpoint_side_by_side(branch, tmp_path, folder, config, moved_apart):
+    """Of the checkpoint the branch that its run transfers."""
     checkpoint = tmp_path / "iter_1.pth"
-    model = MODELS.build({**load_config(config).model, "_scope_": "slotcon_plugin"})
+    config.write_text(config.read_text() + f"\nmodel['transfer_branch'] = {branch!r}\n")
+    model = moved_apart(MODELS.build({**load_config(config).model, "_scope_": "slotcon_plugin"}))
     torch.save({"state_dict": model.state_dict()}, checkpoint)
     figures = compare_pixel_retrieval(config, folder, [checkpoint], num_pairs=4)
     assert list(figures) == ["random weights", str(checkpoint)]
     dataset = DATASETS.build({**load_config(config).train_dataloader.dataset, "_scope_": "slotcon_plugin"})
-    expected = evaluate_pixel_retrieval(model.eval().embed, dataset, num_pairs=4)
+    model.eval()
+    of_branch = {
+        name: evaluate_pixel_retrieval(lambda images, b=name: model.embed(images, b), dataset, num_pairs=4)
+        for name in ("teacher", "student")
+    }
+    expected = of_branch[branch]
     assert figures[str(checkpoint)] == expected
+    assert of_branch["teacher"] != of_branch["student"]
     assert {name for name in expected if figures["random weights"][name] == expected[name]} >= {
         "pixel_chance",
         "photo_chance",

@@ -9,11 +9,12 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import nn
 
+from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised
-from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms
+from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised, unsupervised
+from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms, probe_checkpoint
 from slotcon_plugin.evaluation.unsupervised import score_counts
@@ -46,8 +47,9 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def checkpoint(config):
-    model = build_untrained(config, seed=3)
+def checkpoint(config, moved_apart):
+    """Its teacher is untrained, its student another one."""
+    model = moved_apart(build_untrained(config, seed=3))
     path = config.with_name("iter_1.pth")
     torch.save({"meta": {}, "state_dict": model.state_dict()}, path)
     return path
@@ -107,6 +109,20 @@ def test_a_real_model_against_naive_code(config, demo):
     np.testing.assert_allclose(result.scores["kmeans"].iou, expected.scores["kmeans"].iou)
     vectors = score_counts(result.counts, parts["grouping"].prototypes.detach().numpy(), data.classes)
     assert not np.allclose(result.scores["kmeans"].iou, vectors.scores["kmeans"].iou), "a merge of something else"
+
+
+def test_a_branch_is_segmented_by_its_own_maps_and_prototypes(config, demo, moved_apart, monkeypatch):
+    """The student's figures are those of a model whose teacher is that student."""
+    model, data, seen = moved_apart(build_untrained(config, seed=0)), open_labelled_set(demo, "val"), []
+    twin = build_untrained(config, seed=0)
+    twin.teacher.load_state_dict(model.student.state_dict(), strict=False)
+    monkeypatch.setattr(unsupervised, "score_counts", lambda counts, owned, *_: seen.append((counts, owned)))
+    for one, which in ((model, {"branch": "student"}), (twin, {}), (model, {})):
+        segment_unsupervised(one, data, **which, short_side=48)
+    (counts, owned), (wanted, of_twin), (others, _) = seen
+    np.testing.assert_array_equal(counts, wanted)
+    np.testing.assert_allclose(owned, of_twin, atol=1e-6)
+    assert (counts != others).any()
 
 
 class Painter(nn.Module):
@@ -176,6 +192,44 @@ def test_result_file(config, checkpoint, demo, tmp_path):
     other_seed.write_text(config.read_text() + "\nrandomness = dict(seed=5)\nwork_dir = 'elsewhere'\n")
     evaluate_unsupervised(other_seed, checkpoint, data, short_side=48, result_file=tmp_path / "second.json")
     assert read_result(tmp_path / "second.json")["config_sha256"] == stored["config_sha256"]
+
+
+def test_the_result_file_is_of_the_branch_that_was_asked_for(config, checkpoint, demo, tmp_path):
+    model, data = load_pretrainer(config, checkpoint), open_labelled_set(demo, "val")
+    for branch in ("student", "teacher"):
+        options = dict(short_side=48, branch=branch)
+        result = evaluate_unsupervised(config, checkpoint, data, **options, result_file=tmp_path / "r.json")
+        assert result.metrics() == segment_unsupervised(model, data, **options).metrics()
+        stored = read_result(tmp_path / "r.json")
+        assert stored["backbone_sha256"] == sha256_of(model.branch(branch)["backbone"])
+        assert stored["settings"]["branch"] == branch
+    assert len({sha256_of(model.branch(branch)["backbone"]) for branch in ("student", "teacher")}) == 2
+
+
+def test_of_several_heads_the_one_that_is_asked_for_is_evaluated(config, checkpoint, demo, tmp_path):
+    two_heads = dict(
+        MODEL,
+        type="SlotConDecoder",
+        decoder=dict(channels=8, levels=["p4"]),
+        decoder_head=dict(grouping=dict(num_prototypes=9)),
+    )
+    recipe = tmp_path / "two_heads.py"
+    Config(dict(default_scope="slotcon_plugin", model=two_heads)).dump(recipe)
+    model, data = build_untrained(recipe, seed=1), open_labelled_set(demo, "val")
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "iter_1.pth")
+    found = {}
+    for head in ("encoder", "p4", None):
+        options = dict(short_side=48, head=head, result_file=tmp_path / "r.json")
+        found[head] = evaluate_unsupervised(recipe, tmp_path / "iter_1.pth", data, **options)
+        assert read_result(tmp_path / "r.json")["settings"].get("head") == head
+        model.shown_head = head or "p4"  # the decoder's finest
+        np.testing.assert_array_equal(found[head].counts, segment_unsupervised(model, data, short_side=48).counts)
+    assert (len(found["encoder"].counts), len(found["p4"].counts)) == (14, 9)
+    assert found["encoder"].metrics() != found["p4"].metrics()
+    with pytest.raises(UserError, match=r"SlotCon with decoder has the heads encoder, p4; got 'p9'"):
+        evaluate_unsupervised(recipe, tmp_path / "iter_1.pth", data, head="p9")
+    with pytest.raises(UserError, match=r"SlotCon has one head, which has no name; got 'encoder'"):
+        evaluate_unsupervised(config, checkpoint, data, head="encoder")
 
 
 def test_the_untrained_model_is_of_the_checkpoints_size_whatever_the_config_leaves_open(
@@ -268,6 +322,26 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert stored["backbone_sha256"] == arms["checkpoint"][1]
     assert read_result(tmp_path / "knn_random_bn.json")["pretraining"] == "random_bn"
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
+
+
+@pytest.mark.parametrize("by_config", [False, True])
+def test_the_branch_that_is_asked_for_is_probed(by_config, config, checkpoint):
+    model, images = load_pretrainer(config, checkpoint), torch.randn(1, 3, 64, 64)
+    recipe = config if by_config else None
+    for which, branch in ((None, "teacher"), ("teacher", "teacher"), ("student", "student")):
+        loaded = load_backbone(checkpoint, recipe, which=which)
+        assert loaded.sha256 == sha256_of(model.branch(branch)["backbone"])
+        with torch.no_grad():
+            maps = loaded.backbone.eval()(images)[-1], model.extract_features(images, branch)[-1]
+        torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_that_transfers_its_student_is_probed_by_it(config, checkpoint, tmp_path):
+    recipe = tmp_path / "student.py"
+    recipe.write_text(config.read_text() + "\nmodel['transfer_branch'] = 'student'\n")
+    model = load_pretrainer(config, checkpoint)
+    assert load_backbone(checkpoint, recipe).sha256 == sha256_of(model.student["backbone"])
+    assert load_backbone(checkpoint, recipe, which="teacher").sha256 == sha256_of(model.teacher["backbone"])
 
 
 def test_probe_at_the_stride_that_a_checkpoint_was_pretrained_at(config, checkpoint, tmp_path, demo):

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 
 from slotcon_plugin.geometry import TwoViewBatch
-from slotcon_plugin.models import SlotCon, SlotConDecoder
+from slotcon_plugin.models import Sinkhorn, SlotCon, SlotConDecoder
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
 from slotcon_plugin.models.grouping import Grouping
 
@@ -188,6 +188,23 @@ def test_sync_batchnorm_with_an_empty_rank_equals_torchs(on_two_ranks):
     for rank in ranks:
         torch.testing.assert_close(rank["mean"], layer.running_mean)
         torch.testing.assert_close(rank["var"], layer.running_var)
+
+
+def targets_of(images: slice):
+    logits = torch.randn(4, 5, 3, 2, generator=torch.Generator().manual_seed(3))[images].clamp(-1, 1)
+    return {str(window): Sinkhorn(window=window)(logits, 0.07) for window in (None, 1, 3)}
+
+
+def targets_of_rank(rank):
+    return targets_of(slice(rank * 2, rank * 2 + 2))
+
+
+@pytest.mark.slow
+def test_ranks_share_out_the_prototypes_of_each_place_together(on_two_ranks):
+    ranks = on_two_ranks(targets_of_rank)
+    for window, want in targets_of(slice(0, 4)).items():
+        torch.testing.assert_close(torch.cat([rank[window] for rank in ranks]), want, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(targets_of(slice(0, 2))[window], want[:2], atol=1e-2), "no rank by itself"
 
 
 if __name__ == "__main__":

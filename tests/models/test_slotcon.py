@@ -36,8 +36,11 @@ def batch(size: int = 3, side: int = 64, seed: int = 1):
     return TwoViewBatch(views, crop_boxes, flipped, torch.arange(size))
 
 
-def slow_loss(model: SlotCon, batch: TwoViewBatch) -> tuple[float, float]:
-    """Sections 3.2 and 3.3 with loops; BatchNorm layers are taken from the model, one forward a view and branch."""
+def slow_loss(model: SlotCon, batch: TwoViewBatch, group_loss_weight: float = 0.5) -> tuple[float, float, float]:
+    """Sections 3.2 and 3.3 with loops; BatchNorm layers are taken from the model, one forward a view and branch.
+
+    The third is ``log K - H`` of the student's mean assignment, without a weight.
+    """
     views, crop_boxes, flipped, _ = batch
 
     def project(parts, view):
@@ -95,19 +98,22 @@ def slow_loss(model: SlotCon, batch: TwoViewBatch) -> tuple[float, float]:
         similarity = predicted @ F.normalize(torch.stack(keys), dim=1).T / 0.2
         rows = [-similarity[n].log_softmax(0)[names.index(p)] for n, p in enumerate(positives)]
         slot += torch.stack(rows).mean() * 0.4
-    return group.item() * 0.5, slot.item() * 0.5
+    shares = torch.cat([(logits / 0.1).softmax(1).transpose(0, 1).flatten(1) for logits, _ in student], dim=1).mean(1)
+    uneven = math.log(len(shares)) + sum(p * math.log(p) for p in shares.tolist())
+    return group.item() * group_loss_weight, slot.item() * (1 - group_loss_weight), uneven
 
 
 def test_loss_equals_the_slow_one():
-    model = build()
+    model = build(group_loss_weight=0.3, mean_entropy_weight=0.2)
     for p in model.teacher.parameters():
         p.data.mul_(1.1).add_(0.01)  # so that the branches differ
     model.center.value.uniform_(-0.1, 0.1)
-    want = slow_loss(copy.deepcopy(model).train(), batch(size=8, side=96))
+    want = slow_loss(copy.deepcopy(model).train(), batch(size=8, side=96), group_loss_weight=0.3)
     got = model.train().loss(batch(size=8, side=96))
     assert model.monitor["num_queries"] > 8
     assert got["loss_group"].item() == pytest.approx(want[0], rel=1e-4)
     assert got["loss_slot"].item() == pytest.approx(want[1], rel=1e-3)
+    assert got["loss_mean_entropy"].item() == pytest.approx(0.2 * want[2], rel=1e-3)
 
 
 @pytest.mark.parametrize("prototypes", [8, 16])  # fewer and more than the nine positions of a map

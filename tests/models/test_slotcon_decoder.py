@@ -56,22 +56,25 @@ class OneHead:
 
 
 @pytest.mark.parametrize(
-    ("w_e", "decoder"),
-    [(0.3, {}), (0.0, {"levels": ["p3", "p4"]}), (0.5, {"type": "FCNDecoder", "dilation": 2})],
+    ("w_e", "w_g", "decoder"),  # the encoder's share, lambda_g of the decoder's heads
+    [(0.3, 0.6, {}), (0.0, 0.6, {"levels": ["p3", "p4"]}), (0.4, None, {"type": "FCNDecoder", "dilation": 2})],
 )
-def test_loss_equals_the_slow_one_of_every_head(w_e, decoder):
-    model = apart(build(encoder_loss_weight=w_e, decoder=decoder, decoder_group_loss_weight=0.5))
+def test_loss_equals_the_slow_one_of_every_head(w_e, w_g, decoder):
+    weights = {"group_loss_weight": 0.8, "decoder_group_loss_weight": w_g, "mean_entropy_weight": 0.2}
+    model = apart(build(encoder_loss_weight=w_e, decoder=decoder, **weights))
     levels = model.student["decoder"].level_names
     assert model.heads == (("encoder",) if w_e else ()) + levels
     data = batch(size=4, side=64)
-    want = {head: slow_loss(OneHead(copy.deepcopy(model), head), data) for head in model.heads}
+    lambdas = {head: 0.8 if head == "encoder" or w_g is None else w_g for head in model.heads}
+    want = {head: slow_loss(OneHead(copy.deepcopy(model), head), data, lambdas[head]) for head in model.heads}
     got = model.loss(data)
     for head in model.heads:
         weight = w_e if head == "encoder" else (1 - w_e) / len(levels)
         suffix = "" if head == "encoder" else f"_{head}"
         assert got[f"loss_group{suffix}"].item() == pytest.approx(weight * want[head][0], rel=1e-3), head
         assert got[f"loss_slot{suffix}"].item() == pytest.approx(weight * want[head][1], rel=3e-3), head
-    assert sum("loss" in key for key in got) == 2 * len(model.heads)
+        assert got[f"loss_mean_entropy{suffix}"].item() == pytest.approx(weight * 0.2 * want[head][2], rel=1e-3), head
+    assert sum("loss" in key for key in got) == 3 * len(model.heads)
 
 
 def test_all_weight_on_the_encoder_is_slotcon_bit_for_bit():
