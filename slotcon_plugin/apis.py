@@ -25,11 +25,12 @@ from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.budget import BudgetHook, plan_budget
 from slotcon_plugin.engine.checkpoint import read_checkpoint
-from slotcon_plugin.engine.console import TerseRunner, run_console
+from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
+from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import end_with_parent, signals_given_back
@@ -58,7 +59,10 @@ def start_processes(cfg: Config) -> int:
         timeout = options.get("timeout")
         dist.init_process_group("gloo", timeout=timeout and timedelta(seconds=timeout), **store)
         cfg.model_wrapper_cfg = dict(
-            type="MMDistributedDataParallel", device_ids=None, broadcast_buffers=False, find_unused_parameters=False
+            type="MMDistributedDataParallel",
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get("find_unused_parameters", False),
         )
     else:
         set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late

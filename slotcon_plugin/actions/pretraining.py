@@ -15,6 +15,7 @@ from slotcon_plugin.actions.runs import Pretrained
 from slotcon_plugin.config import apply_options, list_configs, read_config
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
+from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.engine.checkpoint import read_checkpoint as read_own
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
@@ -83,7 +84,9 @@ def pretrain(
         raise UserError(f"config {config} is one of {cfg.model.type}, not of {method}: give one of the two")
     if not config and not (photos or data_root or resume):
         raise UserError("photos: expected a folder of photos to learn from (or a config that brings its own)")
-    if network or (init and not config):
+    if resume and init and not (config or network or str(init) in LIBRARIES or Path(init).exists()):
+        cfg.model.backbone = _backbone_of_run(resume if isinstance(resume, (str, Path)) else out or cfg.work_dir)
+    elif network or (init and not config):
         _use_network(cfg, network_by_name(network) if network else _network_in(init))
     budget = settled_budget(budget, {**(options or {}), **({} if epochs is None else {"train_cfg.max_epochs": epochs})})
     if epochs is not None:
@@ -172,6 +175,11 @@ def _network_in(init: str | Path) -> Network | None:
         return read_checkpoint(init).network
     except ConversionError:  # no ResNet, and it does not say what; or no such file, which is said when it is loaded
         return None
+
+
+def _backbone_of_run(run: str | Path) -> dict[str, Any]:
+    """Of a run that goes on after the weights that it began with have gone."""
+    return read_own(find_checkpoint(run))[PRETRAINING_KEY]["backbone"]
 
 
 def _use_network(cfg: Config, network: Network | None) -> None:

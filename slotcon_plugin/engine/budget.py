@@ -196,6 +196,10 @@ class BudgetHook(Hook):
         """Start the clock of iterations."""
         self._last = self.used
 
+    def before_train_epoch(self, runner: Runner) -> None:
+        """Probes and pictures between two epochs are no slow step, of which two more would have to fit."""
+        self._last = self.used
+
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Note what is used; a checkpoint carries it on."""
         checkpoint["meta"][BUDGET] = asdict(self.budget) | {"used": self.used}
@@ -210,7 +214,8 @@ class BudgetHook(Hook):
             print_log(
                 f"The budget of {_text(self.budget.seconds)} is used up: the run ends after iteration "
                 f"{runner.iter + 1} of {runner.max_iters}, before its learning rate has come down: steps got slower "
-                "than those that were measured. --resume --budget with more time goes on",
+                "than those that were measured, or probes and pictures took their time. --resume --budget with more "
+                "time goes on",
                 "current",
                 logging.WARNING,
             )

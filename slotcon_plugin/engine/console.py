@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -21,8 +20,6 @@ from typing import Any
 from mmengine.dist import is_main_process
 from mmengine.logging import MMLogger
 from mmengine.logging.logger import FilterDuplicateWarning
-from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 from rich.console import Console
 
 _OURS = __name__.partition(".")[0]
@@ -105,43 +102,6 @@ class ConsoleHandler(logging.Handler):
             SCREEN.print(text, style={"": "", "warning: ": "yellow"}.get(mark, "red"))
 
 
-class TerseRunner(Runner):
-    """mmengine's runner with :class:`ConsoleHandler` in the place of its own; use it within :func:`run_console`."""
-
-    def go_on_from(self, checkpoint: Path) -> None:
-        """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
-        self._resume, self._load_from = True, str(checkpoint)
-
-    def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Schedules that last until the end of the run end in a part of an epoch, too; mmengine's in the whole one."""
-        length = (self.cfg.get("train_cfg") or {}).get("max_epochs")
-        if isinstance(scheduler, list) and length is not None:
-            scheduler = [
-                {"end": length, **one} if isinstance(one, dict) and one.get("by_epoch", True) else one
-                for one in scheduler
-            ]
-        return super().build_param_scheduler(scheduler)
-
-    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
-        """One of its own. mmengine keeps them by name while the process lives: with a fixed name, or its own (a time in
-        seconds), a second run would draw into the folder of the first.
-        """
-        if isinstance(visualizer, dict):
-            visualizer = {**visualizer, "name": uuid.uuid4().hex}
-        return super().build_visualizer(visualizer)
-
-    def build_logger(self, log_level: int | str = "INFO", *args: Any, **kwargs: Any) -> MMLogger:
-        """A logger whose file begins with what was logged before there was one."""
-        former = _console_of(MMLogger.get_current_instance())
-        logger = super().build_logger(log_level, *args, **kwargs)
-        if former and log_level != "DEBUG":
-            logger.handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
-            for record in former.hand_over():
-                logger.callHandlers(record)
-            logger.handlers.append(former)
-        return logger
-
-
 @contextmanager
 def run_console() -> Iterator[ExitStack]:
     """Show what a run has to say, from before there is a runner to its end, however it ends.
@@ -160,11 +120,12 @@ def run_console() -> Iterator[ExitStack]:
 def show_head(text: str) -> None:
     """Log the head of a run; in the terminal what has been said before follows it."""
     logger = MMLogger.get_current_instance()
-    console = _console_of(logger)
+    console = console_of(logger)
     console.begin(text) if console else logger.info(text)
 
 
-def _console_of(logger: MMLogger) -> ConsoleHandler | None:
+def console_of(logger: MMLogger) -> ConsoleHandler | None:
+    """The terminal of a run, if this is the logger of one."""
     return next((handler for handler in logger.handlers if isinstance(handler, ConsoleHandler)), None)
 
 

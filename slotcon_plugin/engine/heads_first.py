@@ -35,7 +35,7 @@ class HeadsFirstHook(Hook):
             raise UserError(f"HeadsFirstHook: share must be from 0 to below 1, got {share}")
         self.share = share
         self._steps = 0
-        self._held = False
+        self._held = self._let_go = False
         self._momenta: dict[nn.Module, float | None] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -63,9 +63,18 @@ class HeadsFirstHook(Hook):
 
         runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A backbone that has learned is not held again when the run is made longer."""
+        checkpoint["meta"]["heads_first_let_go"] = self._let_go
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See :meth:`before_save_checkpoint`."""
+        self._let_go = checkpoint["meta"].get("heads_first_let_go", False)
+
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Hold the backbones, or let go of them."""
-        held = runner.iter < self._steps
+        self._let_go |= runner.iter >= self._steps
+        held = not self._let_go
         if held == self._held:
             return
         self._held = held

@@ -69,7 +69,7 @@ class ExactResumeHook(Hook):
         _say_what_differs(then, now)
         share = _move(checkpoint, then, now)
         if any(then[part] != now[part] for part in ("optimizer", "schedule", "iterations_per_epoch")):
-            _renew_schedule(runner, checkpoint, share, then, now)
+            renew_schedule(runner, checkpoint, now["iterations_per_epoch"], share)
 
     def before_train(self, runner: Runner) -> None:
         """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced."""
@@ -178,9 +178,20 @@ def _move(checkpoint: dict, then: dict, now: dict) -> float:
     return share
 
 
-def _renew_schedule(runner: Runner, checkpoint: dict, share: float, then: dict, now: dict) -> None:
-    """Give the checkpoint the optimiser's settings and the schedule that this config would have led to by now."""
-    groups, stored = runner.optim_wrapper.param_groups, checkpoint["optimizer"]["param_groups"]
+def renew_schedule(runner: Runner, checkpoint: dict, iterations_per_epoch: int, share: float = 1.0) -> None:
+    """Give a checkpoint the optimiser's settings and the schedule that this config would have led to by now.
+
+    Args:
+        runner: built, and about to resume from it.
+        checkpoint: with its position in this run's iterations; changed in place.
+        iterations_per_epoch: of this run.
+        share: iterations of this run for one of the checkpoint's.
+
+    Raises:
+        UserError: the parameters are grouped otherwise.
+    """
+    # the wrapper's own list has one more where the parts have settings of their own: those that they differ from
+    groups, stored = runner.optim_wrapper.optimizer.param_groups, checkpoint["optimizer"]["param_groups"]
     if [len(group["params"]) for group in groups] != [len(group["params"]) for group in stored]:
         raise UserError(
             "cannot resume: optim_wrapper.paramwise_cfg groups the parameters otherwise than when the checkpoint was "
@@ -193,7 +204,7 @@ def _renew_schedule(runner: Runner, checkpoint: dict, share: float, then: dict, 
         warnings.simplefilter("ignore")  # that the optimiser has not stepped yet
         for iteration in range(1, max(by_iteration, checkpoint["meta"]["iter"]) + 1):
             for scheduler in schedulers:
-                if iteration % now["iterations_per_epoch"] == 0 if scheduler.by_epoch else iteration <= by_iteration:
+                if iteration % iterations_per_epoch == 0 if scheduler.by_epoch else iteration <= by_iteration:
                     scheduler.step()
     checkpoint["param_schedulers"] = [scheduler.state_dict() for scheduler in schedulers]
     checkpoint["optimizer"].pop("base_param_settings", None)

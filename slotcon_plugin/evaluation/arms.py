@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import torch
 from mmengine.logging import print_log
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config, settle
@@ -29,16 +29,29 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
     """The pretrainer of a config as it is before its first step, in eval mode.
 
     Args:
-        zero_init_residual: False overrules a backbone's own setting of that name, or its default, if it knows one.
+        zero_init_residual: False undoes it in backbones whose residual branches start at zero; none of weights that
+            the config itself names (``init_cfg``) is loaded then.
     """
     torch.manual_seed(seed)
     cfg = load_config(config)
     settle(cfg)
     model = cfg.model
-    known = inspect.signature(MODELS.get(model.backbone.type)).parameters
-    if not zero_init_residual and "zero_init_residual" in known:
-        model.backbone.zero_init_residual = False
-    return MODELS.build(model).eval()
+    if zero_init_residual:
+        return MODELS.build(model).eval()
+    if (model.backbone.get("init_cfg") or {}).get("type") == "Pretrained":
+        model.backbone.init_cfg = None
+    model = MODELS.build(model).eval()
+    for branch in (model.student, model.teacher):
+        _open_residuals(branch["backbone"])
+    return model
+
+
+def _open_residuals(backbone: nn.Module) -> nn.Module:
+    """Let residual branches give something from the start: BatchNorms that begin at zero begin at one."""
+    for layer in backbone.modules():
+        if isinstance(layer, _BatchNorm) and layer.affine and not layer.weight.any():
+            nn.init.ones_(layer.weight)
+    return backbone
 
 
 def sha256_of(backbone: nn.Module) -> str:
@@ -98,7 +111,7 @@ def load_backbone(
 
         def random_canonical(seed: int) -> nn.Module:
             torch.manual_seed(seed)
-            return OwnPixels(canonical.network.build(output_stride), *pixels)
+            return OwnPixels(_open_residuals(canonical.network.build(output_stride)), *pixels)
 
         backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
         return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)

@@ -24,6 +24,7 @@ from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupe
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
+_INPUT_SIZE = (240, 320)
 _NOISE = 1.0  # mIoU between two probes of the same features, with heads of other seeds and a hundred photos
 
 PROBE = "linear_probe"
@@ -133,7 +134,8 @@ class LinearProbeHook(_EvaluationHook):
         layout: "auto" or a layout's name.
         interval: epochs between two probes.
         limit: photos used of each split, spread evenly; None takes all.
-        input_size, stages, epochs: see :func:`~slotcon_plugin.evaluation.probe.probe_backbone`.
+        input_size: height and width; None = 240 x 320, or the size that the network is made for.
+        stages, epochs: see :func:`~slotcon_plugin.evaluation.probe.probe_backbone`.
     """
 
     def __init__(
@@ -144,13 +146,14 @@ class LinearProbeHook(_EvaluationHook):
         layout: str = "auto",
         interval: int = 1,
         limit: int | None = 100,
-        input_size: tuple[int, int] = (240, 320),
+        input_size: tuple[int, int] | None = None,
         stages: Sequence[int] = (-2, -1),
         epochs: int = 15,
     ) -> None:
         super().__init__(interval)
         self.train, self.test = (open_labelled_set(data, split, layout).subset(limit) for split in (train, test))
-        self.settings = {"input_size": tuple(input_size), "stages": tuple(stages), "epochs": epochs}
+        self.input_size = input_size and tuple(input_size)
+        self.settings = {"stages": tuple(stages), "epochs": epochs}
         self._start: float | None = None
         self._start_iter = 0
         self._warned = False
@@ -170,12 +173,14 @@ class LinearProbeHook(_EvaluationHook):
     def evaluate(self, runner: Runner) -> None:
         """See the class."""
         model = unwrapped(runner.model)
-        backbone = OwnPixels(model.branch(model.transfer_branch)["backbone"], *pixels_of(model))
+        network = model.branch(model.transfer_branch)["backbone"]
+        backbone = OwnPixels(network, *pixels_of(model))
+        size = self.input_size or getattr(network, "image_size", None) or _INPUT_SIZE
         training, modes = model.training, [(module, module.training) for module in model.modules()]
         model.eval()  # the whole of it: so does what is compiled for training's batches alone
         device = next(model.parameters()).device
         result = probe_backbone(
-            backbone, self.train, self.test, seeds=(0,), neighbours=0, device=device, **self.settings
+            backbone, self.train, self.test, seeds=(0,), neighbours=0, device=device, input_size=size, **self.settings
         )["linear"]
         model.train(training)
         for module, mode in modes:

@@ -151,7 +151,7 @@ def look_up(config: Mapping[str, Any]) -> tuple[list[int], list[float], list[flo
 def _create(name: str, options: dict) -> nn.Module:
     try:
         model = timm.create_model(name, pretrained=False, num_classes=0, **options)
-    except (RuntimeError, TypeError) as error:
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:  # the last: a stride it cannot have
         close = difflib.get_close_matches(name, timm.list_models(), n=4)
         hint = "" if name in close else f"; close names: {', '.join(close) or 'none'}"
         raise UserError(f"TimmBackbone: timm cannot build {name!r} with {options} ({error}){hint}") from error

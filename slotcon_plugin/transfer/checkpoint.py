@@ -24,6 +24,9 @@ FACTS = "slotcon_transfer"
 """Key in a checkpoint's ``meta`` under which a transfer run puts what its result file will say; plain values."""
 
 
+PASSES, IMAGES = "passes a step", "images a step"
+
+
 def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:
     """What a run puts into its checkpoints under :data:`FACTS`."""
     return {
@@ -34,6 +37,14 @@ def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:
         "told": dict(origin.told),
         "fpn": origin.fpn,
     }
+
+
+def length_of(cfg: Mapping[str, Any], processes: int) -> dict[str, Any]:
+    """What positions and schedules of a run of mmengine are counted in, once its batch is settled; plain values."""
+    loop, passes = cfg["train_cfg"], cfg["optim_wrapper"].get("accumulative_counts", 1)
+    length = {key: loop[key] for key in ("max_iters", "max_epochs") if key in loop}
+    images = cfg["train_dataloader"].get("batch_size")
+    return {**length, PASSES: passes, IMAGES: images and images * processes * passes}
 
 
 class TransferCheckpoint(NamedTuple):
@@ -69,6 +80,22 @@ def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
     meta = content.get("meta")
     facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
     return TransferCheckpoint(path, weights_of(content, str(path)), facts or {})
+
+
+def require_same_steps(checkpoint: TransferCheckpoint, length: Mapping[str, Any]) -> None:
+    """Refuse to go on with a run whose position would mean something else; those of old do not say.
+
+    Raises:
+        UserError: a step has another number of passes or images, see :func:`length_of`.
+    """
+    former = checkpoint.facts.get("length", length)
+    changed = [f"{key} {former[key]} -> {length[key]}" for key in (PASSES, IMAGES) if former[key] != length[key]]
+    if changed:
+        raise UserError(
+            f"cannot resume {checkpoint.path}: where the run stands is counted in other steps now "
+            f"({', '.join(changed)}). Resume with the processes and the batch that it was started with, or begin anew "
+            "in a work dir of its own"
+        )
 
 
 def write_model(checkpoint: str | Path, path: Path) -> None:

@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from slotcon_plugin.engine.hooks import unwrapped
+from slotcon_plugin.engine.resume import renew_schedule
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights, timm_network, warn_of_frozen_parts
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
@@ -33,6 +34,7 @@ class TransferRun(Hook):
         origin: of the backbone.
         seed: of the run.
         seconds: that the run took before it was resumed.
+        length: what its position is counted in, for who resumes it.
         test_path: of a test's result.
         facts: further ones for the result file.
     """
@@ -46,11 +48,12 @@ class TransferRun(Hook):
         origin: Origin,
         seed: int,
         seconds: float = 0.0,
+        length: Mapping[str, Any] | None = None,
         test_path: Path | None = None,
         **facts: Any,
     ) -> None:
         self.task, self.recipe, self.origin, self.seed = task, recipe, origin, seed
-        self.test_path, self.facts = test_path, facts
+        self.length, self.test_path, self.facts = dict(length or {}), test_path, facts
         self.metrics: dict[str, float] | None = None  # nothing was measured, while {} is a detector that found nothing
         self.started = time.monotonic() - seconds
 
@@ -68,8 +71,16 @@ class TransferRun(Hook):
             print_log(text, "current", logging.WARNING)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put origin, seed and time into the checkpoint."""
-        checkpoint["meta"][FACTS] = facts_of_run(self.origin, self.seed, self._seconds())
+        """Put origin, seed, time and length into the checkpoint."""
+        told = facts_of_run(self.origin, self.seed, self._seconds())
+        checkpoint["meta"][FACTS] = {**told, "length": self.length}
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """A run that is made longer goes on with the schedule that it would have had from the beginning."""
+        former = (checkpoint.get("meta") or {}).get(FACTS, {}).get("length", self.length)
+        if runner._resume and former != self.length:
+            print_log(f"Changed since the checkpoint: {former} -> {self.length}", "current")
+            renew_schedule(runner, checkpoint, len(runner.train_dataloader))
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the newest metrics."""

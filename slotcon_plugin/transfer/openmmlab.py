@@ -19,11 +19,12 @@ from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
-from slotcon_plugin.engine.console import TerseRunner, run_console
+from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
+from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.errors import UserError
@@ -41,7 +42,9 @@ from slotcon_plugin.transfer.backbone import (
 from slotcon_plugin.transfer.checkpoint import (
     TransferCheckpoint,
     check_whole,
+    length_of,
     read_transfer_checkpoint,
+    require_same_steps,
     test_result_path,
 )
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
@@ -118,9 +121,11 @@ def _train(
         claim = shared(claim)
         cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
         batch = fit_batch(cfg, processes, batch_mode)
+        length = length_of(cfg, processes)
         former = None
         if claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
+            require_same_steps(former, length)
             origin = former.origin(pretraining)
         elif cfg.get("load_from"):
             former = read_transfer_checkpoint(cfg.load_from)
@@ -136,7 +141,8 @@ def _train(
         if former:
             check_whole(unwrapped(runner.model), former, "" if claim.checkpoint else "backbone.")
         seconds = former.facts.get("wall_time_s", 0.0) if claim.checkpoint else 0.0
-        runner.register_hook(TransferRun(task, recipe, origin, cfg.randomness["seed"], seconds, batch=batch))
+        seed = cfg.randomness["seed"]
+        runner.register_hook(TransferRun(task, recipe, origin, seed, seconds, length=length, batch=batch))
         runner.register_hook(RunStampHook(claim.run))
         progress = ProgressHook(partial(_head, origin), _made)
         at_the_end.callback(progress.close)

@@ -238,6 +238,18 @@ def test_the_network_is_that_of_the_weights(folder, tmp_path, monkeypatch):
     assert cfg.model.backbone.name == "tf_efficientnet_lite0"  # what a config says is not changed
 
 
+def test_a_run_goes_on_without_the_file_that_it_began_with(folder, tmp_path, monkeypatch):
+    """The network is that of the run, not of the preset."""
+    torch.save(resnet18().state_dict(), tmp_path / "weights.pth")
+    asked = dict(photos=folder, method="vader", init=tmp_path / "weights.pth", epochs=1, out=tmp_path / "run")
+    options = {"model.decoder.fpn_channels": 8, "model.decoder.channels": 8, "model.queue_size": 64, **TINY}
+    slotcon_plugin.pretrain(**asked, options=options)
+    (tmp_path / "weights.pth").unlink()
+    for resume in (True, next((tmp_path / "run").glob("iter_*.pth"))):
+        cfg = started(monkeypatch, **asked, options=options, resume=resume)
+        assert dict(cfg.model.backbone) == dict(type="TorchvisionResNet", depth=18, stride=16, norm_eval=True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -138,6 +138,26 @@ def test_the_clock_ends_a_run_with_its_checkpoint(tiny, tmp_path, clock):
     assert (again.iter, again.model.teacher_steps.item()) == (12, 12)
 
 
+def test_a_probe_between_two_epochs_is_no_slow_step(tiny, clock):
+    runner = tiny(epochs=3)  # of 4 iterations
+    hook = BudgetHook(Budget(100.0, 3, 0.0, save_s=4.0), clock[0])
+
+    class Probe(module.Hook):
+        def before_train(self, runner):
+            clock[0] += 20
+
+        def after_train_epoch(self, runner):
+            clock[0] += 20
+
+        def after_train_iter(self, *_, **__):
+            clock[0] += 1
+
+    for one in (Probe(), hook):
+        runner.register_hook(one)
+    runner.train()
+    assert runner.iter == 12 and clock[0] == 100 + 80 + 12
+
+
 def test_a_run_of_a_part_of_an_epoch(tiny, tmp_path):
     runner = tiny(epochs=1.6)
     runner.train()

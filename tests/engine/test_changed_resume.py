@@ -120,6 +120,21 @@ def test_more_epochs_stretch_the_schedule(epochs, recorded, interrupted, tmp_pat
     assert f"max_epochs 3 -> {epochs}: this config's schedule holds from here on" in log_of(tmp_path)
 
 
+def test_more_epochs_stretch_the_schedules_of_parts_with_settings_of_their_own(recorded, tmp_path):
+    """mmengine's list of groups has one more then: the settings that they differ from."""
+    parts = dict(
+        constructor="PartOptimWrapperConstructor",
+        paramwise_cfg=dict(custom_keys={"student.backbone": dict(lr_mult=0.5)}),
+    )
+    _, longer = recorded(tmp_path / "longer", epochs=5, optim_wrapper=parts)
+    recorded(tmp_path / "run", epochs=3, optim_wrapper=parts)
+    for number in (9, 12):
+        (tmp_path / f"run/iter_{number}.pth").unlink()
+    _, resumed = recorded(tmp_path / "run", epochs=5, resume=True, optim_wrapper=parts)
+    assert resumed.rates == {i: rates for i, rates in longer.rates.items() if i >= 6}
+    assert len(set(resumed.rates[6])) > 1
+
+
 def test_another_optimiser_is_refused(recorded, interrupted):
     with pytest.raises(UserError, match="the checkpoint's optimiser is SGD, the config's is AdamW"):
         recorded(epochs=3, resume=True, optim_wrapper=dict(optimizer=dict(type="AdamW", lr=0.1)))

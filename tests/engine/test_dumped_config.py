@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from slotcon_plugin.engine.checkpoint import read_checkpoint
-from slotcon_plugin.engine.console import TerseRunner
+from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.settings import SETTINGS
 
 TINY = [

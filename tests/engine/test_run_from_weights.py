@@ -195,6 +195,16 @@ def test_settings_follow_from_what_the_run_started_from(config, weights, monkeyp
     assert start("going_on", None, resume=True) is False
 
 
+def test_a_backbone_that_was_let_go_is_not_held_again_in_a_longer_run(config, weights, tmp_path):
+    short = {"train_cfg.max_epochs": 1, "train_dataloader.batch_size": 2}  # 4 steps, of which 2 are the heads'
+    pretrain(config("vader", RESNET, "run", {"file": str(weights["resnet"])}, **short))
+    before = backbone_of(tmp_path / "run/iter_4.pth")
+    longer = {**short, "train_cfg.max_epochs": 3}  # 12 steps: the heads' share of them would be 6
+    pretrain(config("vader", RESNET, "run", {"file": str(weights["resnet"])}, **longer), resume=True)
+    after = backbone_of(tmp_path / "run/iter_5.pth")
+    assert not torch.equal(before["conv1.weight"], after["conv1.weight"])
+
+
 def test_heads_first_is_for_runs_from_weights(config):
     with pytest.raises(UserError, match=r"default_hooks\.heads_first=None"):
         pretrain(config("vader", RESNET, "random"))

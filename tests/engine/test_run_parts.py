@@ -48,6 +48,9 @@ def test_momentum_is_whole_after_a_first_step_that_is_left_out():
     reference = torch.optim.SGD(plain.parameters(), **settings)
     junk = [torch.full((64, 64), 7.0) for _ in range(8)]  # what freed memory is likely to hold
     del junk
+    teacher = nn.Linear(64, 64).requires_grad_(False)  # mmengine hands an optimiser all that a model has
+    kept = MixedPrecisionOptimWrapper(optimizer=torch.optim.SGD(teacher.parameters(), fused=True, **settings))
+    assert not kept.optimizer.state
     for step in range(4):
         gradients = [torch.randn_like(p) for p in plain.parameters()]
         for one, other, gradient in zip(model.parameters(), plain.parameters(), gradients):

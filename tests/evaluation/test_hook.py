@@ -56,6 +56,21 @@ def hook_for(demo, **more) -> LinearProbeHook:
     return HOOKS.build(dict(type="LinearProbeHook", data=str(demo), limit=4, **SETTINGS, **more))
 
 
+@pytest.mark.parametrize(("made_for", "size"), [(None, (240, 320)), ((32, 32), (32, 32))])
+def test_photos_have_the_size_that_the_network_is_made_for(made_for, size, demo, runner, monkeypatch):
+    sizes = []
+
+    def probe(backbone, *sets, input_size, **settings):
+        sizes.append(input_size)
+        return {"linear": SimpleNamespace(miou=[10.0])}
+
+    monkeypatch.setattr("slotcon_plugin.evaluation.hook.probe_backbone", probe)
+    runner.model.student["backbone"].image_size = made_for
+    for more in ({}, {"input_size": (64, 96)}):
+        HOOKS.build(dict(type="LinearProbeHook", data=str(demo), **more)).evaluate(runner)
+    assert sizes == [size, (64, 96)]
+
+
 def test_it_is_the_probe_of_the_branch_that_is_exported(demo, runner):
     model = runner.model
     model.student["backbone"].layer1.eval()  # a part that keeps its statistics

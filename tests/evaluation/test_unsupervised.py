@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
@@ -367,9 +368,22 @@ def test_probe_arms_by_config(config, checkpoint):
     assert (build_untrained(config, 0).teacher["backbone"].layer1[0].bn2.weight == 0).all()
 
 
-def test_a_random_arm_is_no_weaker_than_it_need_be_where_the_config_does_not_say(config, tmp_path):
+@pytest.mark.parametrize(
+    "backbone", [dict(type="TorchvisionResNet", depth=18), dict(type="TimmBackbone", name="resnet18")]
+)
+def test_a_random_arm_is_no_weaker_than_it_need_be_where_the_config_does_not_say(backbone, config, tmp_path):
     cfg = Config.fromfile(config)
-    del cfg.model.backbone["zero_init_residual"]  # as of `slotcon pretrain --init resnet50.pth`
+    cfg.model.backbone = backbone
     cfg.dump(tmp_path / "silent.py")
-    backbone = build_untrained(tmp_path / "silent.py", 0, zero_init_residual=False).teacher["backbone"]
-    assert (backbone.layer1[0].bn2.weight == 1).all()
+    zeros = []
+    for zero_init in (True, False):
+        model = build_untrained(tmp_path / "silent.py", 0, zero_init_residual=zero_init)
+        norms = [m for m in model.teacher["backbone"].modules() if isinstance(m, nn.BatchNorm2d)]
+        zeros.append(sum(not norm.weight.any() for norm in norms))
+    assert zeros == [8, 0]
+
+
+def test_nor_is_that_of_a_network_of_timms_without_a_config(tmp_path):
+    torch.save(timm.create_model("resnet18d").state_dict(), tmp_path / "weights.pth")
+    random = load_probe_arms(tmp_path / "weights.pth", network="resnet18d")["random"][0]
+    assert all(m.weight.any() for m in random.modules() if isinstance(m, nn.BatchNorm2d))

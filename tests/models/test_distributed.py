@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from slotcon_plugin.engine.runner import _compute_activations_twice
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import Sinkhorn, SlotCon, SlotConDecoder
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
@@ -108,6 +109,27 @@ def test_two_ranks_are_one_process_with_both_halves(model, on_two_ranks):
             torch.testing.assert_close(rank["centers"][name], value, rtol=1e-4, atol=1e-6)
         for name, value in want["statistics"].items():
             torch.testing.assert_close(rank["statistics"][name], value, rtol=1e-3, atol=1e-4)
+
+
+def step_of_two_views(rank, *checkpointed):
+    """What DistributedDataParallel leaves after a second step."""
+    model = slotcon()
+    _compute_activations_twice(model, checkpointed)
+    parallel = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
+    (first, second), *rest = batch()
+    mine = slice(rank * 4, rank * 4 + 4)
+    for _ in range(2):
+        model.zero_grad()
+        losses = parallel(TwoViewBatch((first[mine], second[mine]), *(part[mine] for part in rest)), mode="loss")
+        model.parse_losses(losses)[0].backward()
+    return {name: p.grad for name, p in model.student.named_parameters()}
+
+
+@pytest.mark.slow
+def test_activations_that_are_computed_twice_go_with_several_processes(on_two_ranks):
+    lean = on_two_ranks(step_of_two_views, "student.backbone.layer1", "student.backbone.layer2")[0]
+    for name, gradient in on_two_ranks(step_of_two_views)[0].items():
+        torch.testing.assert_close(lean[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def groupings(images: slice):

@@ -1,15 +1,18 @@
 """What BatchNorms become in a run of several processes, seen from one: the same network under the same names."""
 
+import mmengine.runner.runner as mmengine_runner
 import pytest
 import torch
 from torch import nn
 
+from slotcon_plugin.engine.runner import _mended_mmengine
 from slotcon_plugin.models import TimmBackbone, distributed
 
 
 @pytest.mark.parametrize("backend", ["gloo", "nccl"])
 @pytest.mark.parametrize("norm_eval", [False, True])
-def test_a_network_stays_what_it_is(backend, norm_eval, monkeypatch):
+@pytest.mark.parametrize("by_config", [False, True])
+def test_a_network_stays_what_it_is(backend, norm_eval, by_config, monkeypatch):
     torch.manual_seed(0)
     network = TimmBackbone("test_efficientnet", norm_eval=norm_eval).train()
     images, before = torch.randn(2, 3, 64, 64), [p.requires_grad for p in network.parameters()]
@@ -18,7 +21,11 @@ def test_a_network_stays_what_it_is(backend, norm_eval, monkeypatch):
     network.train()
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
-    distributed.synchronise_batchnorm(network)
+    if by_config:  # sync_bn="torch", which mmengine would do in a way of its own
+        with _mended_mmengine():
+            mmengine_runner.convert_sync_batchnorm(network, "torch")
+    else:
+        distributed.synchronise_batchnorm(network)
     kinds = (nn.SyncBatchNorm, distributed.AnyDeviceSyncBatchNorm)
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms and all(isinstance(m, kinds[backend == "gloo"]) for m in norms)

@@ -107,3 +107,9 @@ def test_channels_and_strides_are_those_of_the_maps(name, options):
     with torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 64, 64))
     assert [(m.shape[1], 64 // m.shape[-1]) for m in maps] == list(zip(backbone.out_channels, backbone.strides))
+
+
+def test_a_stride_that_a_network_cannot_have_is_refused():
+    """timm asserts it, where other networks raise."""
+    with pytest.raises(UserError, match=r"timm cannot build 'ghostnet_100' with \{'output_stride': 16\}"):
+        TimmBackbone("ghostnet_100", output_stride=16)

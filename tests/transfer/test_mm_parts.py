@@ -17,7 +17,7 @@ from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.backbone import Origin, check_arrived
 from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
-from slotcon_plugin.transfer.mm_hooks import nothing_detected, tidy_metrics
+from slotcon_plugin.transfer.mm_hooks import TransferRun, nothing_detected, tidy_metrics
 from slotcon_plugin.transfer.mm_model import input_convention
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
@@ -246,6 +246,29 @@ def test_a_backbone_is_not_evaluated_as_a_segmenter(camvid, pretrained):
     with pytest.raises(UserError, match=r"does not hold the model .*'backbone.conv1.weight' \(checkpoint has none"):
         openmmlab.evaluate(camvid, str(pretrained(18)))
     assert not Path(camvid.work_dir, "test_result.json").exists()
+
+
+def test_a_run_in_other_steps_is_not_gone_on_with(camvid, tmp_path):
+    """Twice the passes make half of the position: a run at its half would count as done."""
+    again, camvid.train_dataloader.batch_size = copy.deepcopy(camvid), 2
+    again.train_dataloader.batch_size, again.auto_scale_lr.base_batch_size = 1, 2
+    camvid.auto_scale_lr.base_batch_size = 2
+    openmmlab.train(camvid)
+    with pytest.raises(UserError, match=r"counted in other steps now \(passes a step 1 -> 2\)\. Resume with"):
+        openmmlab.train(again, resume=True, batch_mode="accumulate")
+
+
+def test_a_run_made_longer_has_the_rates_of_one_that_was_so_from_the_start(camvid, tmp_path, monkeypatch):
+    rates = []
+    note = lambda hook, runner, *_, **__: rates.append((runner.iter, runner.optim_wrapper.get_lr()["lr"]))  # noqa: E731
+    monkeypatch.setattr(TransferRun, "before_train_iter", note)
+    configs = [copy.deepcopy(camvid) for _ in range(3)]
+    for cfg, length, name in zip(configs, (2, 5, 5), ("run", "run", "straight")):
+        cfg.train_cfg.max_iters = cfg.param_scheduler[0].end = length
+        cfg.work_dir = str(tmp_path / name)
+        openmmlab.train(cfg, resume=length == 5 and name == "run")
+    resumed, straight = rates[2:5], rates[5:]
+    assert [number for number, _ in resumed] == [2, 3, 4] and resumed == straight[2:]
 
 
 def test_a_run_resumed_at_its_end_is_measured_again(camvid, tmp_path, scenes):

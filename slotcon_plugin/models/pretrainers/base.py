@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
 
 from slotcon_plugin.declaration import PRETRAINING_KEY
@@ -24,6 +24,7 @@ from slotcon_plugin.models.teacher import (
     parameter_pairs,
     rise_and_fall_momentum,
 )
+from slotcon_plugin.models.timm_backbone import TimmBackbone
 from slotcon_plugin.models.wide import use_quick_weight_gradients
 from slotcon_plugin.registry import MODELS
 
@@ -137,6 +138,8 @@ class BasePretrainer(BaseModel):
         """A backbone from its config, with the channels and the strides of its stage maps."""
         self._backbone_config = plain(config)
         backbone = MODELS.build(config)
+        if isinstance(backbone, BaseModule) and not isinstance(backbone, TimmBackbone):  # mmdet's, mmseg's
+            backbone.init_weights()
         return backbone, *describe_backbone(backbone)
 
     def set_branches(self, student: nn.ModuleDict, teacher_parts: tuple[str, ...]) -> None:

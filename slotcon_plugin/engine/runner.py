@@ -1,0 +1,92 @@
+"""mmengine's runner, for runs of this package."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import mmengine.runner.runner as mmengine_runner
+from mmengine.logging import MMLogger
+from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from slotcon_plugin.engine.console import console_of
+from slotcon_plugin.models.distributed import synchronise_batchnorm
+
+
+class TerseRunner(Runner):
+    """mmengine's runner with :class:`ConsoleHandler` in the place of its own; use it within :func:`run_console`."""
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
+        self._resume, self._load_from = True, str(checkpoint)
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """mmengine's, with :func:`synchronise_batchnorm` for ``sync_bn``."""
+        with _mended_mmengine():
+            return super().wrap_model(model_wrapper_cfg, model)
+
+    def train(self) -> nn.Module:
+        """mmengine's, with activation checkpointing that does not re-enter autograd."""
+        with _mended_mmengine():
+            return super().train()
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """Schedules that last until the end of the run end in a part of an epoch, too; mmengine's in the whole one."""
+        length = (self.cfg.get("train_cfg") or {}).get("max_epochs")
+        if isinstance(scheduler, list) and length is not None:
+            scheduler = [
+                {"end": length, **one} if isinstance(one, dict) and one.get("by_epoch", True) else one
+                for one in scheduler
+            ]
+        return super().build_param_scheduler(scheduler)
+
+    def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
+        """One of its own. mmengine keeps them by name while the process lives: with a fixed name, or its own (a time in
+        seconds), a second run would draw into the folder of the first.
+        """
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, "name": uuid.uuid4().hex}
+        return super().build_visualizer(visualizer)
+
+    def build_logger(self, log_level: int | str = "INFO", *args: Any, **kwargs: Any) -> MMLogger:
+        """A logger whose file begins with what was logged before there was one."""
+        former = console_of(MMLogger.get_current_instance())
+        logger = super().build_logger(log_level, *args, **kwargs)
+        if former and log_level != "DEBUG":
+            logger.handlers = [handler for handler in logger.handlers if isinstance(handler, logging.FileHandler)]
+            for record in former.hand_over():
+                logger.callHandlers(record)
+            logger.handlers.append(former)
+        return logger
+
+
+@contextmanager
+def _mended_mmengine() -> Iterator[None]:
+    """Two functions of mmengine's that spoil what is trained, replaced while its runner calls them."""
+    ours = {
+        "turn_on_activation_checkpointing": _compute_activations_twice,
+        "convert_sync_batchnorm": lambda model, implementation: synchronise_batchnorm(model),
+    }
+    with patch.multiple(mmengine_runner, **ours):
+        yield
+
+
+def _compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> None:
+    """``activation_checkpointing`` of a config.
+
+    mmengine's re-enters autograd: what sees nothing but photos then gets no gradient, and several processes refuse
+    parts that two views go through.
+    """
+    for name in [names] if isinstance(names, str) else names:
+        part = attrgetter(name)(model)
+        part.forward = partial(checkpoint, part.forward, use_reentrant=False)
