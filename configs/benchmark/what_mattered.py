@@ -10,7 +10,6 @@ _base_ = ["_base_/short_runs.py"]
 
 epochs = {"train_cfg.max_epochs": 5}
 crops = "train_dataloader.dataset.scale"
-batch = "train_dataloader.batch_size"
 changes = dict(
     slotcon=dict(
         preset={},
@@ -22,7 +21,6 @@ changes = dict(
             "default_hooks.frozen_prototypes.share": 0.1,
         },
         teacher_temperature_02={"model.teacher_temperature": 0.02},
-        teacher_temperature_07={"model.teacher_temperature": 0.07},
         momentum_99={"model.teacher_momentum": 0.99},
         crops_08={crops: (0.08, 1.0)},
         crops_40={crops: (0.4, 1.0)},
@@ -39,8 +37,6 @@ changes = dict(
             "train_dataloader.dataset.min_overlap_pixels": 128,
         },
         momentum_999={"model.teacher_momentum": 0.999},
-        crops_08={crops: (0.08, 1.0)},
-        batch_64={batch: 64, "auto_scale_lr.base_batch_size": 64},
     ),
 )
 titles = dict(
@@ -50,7 +46,6 @@ titles = dict(
     near_places="Sinkhorn's shares among neighbouring places",
     frozen_prototypes="prototypes frozen for a tenth of the run",
     teacher_temperature_02="teacher's temperature .02, not .04",
-    teacher_temperature_07="teacher's temperature .07",
     momentum_99="teacher's momentum .99 at the start",
     crops_08="crops from .08",
     crops_40="crops from .4",
@@ -60,7 +55,6 @@ titles = dict(
     ten_epochs="one direction for ten epochs: symmetric's time",
     pairs_128="128 pairs, not 32",
     momentum_999="teacher's momentum .999",
-    batch_64="batches of 64, not 32",
 )
 methods = dict(
     slotcon=dict(config="configs/pretrain/slotcon_demo.py", hours=0.06),
@@ -77,4 +71,4 @@ pretraining = {
     for method in changes
     for change, options in changes[method].items()
 }
-del batch, changes, crops, epochs, methods, titles
+del changes, crops, epochs, methods, titles
