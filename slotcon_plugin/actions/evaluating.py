@@ -87,12 +87,12 @@ def evaluate(
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
     out = Path(out) if out else None
-    if out:
-        require_writable(out / FILE_NAME)
     if measure == "retrieval":
         own = {"train": train != "train", "test": test != "val", "layout": layout != "auto"}
         if foreign := [name for name, value in {"out": out, "limit": limit, "name": name, **own}.items() if value]:
             raise UserError(f"retrieval looks at all photos of a folder and shows its figures: no {', '.join(foreign)}")
+    if out:
+        require_writable(out / FILE_NAME)
     checkpoint = checkpoint_of(run)
     if measure == "retrieval":
         return _retrieval(config or config_of(run), checkpoint, data, device, settings)

@@ -165,9 +165,11 @@ def test_the_curves_of_a_checkpoint_are_those_of_its_run(run):
 
 
 @pytest.mark.parametrize("option", [{"limit": 4}, {"out": "results"}, {"name": "x"}, {"test": "test"}])
-def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes):
+def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"shows its figures: no {next(iter(option))}"):
         slotcon_plugin.evaluate(run, scenes / "images/val", "retrieval", **option)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_run_that_would_leave_nothing_is_refused(scenes, tmp_path):
