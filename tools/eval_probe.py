@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument(
         "--decoder",
         action="store_true",
-        help="append the decoder's map to the stage maps: probe it with --stages -1 (VADeR; work dir or --config)",
+        help="append the decoder's map (VADeR, SlotCon's; work dir or --config): probe it with --stages -1",
     )
     parser.add_argument(
         "--data", required=True, metavar="DIR", help="labelled set; see eval_unsupervised_seg.py --help"

@@ -85,7 +85,7 @@ def pretrain(
     if not config and not (photos or data_root or resume):
         raise UserError("photos: expected a folder of photos to learn from (or a config that brings its own)")
     if resume and init and not (config or network or str(init) in LIBRARIES or Path(init).exists()):
-        cfg.model.backbone = _backbone_of_run(resume if isinstance(resume, (str, Path)) else out or cfg.work_dir)
+        _use_backbone_of_run(cfg, resume if isinstance(resume, (str, Path)) else out or cfg.work_dir)
     elif network or (init and not config):
         _use_network(cfg, network_by_name(network) if network else _network_in(init))
     budget = settled_budget(budget, {**(options or {}), **({} if epochs is None else {"train_cfg.max_epochs": epochs})})
@@ -177,9 +177,15 @@ def _network_in(init: str | Path) -> Network | None:
         return None
 
 
-def _backbone_of_run(run: str | Path) -> dict[str, Any]:
-    """Of a run that goes on after the weights that it began with have gone."""
-    return read_own(find_checkpoint(run))[PRETRAINING_KEY]["backbone"]
+def _use_backbone_of_run(cfg: Config, run: str | Path) -> None:
+    """Put the backbone of a run into a config: the weights that it began with have gone, and it goes on without them.
+
+    A run that has left no checkpoint needs the weights, and they are asked for when they are read.
+    """
+    with contextlib.suppress(ConversionError):
+        checkpoint = find_checkpoint(run)
+        if checkpoint.is_file():
+            cfg.model.backbone = read_own(checkpoint)[PRETRAINING_KEY]["backbone"]
 
 
 def _use_network(cfg: Config, network: Network | None) -> None:
@@ -188,11 +194,11 @@ def _use_network(cfg: Config, network: Network | None) -> None:
         return
     own = cfg.model.backbone
     stride = own.get("output_stride") or own.get("stride", 32)
+    kept = {key: own[key] for key in ("zero_init_residual", "norm_eval") if key in own}
     if network.library == "torchvision":
-        kept = {key: own[key] for key in ("zero_init_residual", "norm_eval") if key in own}
         cfg.model.backbone = dict(type="TorchvisionResNet", depth=network.depth, stride=stride, **kept)
         return
-    kept = {key: own[key] for key in ("norm_eval",) if key in own}
+    kept.pop("zero_init_residual", None)  # not timm's word
     cfg.model.backbone = dict(type="TimmBackbone", name=network.name, **network.options, **kept)
     with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
         TimmBackbone(network.name, output_stride=stride, **network.options)

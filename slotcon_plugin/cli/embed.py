@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     parser.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")
-    parser.add_argument("--decoder", action="store_true", help="append VADeR's decoder map; take it with --stages -1")
+    parser.add_argument(
+        "--decoder", action="store_true", help="append the decoder's map (VADeR, SlotCon's); --stages -1 takes it"
+    )
     add_device(parser)
 
 

@@ -48,7 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     probe.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")
     probe.add_argument(
-        "--decoder", action="store_true", default=None, help="append VADeR's decoder map; take it with --stages -1"
+        "--decoder",
+        action="store_true",
+        default=None,
+        help="append the decoder's map (VADeR, SlotCon's); --stages -1 takes it",
     )
 
 

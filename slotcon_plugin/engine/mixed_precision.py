@@ -142,5 +142,6 @@ def _give_momentum(optimizer: torch.optim.Optimizer) -> None:
     """
     for group in optimizer.param_groups if isinstance(optimizer, torch.optim.SGD) else ():
         if group["fused"] and group["momentum"] and not group["dampening"]:
-            for parameter in filter(lambda parameter: parameter.requires_grad, group["params"]):
-                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+            for parameter in group["params"]:
+                if parameter.requires_grad:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

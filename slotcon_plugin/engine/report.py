@@ -80,7 +80,7 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     if len(losses) > 1:
         return f"{losses[0]:.4g} {when}, {losses[-1]:.4g} at the end"
     last = records[-1].get("loss")
-    return f"{last:.4g} at the end" if last is not None else ""
+    return f"{last:.4g} at the end" if last else ""
 
 
 def _next_steps(work_dir: str, groups: bool) -> list[str]:

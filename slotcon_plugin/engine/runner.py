@@ -32,12 +32,12 @@ class TerseRunner(Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """mmengine's, with :func:`synchronise_batchnorm` for ``sync_bn``."""
-        with _mended_mmengine():
+        with mended_mmengine():
             return super().wrap_model(model_wrapper_cfg, model)
 
     def train(self) -> nn.Module:
         """mmengine's, with activation checkpointing that does not re-enter autograd."""
-        with _mended_mmengine():
+        with mended_mmengine():
             return super().train()
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
@@ -71,17 +71,17 @@ class TerseRunner(Runner):
 
 
 @contextmanager
-def _mended_mmengine() -> Iterator[None]:
+def mended_mmengine() -> Iterator[None]:
     """Two functions of mmengine's that spoil what is trained, replaced while its runner calls them."""
     ours = {
-        "turn_on_activation_checkpointing": _compute_activations_twice,
+        "turn_on_activation_checkpointing": compute_activations_twice,
         "convert_sync_batchnorm": lambda model, implementation: synchronise_batchnorm(model),
     }
     with patch.multiple(mmengine_runner, **ours):
         yield
 
 
-def _compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> None:
+def compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> None:
     """``activation_checkpointing`` of a config.
 
     mmengine's re-enters autograd: what sees nothing but photos then gets no gradient, and several processes refuse

@@ -25,6 +25,7 @@ FACTS = "slotcon_transfer"
 
 
 PASSES, IMAGES = "passes a step", "images a step"
+"""Keys of :func:`length_of`: what a step of a run is."""
 
 
 def facts_of_run(origin: Origin, seed: int, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from torchvision.models import resnet18
 import slotcon_plugin
 from slotcon_plugin.actions.pretraining import pretraining_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
@@ -250,6 +250,10 @@ def test_a_run_goes_on_without_the_file_that_it_began_with(folder, tmp_path, mon
     for resume in (True, next((tmp_path / "run").glob("iter_*.pth"))):
         cfg = started(monkeypatch, **asked, options=options, resume=resume)
         assert dict(cfg.model.backbone) == dict(type="TorchvisionResNet", depth=18, stride=16, norm_eval=True)
+    monkeypatch.undo()
+    for empty in (tmp_path / "nowhere", tmp_path):  # no checkpoint to go on from: the weights are what is missing
+        with pytest.raises(ConversionError, match=r"weights\.pth"):
+            slotcon_plugin.pretrain(**{**asked, "out": empty / "x"}, options=options, resume=True)
 
 
 @pytest.mark.parametrize(

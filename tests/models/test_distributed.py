@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from slotcon_plugin.engine.runner import _compute_activations_twice
+from slotcon_plugin.engine.runner import compute_activations_twice
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import Sinkhorn, SlotCon, SlotConDecoder
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
@@ -114,7 +114,7 @@ def test_two_ranks_are_one_process_with_both_halves(model, on_two_ranks):
 def step_of_two_views(rank, *checkpointed):
     """What DistributedDataParallel leaves after a second step."""
     model = slotcon()
-    _compute_activations_twice(model, checkpointed)
+    compute_activations_twice(model, checkpointed)
     parallel = torch.nn.parallel.DistributedDataParallel(model, broadcast_buffers=False)
     (first, second), *rest = batch()
     mine = slice(rank * 4, rank * 4 + 4)

@@ -7,7 +7,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import nn
 
-from slotcon_plugin.engine.runner import _compute_activations_twice
+from slotcon_plugin.engine.runner import compute_activations_twice
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import SlotCon
@@ -90,7 +90,7 @@ def test_channels_last_computes_the_same():
 def test_gradient_checkpointing_computes_the_same(parts):
     """`activation_checkpointing=[...]` of a config calls this function."""
     lean = build()
-    _compute_activations_twice(lean, parts)
+    compute_activations_twice(lean, parts)
     assert_same(losses_and_gradients(lean), losses_and_gradients(build()))
 
 

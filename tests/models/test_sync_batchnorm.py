@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from slotcon_plugin.engine.runner import _mended_mmengine
+from slotcon_plugin.engine.runner import mended_mmengine
 from slotcon_plugin.models import TimmBackbone, distributed
 
 
@@ -22,7 +22,7 @@ def test_a_network_stays_what_it_is(backend, norm_eval, by_config, monkeypatch):
     monkeypatch.setattr(distributed, "get_world_size", lambda: 2)
     monkeypatch.setattr(distributed.dist, "get_backend", lambda: backend)
     if by_config:  # sync_bn="torch", which mmengine would do in a way of its own
-        with _mended_mmengine():
+        with mended_mmengine():
             mmengine_runner.convert_sync_batchnorm(network, "torch")
     else:
         distributed.synchronise_batchnorm(network)

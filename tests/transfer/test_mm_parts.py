@@ -260,7 +260,10 @@ def test_a_run_in_other_steps_is_not_gone_on_with(camvid, tmp_path):
 
 def test_a_run_made_longer_has_the_rates_of_one_that_was_so_from_the_start(camvid, tmp_path, monkeypatch):
     rates = []
-    note = lambda hook, runner, *_, **__: rates.append((runner.iter, runner.optim_wrapper.get_lr()["lr"]))  # noqa: E731
+
+    def note(hook, runner, *_, **__):
+        rates.append((runner.iter, runner.optim_wrapper.get_lr()["lr"]))
+
     monkeypatch.setattr(TransferRun, "before_train_iter", note)
     configs = [copy.deepcopy(camvid) for _ in range(3)]
     for cfg, length, name in zip(configs, (2, 5, 5), ("run", "run", "straight")):
