@@ -10,6 +10,9 @@ _base_ = ["_base_/short_runs.py"]
 
 epochs = {"train_cfg.max_epochs": 5}
 crops = "train_dataloader.dataset.scale"
+rates = dict(
+    learning_rate_30={"optim_wrapper.optimizer.lr": 3e-3}, learning_rate_03={"optim_wrapper.optimizer.lr": 3e-4}
+)
 changes = dict(
     slotcon=dict(
         preset={},
@@ -25,6 +28,7 @@ changes = dict(
         crops_08={crops: (0.08, 1.0)},
         crops_40={crops: (0.4, 1.0)},
         overlap_30={"train_dataloader.dataset.min_overlap": 0.3},
+        **rates,
     ),
     vader=dict(
         preset={},
@@ -37,6 +41,7 @@ changes = dict(
             "train_dataloader.dataset.min_overlap_pixels": 128,
         },
         momentum_999={"model.teacher_momentum": 0.999},
+        **rates,
     ),
 )
 titles = dict(
@@ -55,6 +60,8 @@ titles = dict(
     ten_epochs="one direction for ten epochs: symmetric's time",
     pairs_128="128 pairs, not 32",
     momentum_999="teacher's momentum .999",
+    learning_rate_30="learning rate .003, not .001",
+    learning_rate_03="learning rate .0003",
 )
 methods = dict(
     slotcon=dict(config="configs/pretrain/slotcon_demo.py", hours=0.06),
@@ -71,4 +78,4 @@ pretraining = {
     for method in changes
     for change, options in changes[method].items()
 }
-del changes, crops, epochs, methods, titles
+del changes, crops, epochs, methods, rates, titles
