@@ -28,6 +28,7 @@ changes = dict(
         crops_08={crops: (0.08, 1.0)},
         crops_40={crops: (0.4, 1.0)},
         overlap_30={"train_dataloader.dataset.min_overlap": 0.3},
+        plain_blocks={"model.backbone.zero_init_residual": False},
         **rates,
     ),
     vader=dict(
@@ -41,6 +42,7 @@ changes = dict(
             "train_dataloader.dataset.min_overlap_pixels": 128,
         },
         momentum_999={"model.teacher_momentum": 0.999},
+        identity_blocks={"model.backbone.zero_init_residual": True},
         **rates,
     ),
 )
@@ -60,6 +62,8 @@ titles = dict(
     ten_epochs="one direction for ten epochs: symmetric's time",
     pairs_128="128 pairs, not 32",
     momentum_999="teacher's momentum .999",
+    identity_blocks="residual blocks that start as identities",
+    plain_blocks="residual blocks that do not start as identities",
     learning_rate_30="learning rate .003, not .001",
     learning_rate_03="learning rate .0003",
 )
