@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import barrier
 
 from slotcon_plugin import apis
 from slotcon_plugin.actions.runs import Pretrained
@@ -101,6 +102,7 @@ def pretrain(
         cfg.work_dir = str(out)
     cfg.launcher = launcher
     runner = apis.pretrain(cfg, resume, batch_mode, overwrite, budget)
+    barrier()  # the first rank has written the checkpoint that all read
     return finished(Path(cfg.work_dir), last_checkpoint(runner), cfg)
 
 

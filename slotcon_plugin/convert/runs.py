@@ -32,7 +32,7 @@ def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
     """
     found = [(path, m) for path in Path(work_dir).glob("*.pth") if (m := NUMBERED.fullmatch(path.name))]
     if len({m[1] for _, m in found}) > 1:
-        numbers = {path: _iteration(path) for path, _ in found}
+        numbers = {path: _position(path) for path, _ in found}
     else:
         numbers = {path: sys.maxsize if m[2] == "final" else int(m[2]) for path, m in found}
     return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
@@ -113,8 +113,9 @@ def run_record(folder: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) and isinstance(record.get("id"), str) else {}
 
 
-def _iteration(path: Path) -> int:
+def _position(path: Path) -> tuple[int, int]:
     try:
-        return int(load_file(path)["meta"]["iter"])
+        meta = load_file(path)["meta"]  # what an iteration is may have changed in the run; not what an epoch is
+        return int(meta["epoch"]), int(meta["iter"])
     except (ValueError, LookupError, TypeError, OSError):  # damaged, or another program's
-        return sys.maxsize
+        return sys.maxsize, 0

@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
 from slotcon_plugin.errors import UserError
 
@@ -121,6 +122,7 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     """
     rule = cfg.get("auto_scale_lr") or {}
     if rule.get("base_batch_size") is None:
+        _refuse_graphs(cfg, cfg.optim_wrapper.get("accumulative_counts", 1), "optim_wrapper.accumulative_counts")
         text = "The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands"
         print_log(text, "current")
         return text
@@ -132,11 +134,7 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     cfg.train_dataloader.batch_size = plan.per_process
     if max(plan.accumulate, counted) > 1:
         cfg.optim_wrapper.accumulative_counts = rule["base_accumulative_counts"] = plan.accumulate
-    if plan.accumulate > 1 and cfg.model.get("compile") in WITH_CUDA_GRAPHS:
-        raise UserError(
-            f"model.compile={cfg.model.compile} replays passes as CUDA graphs, and gradients may not be accumulated "
-            f"over several of them: {plan.text}. Take model.compile=True, or --batch-mode scale-lr"
-        )
+    _refuse_graphs(cfg, plan.accumulate, plan.text)
     rule["base_batch_size"] = processes * plan.per_process * plan.accumulate
     rule["enable"] = False  # done here; mmengine must not scale again
     text = f"T{plan.text[1:]}"
@@ -145,6 +143,19 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     print_log(text, "current")
     _stretch_iterations(cfg, plan.accumulate / (counted * plan.lr_factor))
     return text
+
+
+def _refuse_graphs(cfg: Config, passes: int, why: str) -> None:
+    if passes > 1 and cfg.model.get("compile") in WITH_CUDA_GRAPHS:
+        raise UserError(
+            f"model.compile={cfg.model.compile} replays passes as CUDA graphs, and gradients may not be accumulated "
+            f"over several of them: {why}. Take model.compile=True, or --batch-mode scale-lr"
+        )
+
+
+def accumulated_passes(runner: Runner) -> int:
+    """Of one step of the optimiser."""
+    return getattr(runner.optim_wrapper, "_accumulative_counts", 1)
 
 
 def schedules_of(cfg: Config) -> list[ConfigDict]:

@@ -27,7 +27,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from slotcon_plugin.config import settle
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
+from slotcon_plugin.engine.runner import compute_activations_twice
 from slotcon_plugin.engine.stop import AnyRank
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import BasePretrainer
@@ -101,7 +103,7 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
     saving = trial.save_s / interval if interval > 0 else 0.0
     if cfg.model.get("compile"):
         torch.compiler.reset()  # CUDA graphs would keep the trial's memory
-    left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.save_s
+    left = seconds - used - (time.monotonic() - began) - trial.build_s - trial.warm_up_s - trial.save_s
     iterations = int(_PLANNED * left / (pace + saving))
     if iterations < _FEWEST:
         raise UserError(_too_little(seconds, f"{max(iterations, 0)} steps of {pace:.2g} s", 100 * pace))
@@ -131,10 +133,11 @@ class _Trial:
         with DefaultScope.overwrite_default_scope(cfg.default_scope):
             self.loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
             self.model: BasePretrainer = MODELS.build(cfg.model).to(self.device).train()
+            compute_activations_twice(self.model, cfg.get("activation_checkpointing") or ())
             self.wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
         self.iterations_per_epoch = len(self.loader)
         self.build_s = time.monotonic() - began
-        self.save_s = math.nan
+        self.save_s = self.warm_up_s = math.nan
         self.folder = cfg.work_dir
 
     def measure(self, limit_s: float, seconds: float, used: float) -> float:
@@ -155,6 +158,7 @@ class _Trial:
         broadcast_object_list(box)  # of one clock: a rank that took a step more would wait for the others for ever
         count = box[0]
         pace = self._train(islice(batches, count)) / count
+        self.warm_up_s = max(warm_up - pace, 0.0)  # the run's own first step takes as long
         began = time.monotonic()
         with tempfile.TemporaryFile(dir=self.folder) as file:
             torch.save([self.model.state_dict(), self.wrapper.state_dict()], file)
@@ -186,6 +190,7 @@ class BudgetHook(Hook):
         self.began = began
         self._any_rank = AnyRank()
         self._last = self._slowest = 0.0
+        self._warm = False
 
     @property
     def used(self) -> float:
@@ -205,12 +210,15 @@ class BudgetHook(Hook):
         checkpoint["meta"][BUDGET] = asdict(self.budget) | {"used": self.used}
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        """End with this iteration if two more, as long as the longest, and a checkpoint might not fit."""
+        """End with this step if another and a pass more, as long as the longest, and a checkpoint might not fit."""
         now = self.used
+        if not self._warm:  # the first compiles, starts workers, looks for the fastest convolutions
+            self._warm, self._last = True, now
         self._slowest, self._last = max(self._slowest, now - self._last), now
         device = next(unwrapped(runner.model).parameters()).device
-        late = self._any_rank(now + 2 * self._slowest + self.budget.save_s > self.budget.seconds, device)
-        if late and runner.iter + 1 < runner.max_iters:
+        passes = accumulated_passes(runner)
+        late = self._any_rank(now + (1 + passes) * self._slowest + self.budget.save_s > self.budget.seconds, device)
+        if late and runner.iter + 1 < runner.max_iters and (runner.iter + 1) % passes == 0:
             print_log(
                 f"The budget of {_text(self.budget.seconds)} is used up: the run ends after iteration "
                 f"{runner.iter + 1} of {runner.max_iters}, before its learning rate has come down: steps got slower "

@@ -17,11 +17,15 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import nn
 
-from slotcon_plugin.convert.runs import NUMBERED, RUN, numbered_checkpoints
+from slotcon_plugin.convert.runs import NUMBERED, RUN, numbered_checkpoints, run_record
 from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing
 from slotcon_plugin.registry import HOOKS
+
+FORMER_ITER = "former_iter"
+"""Key of a loaded checkpoint's ``meta``: the iteration by the count of the run that wrote it, if ours is another."""
 
 
 def allow_checkpoint_classes() -> None:
@@ -59,19 +63,30 @@ register_backend("atomic", AtomicLocalBackend, force=True)
 class SafeCheckpointHook(CheckpointHook):
     """mmengine's, except that outdated checkpoints are deleted after the new one is there, not before.
 
-    What a run was killed before deleting is deleted when it has been resumed and saves again.
+    What a run was killed before deleting is deleted when it has been resumed and saves again. Where iterations are
+    counted otherwise since then, checkpoints with higher numbers than the first new one would be taken for newer: they
+    are deleted, too, or, where all are kept, renamed to ``former_iter_N.pth``.
+
+    Iterations between two checkpoints are rounded up to whole steps of the optimiser, whose accumulated gradients no
+    checkpoint holds. A run by the epoch that ends within one has a checkpoint of that, too.
     """
 
     _run: Any = None
     _left_behind: tuple[int, ...] = ()
+    _recounted = False
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember whose checkpoint is resumed."""
         self._run = checkpoint.get("meta", {}).get(RUN)
+        own = self._run is not None and self._run.get("id") == run_record(Path(runner.work_dir)).get("id")
+        self._recounted = own and FORMER_ITER in checkpoint["meta"]
 
     def before_train(self, runner: Runner) -> None:
         """Find older checkpoints of the same run that the resumed one does not list as kept."""
         super().before_train(runner)
+        if not self.by_epoch:
+            passes = accumulated_passes(runner)
+            self.interval = -(-self.interval // passes) * passes
         if self.max_keep_ckpts <= 0 or self._run is None or not runner.iter:
             return
         done = runner.epoch if self.by_epoch else runner.iter
@@ -84,11 +99,26 @@ class SafeCheckpointHook(CheckpointHook):
             number for number, path in older if number not in self.keep_ckpt_ids and _run_of(path) == self._run
         )
 
+    def after_train_epoch(self, runner: Runner) -> None:
+        """mmengine's, and at the end of a run that ends within an epoch."""
+        super().after_train_epoch(runner)
+        ended = runner.iter >= runner.max_iters and not self.is_last_train_epoch(runner)
+        if self.by_epoch and self.save_last and ended and not self.every_n_epochs(runner, self.interval):
+            self._save_checkpoint(runner)
+
+    def _save_checkpoint(self, runner: Runner) -> None:
+        """mmengine's, which takes the epoch at whose end it is called for a whole one."""
+        if not self.by_epoch or runner.iter >= (runner.epoch + 1) * len(runner.train_dataloader):
+            super()._save_checkpoint(runner)
+        else:
+            self._save_checkpoint_with_step(runner, runner.epoch + 1, {"epoch": runner.epoch, "iter": runner.iter})
+
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         if self.max_keep_ckpts <= 0:
             super()._save_checkpoint_with_step(runner, step, meta)
+            self._set_former_aside(step)
             return
-        kept = [*(number for number in self.keep_ckpt_ids if number != step), step]
+        kept = [*(n for n in self.keep_ckpt_ids if n != step and not (self._recounted and n > step)), step]
         outdated, kept = [*self._left_behind, *kept[: -self.max_keep_ckpts]], kept[-self.max_keep_ckpts :]
         self._left_behind = ()
         self.keep_ckpt_ids = deque(kept, self.max_keep_ckpts)  # ends with this step: mmengine deletes nothing then
@@ -97,6 +127,16 @@ class SafeCheckpointHook(CheckpointHook):
         if is_main_process():
             for number in outdated:
                 Path(self.out_dir, self.filename_tmpl.format(number)).unlink(missing_ok=True)
+        self._set_former_aside(step)
+
+    def _set_former_aside(self, step: int) -> None:
+        """Once, when the first checkpoint by the new count is there."""
+        if self._recounted and not self.by_epoch and is_main_process():
+            for path in numbered_checkpoints(self.out_dir):
+                kind, number = NUMBERED.fullmatch(path.name).groups()
+                if kind == "iter" and int(number) > step and _run_of(path) == self._run:
+                    path.unlink() if self.max_keep_ckpts > 0 else path.rename(path.with_name(f"former_{path.name}"))
+        self._recounted = False
 
 
 def _run_of(path: Path) -> Any:

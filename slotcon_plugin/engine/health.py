@@ -16,10 +16,11 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor
 
+from slotcon_plugin.engine.batch import accumulated_passes
+from slotcon_plugin.engine.checkpoint import FORMER_ITER
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
 from slotcon_plugin.engine.json_lines import append_json_line, rewrite_json_lines
-from slotcon_plugin.engine.resume import FORMER_ITER
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -115,7 +116,7 @@ class SlotHealthHook(Hook):
         elif is_main_process() and path.exists():
             os.replace(path, path.with_name("health.old.jsonl"))
         wrapper = runner.optim_wrapper
-        accumulated = getattr(wrapper, "_accumulative_counts", 1)
+        accumulated = accumulated_passes(runner)
 
         def measure(optimizer: torch.optim.Optimizer, *_) -> None:
             # Here gradients are reduced over ranks and unscaled; after the step they are gone. The last update

@@ -6,6 +6,7 @@ from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.runner import Runner
 
 from slotcon_plugin.convert.runs import RUN
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -22,8 +23,7 @@ class TeacherUpdateHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Tell the pretrainer how many updates there will be, and listen to the optimiser."""
         model, wrapper = unwrapped(runner.model), runner.optim_wrapper
-        accumulated = getattr(wrapper, "_accumulative_counts", 1)
-        model.total_steps = -(-runner.max_iters // accumulated)
+        model.total_steps = -(-runner.max_iters // accumulated_passes(runner))
         wrapper.optimizer.register_step_post_hook(
             lambda optimizer, *_: model.update_teacher(getattr(optimizer, "found_inf", None))
         )

@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.command import own_command
 from slotcon_plugin.convert.network import network_of_backbone
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
@@ -32,7 +33,7 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
     source = dataset.get("source", dataset)
     views = f", in views of {dataset.view_size} pixels" if "view_size" in dataset else ""
     place = next((source[key] for key in ("root", "path", "ann_file") if key in source), source["type"])
-    accumulated = getattr(runner.optim_wrapper, "_accumulative_counts", 1)
+    accumulated = accumulated_passes(runner)
     batch = loader.batch_size * get_world_size() * accumulated
     steps, epochs = runner.max_iters // accumulated, runner.cfg.train_cfg.max_epochs
     photos = len(loader.dataset)

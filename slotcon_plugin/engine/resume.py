@@ -18,15 +18,13 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.checkpoint import require_fit
+from slotcon_plugin.engine.checkpoint import FORMER_ITER, require_fit
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
 CIRCUMSTANCES = "circumstances"
 """Key of a checkpoint's ``meta``: what :func:`circumstances` gave when it was written."""
-FORMER_ITER = "former_iter"
-"""Key of a loaded checkpoint's ``meta``: the iteration by the count of the run that wrote it, if ours is another."""
 
 
 @HOOKS.register_module()
@@ -158,16 +156,19 @@ def _move(checkpoint: dict, then: dict, now: dict) -> float:
             "of photos, the batch or the number of processes is not the checkpoint's; resume with those"
         )
     totals = [part["batch_size"] * part["ranks"] for part in (then, now)]
-    if (before, totals[0], then["photos"]) == (after, totals[1], now["photos"]):
+    accumulated = [(part["optimizer"] or {}).get("accumulative_counts", 1) for part in (then, now)]
+    counted_alike = (before, totals[0], then["photos"]) == (after, totals[1], now["photos"])
+    if counted_alike and accumulated[0] == accumulated[1]:
         return 1.0
     seen = done * totals[0] * now["photos"] // then["photos"]
     done = after if done == before else min(seen // totals[1], after)  # a photo twice rather than not at all
-    share = (epoch * after + done) / max(meta["iter"], 1)
-    meta[FORMER_ITER], meta["iter"] = meta["iter"], epoch * after + done
+    share = 1.0 if counted_alike else (epoch * after + done) / max(meta["iter"], 1)
     if "teacher_steps" in checkpoint["state_dict"]:
-        accumulated = [(part["optimizer"] or {}).get("accumulative_counts", 1) for part in (then, now)]
         steps = checkpoint["state_dict"]["teacher_steps"]
         steps.copy_((steps * share * accumulated[0] / accumulated[1]).round())
+    if counted_alike:
+        return share
+    meta[FORMER_ITER], meta["iter"] = meta["iter"], epoch * after + done
     print_log(
         f"Epochs had {before} iterations ({then['ranks']} x {then['batch_size']} of {then['photos']} photos) and have "
         f"{after} now ({now['ranks']} x {now['batch_size']} of {now['photos']}): iteration {meta[FORMER_ITER]} is "

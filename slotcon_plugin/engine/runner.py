@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -17,6 +17,7 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from slotcon_plugin.engine.console import console_of
@@ -85,8 +86,24 @@ def compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> N
     """``activation_checkpointing`` of a config.
 
     mmengine's re-enters autograd: what sees nothing but photos then gets no gradient, and several processes refuse
-    parts that two views go through.
+    parts that two views go through. BatchNorm's running statistics move once, in the first computation.
     """
     for name in [names] if isinstance(names, str) else names:
         part = attrgetter(name)(model)
-        part.forward = partial(checkpoint, part.forward, use_reentrant=False)
+        again = partial(lambda part: (nullcontext(), _statistics_kept(part)), part)
+        part.forward = partial(checkpoint, part.forward, use_reentrant=False, context_fn=again)
+
+
+@contextmanager
+def _statistics_kept(part: nn.Module) -> Iterator[None]:
+    """Batches are normalised as ever, and leave no trace."""
+    layers = [layer for layer in part.modules() if isinstance(layer, _BatchNorm) and layer.track_running_stats]
+    former = [(layer.momentum, layer.num_batches_tracked.clone()) for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, (momentum, batches) in zip(layers, former):
+            layer.momentum = momentum
+            layer.num_batches_tracked.copy_(batches)

@@ -20,6 +20,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from slotcon_plugin.command import own_command
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.late import LateFlag
 from slotcon_plugin.errors import RunStoppedError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
@@ -88,7 +89,8 @@ class StopOnSignalHook(Hook):
         Raises:
             RunStoppedError: the checkpoint is written.
         """
-        if not self._any_rank(self._asked is not None, next(unwrapped(runner.model).parameters()).device):
+        asked = self._any_rank(self._asked is not None, next(unwrapped(runner.model).parameters()).device)
+        if not asked or (runner.iter + 1) % accumulated_passes(runner):  # gradients of some passes would be lost
             return
         path = _save(runner)
         barrier()  # a rank that leaves early would have the launcher kill the one that writes

@@ -11,7 +11,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -60,6 +60,7 @@ class _EvaluationHook(Hook):
         if is_main_process():
             with torch.random.fork_rng(devices=()):  # heads are made with the generator of the host
                 self.evaluate(runner)
+        barrier()  # that the others wait here, and not in a step, whose time a budget goes by
 
     @abstractmethod
     def evaluate(self, runner: Runner) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from mmengine.dist import is_main_process
+from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -52,16 +52,19 @@ class GroupingPicturesHook(Hook):
             source = runner.train_dataloader.dataset.source
             self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
         if runner.iter == 0:
-            self._draw(runner, step=0)
+            self._draw_on_first_rank(runner, step=0)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Draw them again."""
         if self.every_n_epochs(runner, self.interval):
-            self._draw(runner, step=runner.iter)
+            self._draw_on_first_rank(runner, step=runner.iter)
+
+    def _draw_on_first_rank(self, runner: Runner, step: int) -> None:
+        if is_main_process():
+            self._draw(runner, step)
+        barrier()  # that the others wait here, and not in a step, whose time a budget goes by
 
     def _draw(self, runner: Runner, step: int) -> None:
-        if not is_main_process():
-            return
         model = unwrapped(runner.model)
         was_training, shown = model.training, getattr(model, "shown_head", None)
         model.eval()

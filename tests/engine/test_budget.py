@@ -6,11 +6,14 @@ import time
 
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook
+from torch.utils.checkpoint import checkpoint
 
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.arguments import duration
 from slotcon_plugin.engine import budget as module
 from slotcon_plugin.engine.budget import Budget, BudgetHook, plan_budget
+from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.errors import UserError
 
 
@@ -39,7 +42,7 @@ def pace(monkeypatch, clock):
     """Steps of a trial take half a second, building and saving two."""
 
     class Trial:
-        iterations_per_epoch, build_s, save_s = 4, 2.0, 2.0
+        iterations_per_epoch, build_s, warm_up_s, save_s = 4, 2.0, 1.0, 2.0
 
         def __init__(self, cfg):
             clock[0] += 2
@@ -53,11 +56,12 @@ def pace(monkeypatch, clock):
 
 def test_the_plan_fits_into_what_is_left(tiny_config, tmp_path, pace):
     cfg = tiny_config(tmp_path)
-    # 100 s less 1 before, 5 for the trial, 2 to build, 2 to save; a step is .5 s and a third of a checkpoint of 2 s
-    steps = int(0.95 * 90 / (0.5 + 2 / 3))
+    # 100 s less 1 before, 5 for the trial, 2 to build, 1 for the slow first step, 2 to save; a step is .5 s and a third
+    # of a checkpoint of 2 s
+    steps = int(0.95 * 89 / (0.5 + 2 / 3))
     plan = plan_budget(cfg, 100.0, 99.0)
     assert plan == Budget(100.0, math.floor(100 * steps / 4) / 100, save_s=2.0)
-    assert cfg.train_cfg.max_epochs == plan.epochs == 18.25
+    assert cfg.train_cfg.max_epochs == plan.epochs == 18
 
 
 @pytest.mark.parametrize(
@@ -72,7 +76,7 @@ def test_the_plan_fits_into_what_is_left(tiny_config, tmp_path, pace):
 def test_checkpoints_are_counted_as_often_as_they_are_written(hook, a_step, tiny_config, tmp_path, pace):
     cfg = tiny_config(tmp_path)
     cfg.default_hooks.checkpoint = hook
-    assert plan_budget(cfg, 100.0, 99.0).epochs == math.floor(100 * int(0.95 * 90 / a_step) / 4) / 100
+    assert plan_budget(cfg, 100.0, 99.0).epochs == math.floor(100 * int(0.95 * 89 / a_step) / 4) / 100
 
 
 def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_config, tmp_path, pace):
@@ -82,15 +86,15 @@ def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_confi
     for same in (100.0, None):
         assert plan_budget(cfg, same, 100.0, meta) == Budget(100.0, 18.25, 40.0, 1.0)
         assert cfg.train_cfg.max_epochs == 18.25
-    longer = plan_budget(cfg, 149.0, 100.0, meta)  # 100 s are left
-    assert longer == Budget(149.0, math.floor(100 * (5 + int(0.95 * 100 / (0.5 + 2 / 3)) / 4)) / 100, 40.0, 2.0)
+    longer = plan_budget(cfg, 150.0, 100.0, meta)  # 100 s are left
+    assert longer == Budget(150.0, math.floor(100 * (5 + int(0.95 * 100 / (0.5 + 2 / 3)) / 4)) / 100, 40.0, 2.0)
     cfg = tiny_config(tmp_path)
     assert plan_budget(cfg, math.inf, 100.0, meta) is None
     assert cfg.train_cfg.max_epochs == 2
 
 
 def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
-    with pytest.raises(UserError, match=r"a budget of 12s leaves time for 2 steps of 0\.5 s"):
+    with pytest.raises(UserError, match=r"a budget of 12s leaves time for 1 steps of 0\.5 s"):
         plan_budget(tiny_config(tmp_path), 12.0, 100.0)
 
 
@@ -100,7 +104,7 @@ def test_a_budget_of_a_thousandth_of_an_epoch_is_a_run(
 ):
     monkeypatch.setattr(module._Trial, "iterations_per_epoch", iterations_per_epoch)
     meta = {"iter": done, "circumstances": {"iterations_per_epoch": iterations_per_epoch}} if done else None
-    planned = int(0.95 * 11 / 0.5)  # 20 s less 5 for the trial, 2 to build, 2 to save
+    planned = int(0.95 * 10 / 0.5)  # 20 s less 5 for the trial, 2 to build, 1 for the first step, 2 to save
     cfg = tiny_config(tmp_path)
     cfg.default_hooks.checkpoint.interval = math.inf
     plan = plan_budget(cfg, 20.0, 100.0, meta)
@@ -136,6 +140,71 @@ def test_the_clock_ends_a_run_with_its_checkpoint(tiny, tmp_path, clock):
     again = tiny(epochs=3, resume=True)
     again.train()
     assert (again.iter, again.model.teacher_steps.item()) == (12, 12)
+
+
+def test_the_clock_ends_a_run_with_a_whole_step_of_the_optimiser(tiny, clock):
+    runner = tiny(epochs=6, optim_wrapper=dict(accumulative_counts=4))
+
+    class Slow(module.Hook):
+        priority = "VERY_HIGH"
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            clock[0] += 1
+
+    runner.register_hook(Slow())
+    runner.register_hook(BudgetHook(Budget(20.0, 6, save_s=2.0), began=clock[0]))
+    runner.train()
+    # after 12 passes a step of four, a pass more and the checkpoint would fit; after 16 they would not
+    assert (runner.iter, runner.model.teacher_steps.item()) == (16, 4)
+
+
+def test_the_first_step_of_a_command_is_no_slow_step(tiny, clock):
+    """It compiles, and starts workers."""
+    runner = tiny(epochs=3)
+
+    class First(module.Hook):
+        priority = "VERY_HIGH"
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            clock[0] += 1 if runner.iter else 40
+
+    runner.register_hook(First())
+    runner.register_hook(BudgetHook(Budget(60.0, 3, save_s=2.0), began=clock[0]))
+    runner.train()
+    assert runner.iter == 12
+
+
+@pytest.mark.parametrize("end", ["clock", "length"])
+def test_a_run_with_checkpoints_by_the_epoch_ends_within_one_with_a_checkpoint(tiny, tmp_path, clock, end):
+    def build(**kwargs):
+        runner = tiny(**kwargs)
+        runner._hooks = [hook for hook in runner.hooks if type(hook) is not CheckpointHook]
+        runner.register_hook(SafeCheckpointHook(interval=5, by_epoch=True))
+        return runner
+
+    class Slow(module.Hook):
+        priority = "VERY_HIGH"
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            clock[0] += 10
+
+    runner = build(epochs=4 if end == "clock" else 1.5)
+    if end == "clock":
+        runner.register_hook(Slow())
+        runner.register_hook(BudgetHook(Budget(75.0, 4), began=clock[0]))
+    runner.train()
+    assert runner.iter == 6
+    meta = torch.load(tmp_path / "epoch_2.pth", weights_only=True)["meta"]
+    assert (meta["epoch"], meta["iter"]) == (1, 6)
+    again = build(epochs=4, resume=True)
+    again.train()
+    assert (again.iter, again.model.teacher_steps.item()) == (16, 16)
+
+
+def test_the_trial_computes_activations_as_the_run_will(tiny_config, tmp_path):
+    cfg = tiny_config(tmp_path)
+    cfg.activation_checkpointing = ["student.backbone"]
+    assert module._Trial(cfg).model.student["backbone"].forward.func is checkpoint
 
 
 def test_a_probe_between_two_epochs_is_no_slow_step(tiny, clock):

@@ -4,11 +4,15 @@ import os
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 
+from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints
+from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
+from slotcon_plugin.engine.hooks import RunStampHook
 from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.engine.resume import names_hash
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import write_json
 
 NAMES = [f"{index:02d}.jpg" for index in range(16)]
 
@@ -152,6 +156,33 @@ def test_a_batch_twice_as_large_goes_on_behind_what_was_seen(recorded, interrupt
     log = log_of(tmp_path)
     assert "iteration 6 is iteration 3 by this count, 1 of 2 of epoch 2 are done" in log
     assert "[-" not in log
+
+
+def test_a_step_of_two_passes_from_here_on(recorded, interrupted):
+    """The passes are counted as before, the steps are not: six are three now, and three more come."""
+    runner, resumed = recorded(epochs=3, resume=True, optim_wrapper=dict(accumulative_counts=2))
+    assert list(resumed.photos) == list(range(6, 12))
+    assert runner.model.teacher_steps == runner.model.total_steps == 6
+
+
+@pytest.mark.parametrize(("kept", "aside"), [(10, []), (-1, ["former_iter_4.pth", "former_iter_6.pth"])])
+def test_checkpoints_with_the_numbers_of_a_former_count_are_not_the_newest(tiny, tmp_path, kept, aside):
+    """Iteration 6 of 12 is iteration 1 of 3 with all photos in one batch."""
+
+    def run(**kwargs):
+        runner = tiny(epochs=3, **kwargs)
+        runner._hooks = [hook for hook in runner.hooks if type(hook) is not CheckpointHook]
+        runner.register_hook(RunStampHook({"id": "this run"}))
+        runner.register_hook(SafeCheckpointHook(interval=2, by_epoch=False, max_keep_ckpts=kept))
+        runner.train()
+
+    write_json(tmp_path / RUN_FILE, {"id": "this run"})
+    run()
+    for number in (8, 10, 12):
+        (tmp_path / f"iter_{number}.pth").unlink()
+    run(resume=True, batch=16)
+    assert [path.name for path in numbered_checkpoints(tmp_path)] == ["iter_3.pth", "iter_2.pth"]
+    assert sorted(path.name for path in tmp_path.glob("former*")) == aside
 
 
 def test_photos_that_fill_no_whole_batch_come_again_rather_than_not_at_all(recorded, interrupted):

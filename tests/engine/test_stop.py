@@ -8,11 +8,12 @@ import time
 
 import pytest
 import torch
-from mmengine.hooks import Hook
+from mmengine.hooks import CheckpointHook, Hook
 
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import stop
+from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.errors import STOPPED, RunStoppedError
 from tests.processes import children
 
@@ -71,6 +72,24 @@ def test_the_step_is_finished_saved_and_gone_on_with(tiny, tmp_path, number, lis
     want, got = state(whole), state(resumed)
     assert [name for name in want if not torch.equal(want[name], got[name])] == []
     assert log_of(tmp_path / "run").count("Stopped by") == 1
+
+
+def test_accumulated_gradients_are_not_lost(tiny, tmp_path):
+    """Checkpoints do not hold them: the run stops, and saves on its way, after whole steps of the optimiser alone."""
+    wrapper = dict(accumulative_counts=4)
+    whole = tiny(tmp_path / "whole", epochs=4, optim_wrapper=wrapper)
+    whole.train()
+    stopped = tiny(tmp_path / "run", hooks=LISTENS, epochs=4, optim_wrapper=wrapper)
+    stopped._hooks = [hook for hook in stopped.hooks if type(hook) is not CheckpointHook]
+    stopped.register_hook(SafeCheckpointHook(interval=3, by_epoch=False))
+    stopped.register_hook(Kill(signal.SIGTERM, 9))
+    with pytest.raises(RunStoppedError, match="after iteration 12"):
+        stopped.train()
+    assert [path.stem for path in numbered_checkpoints(tmp_path / "run")] == ["iter_12", "iter_8", "iter_4"]
+    resumed = tiny(tmp_path / "run", epochs=4, resume=True, optim_wrapper=wrapper)
+    resumed.train()
+    want, got = state(whole), state(resumed)
+    assert [name for name in want if not torch.equal(want[name], got[name])] == []
 
 
 def test_what_has_just_been_saved_is_not_saved_again(tiny, tmp_path):
