@@ -122,7 +122,8 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     """
     rule = cfg.get("auto_scale_lr") or {}
     if rule.get("base_batch_size") is None:
-        _refuse_graphs(cfg, cfg.optim_wrapper.get("accumulative_counts", 1), "optim_wrapper.accumulative_counts")
+        passes = cfg.optim_wrapper.get("accumulative_counts", 1)
+        _refuse_graphs(cfg, passes, f"optim_wrapper.accumulative_counts={passes}")
         text = "The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands"
         print_log(text, "current")
         return text

@@ -13,6 +13,26 @@ from slotcon_plugin.registry import LOOPS
 
 
 @LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """mmengine's epochs over any data loader; a run that was stopped within one goes on there.
+
+    mmengine begins it anew and counts on: the run would go beyond its last iteration. Batches that were done are read
+    and left out, since other loaders cannot be entered in the middle.
+    """
+
+    def run_epoch(self) -> None:
+        """One epoch, or what a resumed run has left of it."""
+        self.runner.call_hook("before_train_epoch")
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        for idx, data_batch in enumerate(self.dataloader):
+            if idx >= done:
+                self.run_iter(idx, data_batch)
+        self.runner.call_hook("after_train_epoch")
+        self._epoch += 1
+
+
+@LOOPS.register_module()
 class PretrainLoop(EpochBasedTrainLoop):
     """Epochs over an :class:`~slotcon_plugin.data.EpochSampler`, which a resumed run enters where it left off.
 

@@ -35,7 +35,14 @@ from slotcon_plugin.transfer.backbone import (
     require_start,
     warn_of_frozen_parts,
 )
-from slotcon_plugin.transfer.checkpoint import check_whole, read_transfer_checkpoint, test_result_path
+from slotcon_plugin.transfer.checkpoint import (
+    IMAGES,
+    PASSES,
+    check_whole,
+    read_transfer_checkpoint,
+    require_same_steps,
+    test_result_path,
+)
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
@@ -101,8 +108,9 @@ def train(
         fpn: whether the checkpoint's pyramid goes along, where it fits.
 
     Raises:
-        UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, another
-            run's OUTPUT_DIR, weights that lie in one to be set aside, or nothing to resume from and no backbone.
+        UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, one of
+            another batch, another run's OUTPUT_DIR, weights that lie in one to be set aside, or nothing to resume from
+            and no backbone.
     """
     cfg, recipe = read_config(config_file, opts, data_root)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
@@ -119,6 +127,7 @@ def train(
     cfg.SEED = max(cfg.SEED, 0)
     if claim and claim.checkpoint:
         former = read_transfer_checkpoint(claim.checkpoint)
+        require_same_steps(former, _step_of(cfg))
         check_whole(_build_on_cpu(cfg), former)
         origin = former.origin(pretraining)
     else:
@@ -238,6 +247,11 @@ def _launch(work: Callable[[Job], None], job: Job, hardware: Hardware) -> None:
     launch(work, here, hardware.num_machines, hardware.machine_rank, hardware.dist_url, args=(job,))
 
 
+def _step_of(cfg: CfgNode) -> dict[str, int]:
+    """What a position is counted in: detectron2 counts steps of the optimiser, not passes."""
+    return {PASSES: 1, IMAGES: cfg.SOLVER.IMS_PER_BATCH}
+
+
 def _set_up(job: Job) -> None:
     """In every process of a run."""
     if job.data_root and comm.get_world_size() > 1:  # spawned: the parent's registrations are not here
@@ -248,7 +262,7 @@ def _set_up(job: Job) -> None:
 def _train(job: Job) -> None:
     _set_up(job)
     claim = shared(job.claim)
-    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, job.seconds)
+    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, _step_of(job.cfg), job.seconds)
     trainer = TransferTrainer(job.cfg, job.plan.accumulate)
     trainer.checkpointer.add_checkpointable("meta", meta)
     network = network_of_config(job.cfg)

@@ -132,8 +132,10 @@ class TransferTrainer(DefaultTrainer):
 class RunMeta:
     """What every checkpoint says of its run, under ``meta`` as in mmengine's."""
 
-    def __init__(self, run: dict[str, Any], origin: Origin, seed: int, seconds_before: float = 0.0) -> None:
-        self.run, self.origin, self.seed = run, origin, seed
+    def __init__(
+        self, run: dict[str, Any], origin: Origin, seed: int, length: dict[str, int], seconds_before: float = 0.0
+    ) -> None:
+        self.run, self.origin, self.seed, self.length = run, origin, seed, length
         self.started = time.monotonic() - seconds_before
 
     def seconds(self) -> float:
@@ -141,7 +143,8 @@ class RunMeta:
         return time.monotonic() - self.started
 
     def state_dict(self) -> dict[str, Any]:
-        return {RUN: self.run, FACTS: facts_of_run(self.origin, self.seed, self.seconds())}
+        facts = facts_of_run(self.origin, self.seed, self.seconds())
+        return {RUN: self.run, FACTS: {**facts, "length": self.length}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing is left to take: the run was looked up before it was resumed."""

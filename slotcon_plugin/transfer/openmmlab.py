@@ -277,6 +277,10 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     checkpoint = cfg.default_hooks.checkpoint  # mmengine's own, where the config leaves it out; None = none is written
     if checkpoint and checkpoint.type == "CheckpointHook":  # whole or not at all; written before an older one goes
         checkpoint.update(type="slotcon_plugin.SafeCheckpointHook", backend_args={"backend": "atomic"})
+    loop = cfg.get("train_cfg") or {}
+    if loop.get("type") == "EpochBasedTrainLoop" or loop.get("by_epoch"):
+        loop.pop("by_epoch", None)
+        loop.type = "slotcon_plugin.ResumableEpochLoop"
     return TerseRunner.from_cfg(cfg)
 
 

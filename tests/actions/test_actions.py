@@ -13,6 +13,7 @@ import torch
 from torchvision.models import resnet18
 
 import slotcon_plugin
+from slotcon_plugin.actions import pretraining
 from slotcon_plugin.actions.pretraining import pretraining_config
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import ConversionError, UserError
@@ -52,6 +53,16 @@ def vader(scenes, tmp_path_factory):
 def test_pretrain_tells_what_it_has_made(run):
     assert run.checkpoint.is_file() and run.config.is_file() and run.work_dir == run.checkpoint.parent
     assert (run.method, run.title, run.photos, run.epochs) == ("slotcon", "SlotCon", 16, 1)
+
+
+def test_no_rank_reads_the_last_checkpoint_before_it_is_written(monkeypatch, scenes, tmp_path):
+    order = []
+    monkeypatch.setattr(pretraining.apis, "pretrain", lambda *_: order.append("train"))
+    monkeypatch.setattr(pretraining, "barrier", lambda: order.append("wait"))
+    monkeypatch.setattr(pretraining, "last_checkpoint", lambda _: order.append("read"))
+    monkeypatch.setattr(pretraining, "finished", lambda *_: order.append("read"))
+    slotcon_plugin.pretrain(scenes / "images/train", tmp_path / "run", epochs=1, options=SMALL)
+    assert order == ["train", "wait", "read", "read"]
 
 
 def test_a_finished_run_that_was_copied_is_started_again_where_it_lies(run, scenes, tmp_path, capfd):

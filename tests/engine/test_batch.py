@@ -113,6 +113,12 @@ def test_cuda_graphs_and_accumulated_passes_do_not_go_together():
     cfg = recipe(batch_size=32)
     cfg.model.compile = "reduce-overhead"
     fit_batch(cfg, 2)  # a smaller batch
+    cfg = recipe(batch_size=32)
+    cfg.model.compile, cfg.auto_scale_lr = "reduce-overhead", {}
+    fit_batch(cfg, 2)
+    cfg.optim_wrapper.accumulative_counts = 2
+    with pytest.raises(UserError, match=r"over several of them: optim_wrapper.accumulative_counts=2\. Take model"):
+        fit_batch(cfg, 2)
 
 
 def test_a_momentum_that_must_follow_has_to_be_stated():

@@ -11,6 +11,7 @@ from torch import nn
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import LinearProbeHook, open_labelled_set, probe_backbone
+from slotcon_plugin.evaluation import hook as module
 from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.evaluation.hook import PROBE
 from slotcon_plugin.models import TorchvisionResNet
@@ -103,6 +104,17 @@ def test_it_is_asked_before_training_every_few_epochs_and_at_the_end(demo, runne
     resumed = SimpleNamespace(**{**vars(runner), "iter": 10, "scalars": []})
     hook.before_train(resumed)
     assert resumed.scalars == []
+
+
+def test_other_ranks_wait_for_the_first_one_and_not_in_a_step(demo, runner, monkeypatch):
+    """A budget goes by the time of steps."""
+    order, hook = [], hook_for(demo)
+    monkeypatch.setattr(hook, "evaluate", lambda runner: order.append("probe"))
+    monkeypatch.setattr(module, "barrier", lambda: order.append("wait"))
+    for first in (True, False):
+        monkeypatch.setattr(module, "is_main_process", lambda first=first: first)
+        hook.before_train(runner)
+    assert order == ["probe", "wait", "wait"]
 
 
 def test_the_whole_model_leaves_training_and_returns_to_it_as_it_was(demo, runner, monkeypatch):

@@ -133,6 +133,8 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
         d2.train(config, opts(), data_root=data)
     with pytest.raises(UserError, match="seed 3, and 4 is asked for"):
         d2.train(config, opts(SEED="4"), data_root=data, resume=True)
+    with pytest.raises(UserError, match=r"counted in other steps now \(images a step 2 -> 4\)\. Resume with"):
+        d2.train(config, opts(**{"SOLVER.IMS_PER_BATCH": "4"}), data_root=data, resume=True)
     other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
     with pytest.raises(UserError, match=r"does not hold the model .*predictor.cls_score.weight"):
         d2.evaluate(config, opts(**weights, **other))

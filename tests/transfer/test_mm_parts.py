@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from slotcon_plugin.engine.batch import fit_batch
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.errors import RunStoppedError, UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.backbone import Origin, check_arrived
@@ -256,6 +258,32 @@ def test_a_run_in_other_steps_is_not_gone_on_with(camvid, tmp_path):
     openmmlab.train(camvid)
     with pytest.raises(UserError, match=r"counted in other steps now \(passes a step 1 -> 2\)\. Resume with"):
         openmmlab.train(again, resume=True, batch_mode="accumulate")
+
+
+def test_a_run_by_epochs_that_was_stopped_within_one_goes_on_there(camvid, tmp_path, monkeypatch):
+    """mmengine's loop begins the epoch anew and counts on: with accumulated passes it fails beyond its last."""
+    done = []
+
+    def note(hook, runner, *_, **__):
+        done.append((runner.epoch, runner.iter, runner.optim_wrapper.get_lr()["lr"][0]))
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TransferRun, "after_train_iter", note)
+    camvid.train_cfg = dict(by_epoch=True, max_epochs=3, val_interval=3)
+    camvid.train_dataloader.sampler.type = "DefaultSampler"
+    camvid.default_hooks.logger.log_metric_by_epoch = True
+    camvid.default_hooks.checkpoint.update(by_epoch=True, interval=3)
+    camvid.optim_wrapper.accumulative_counts, camvid.auto_scale_lr = 2, {}
+    camvid.param_scheduler[0].end = 6
+    again, straight = copy.deepcopy(camvid), copy.deepcopy(camvid)
+    with pytest.raises(RunStoppedError, match="after iteration 4"):
+        openmmlab.train(camvid)
+    openmmlab.train(again, resume=True)
+    resumed, done[:] = done[:], [None] * 3
+    straight.work_dir = str(tmp_path / "straight")
+    openmmlab.train(straight)
+    assert resumed == done[3:]
 
 
 def test_a_run_made_longer_has_the_rates_of_one_that_was_so_from_the_start(camvid, tmp_path, monkeypatch):

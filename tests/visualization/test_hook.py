@@ -6,6 +6,7 @@ import pytest
 
 from slotcon_plugin.models import Method
 from slotcon_plugin.registry import HOOKS
+from slotcon_plugin.visualization import hook as module
 from slotcon_plugin.visualization.colors import prototype_colors
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)
@@ -42,6 +43,17 @@ def test_the_same_photos_are_drawn_before_and_every_so_many_epochs(runner):
     want = 0.55 * prototype_colors(4)[0] + 0.45 * float(np.array(RED) @ [0.299, 0.587, 0.114])
     assert (np.abs(first - want).max(axis=-1) <= 1).sum() > 3 * 100 * 200  # half of each photo's overlay
     assert runner.model.training  # as it was
+
+
+def test_other_ranks_wait_for_the_first_one_and_not_in_a_step(runner, monkeypatch):
+    """A budget goes by the time of steps."""
+    order, hook = [], HOOKS.build(dict(type="GroupingPicturesHook", num_photos=3))
+    monkeypatch.setattr(hook, "_draw", lambda runner, step: order.append("draw"))
+    monkeypatch.setattr(module, "barrier", lambda: order.append("wait"))
+    for first in (True, False):
+        monkeypatch.setattr(module, "is_main_process", lambda first=first: first)
+        hook.before_train(runner)
+    assert order == ["draw", "wait", "wait"]
 
 
 def test_unreadable_photos_do_not_end_a_run(runner, caplog):
