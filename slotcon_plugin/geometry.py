@@ -148,7 +148,7 @@ def _require_positive_area(boxes: Tensor) -> None:
     """Raise where a box (B, 4) has no width or no height."""
     valid = (boxes[..., 2:] > boxes[..., :2]).all(-1)
     if boxes.is_cuda:
-        torch._assert_async(valid.all())
+        torch._assert_async(valid.all(), "the two views of a sample do not overlap: set min_overlap in the dataset")
     elif not valid.all():
         wrong = (~valid).nonzero().flatten().tolist()
         raise ValueError(

@@ -27,6 +27,8 @@ from slotcon_plugin.files import write_text
 
 SCHEMA = 1
 FILE_NAME = "result.json"
+RANDOM = "random"
+"""Name of weights by which nothing was learned; ``random_plain`` and the like differ in how they are drawn."""
 
 # Distributions whose version can change a figure; the ones not installed are left out.
 _DISTRIBUTIONS = (
@@ -48,6 +50,11 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "wall_time_s": (int, float),
     "command": (str,),
 }
+
+
+def is_random(pretraining: str) -> bool:
+    """Whether a pretraining is called so because there was none."""
+    return pretraining.split("_")[0] == RANDOM
 
 
 def write_result(

@@ -11,6 +11,14 @@ _base_ = ["_base_/frozen_tasks.py"]
 
 pretraining = dict(
     random=dict(title="random init"),
+    # mmseg's ResNets begin with residual blocks that are identities, pretraining does not
+    random_plain=dict(
+        title="random init, plain residual blocks",
+        task_options=dict(
+            segmentation={"model.backbone.zero_init_residual": False},
+            pyramid={"model.backbone.zero_init_residual": False},
+        ),
+    ),
     slotcon=dict(
         config="configs/pretrain/slotcon_small.py",
         options={"train_cfg.max_epochs": 10},

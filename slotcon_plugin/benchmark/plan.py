@@ -25,6 +25,7 @@ from typing import Any
 
 from slotcon_plugin.config import find_config, load_config, shipped_file
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.results import RANDOM, is_random
 
 TOOLS = ("mm", "detectron2", "probe", "unsupervised")
 EXPORTS = {
@@ -34,7 +35,6 @@ EXPORTS = {
     "torchvision": ("tools/convert_to_torchvision.py", "backbone.pth"),
 }
 """Target of an export -> the tool that makes it, and the file's name."""
-RANDOM = "random"
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Data:
 @dataclass(frozen=True)
 class Pretraining:
     """A row of the table. With ``config`` it is run here, with ``checkpoint`` taken from a file, with neither random.
+
+    Random ones are ``random``, as each task's own config draws them, and ``random_...``, with ``task_options``.
 
     Attributes:
         checkpoint: file; with ``config`` the weights that the run starts from (``--init``).
@@ -218,7 +220,9 @@ def _check(plan: Plan) -> None:
     for name, entry in plan.pretraining.items():
         where = f"pretraining.{name}"
         random = not (entry.config or entry.checkpoint)
-        require(random == (name == RANDOM), f"{where}: without config and checkpoint it is '{RANDOM}', and only then")
+        require(random == is_random(name), f"{where}: without config and checkpoint it is '{RANDOM}', and only then")
+        different = name == RANDOM or not random or entry.task_options
+        require(different, f"{where}: task_options say in what it is not '{RANDOM}'")
         require(not entry.config or Path(entry.config).is_file(), f"{where}: {entry.config} does not exist")
         for data in (*entry.reads, *filter(None, [entry.photos])):
             require(data in plan.data, f"{where}: no data set {data!r} in data")

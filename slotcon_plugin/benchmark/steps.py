@@ -10,9 +10,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.benchmark.plan import EXPORTS, RANDOM, Plan, Pretraining, Task
+from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
 from slotcon_plugin.config import load_config, shipped_file
 from slotcon_plugin.registry import MODELS
+from slotcon_plugin.results import is_random
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
@@ -91,7 +92,7 @@ def applies(task: Task, row: str, entry: Pretraining) -> bool:
     if task.only and row not in task.only:
         return False
     if task.tool == "probe":
-        return row != RANDOM
+        return not is_random(row)
     return task.tool != "unsupervised" or (entry.config is not None and _groups(entry.config))
 
 

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.collect import ResultFile
-from slotcon_plugin.benchmark.plan import RANDOM, Plan
+from slotcon_plugin.benchmark.plan import Plan
 from slotcon_plugin.benchmark.steps import applies, step_name
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.results import is_random
 
 PUBLISHED = Path("docs/published.json")
 UNKNOWN = "n/a"
@@ -164,7 +165,7 @@ def _needs(plan: Plan, name: str, key: str) -> str:
     if not applies(task, name, entry):
         if task.only and name not in task.only:
             return "not in the plan"
-        if name == RANDOM and task.tool == "probe":
+        if is_random(name) and task.tool == "probe":
             return "to run: comes with the first checkpoint that is probed"
         return "no prototypes to match"
     seed = plan.seeds[0]

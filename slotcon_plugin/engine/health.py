@@ -89,8 +89,8 @@ class SlotHealthHook(Hook):
         """Save the counts of the epoch so far, which a resumed run cannot make up for."""
         checkpoint[_STATE] = {
             "counted": self._counted,
-            "usage": self._usage,
-            "epoch_usage": self._epoch_usage,
+            "usage": {head: usage.cpu() for head, usage in self._usage.items()},
+            "epoch_usage": {head: usage.cpu() for head, usage in self._epoch_usage.items()},
             "alarms": {head: alarms.state_dict() for head, alarms in self._alarms.items()},
         }
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import mmengine.runner.runner as mmengine_runner
+import torch
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
@@ -90,8 +90,17 @@ def compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> N
     """
     for name in [names] if isinstance(names, str) else names:
         part = attrgetter(name)(model)
-        again = partial(lambda part: (nullcontext(), _statistics_kept(part)), part)
-        part.forward = partial(checkpoint, part.forward, use_reentrant=False, context_fn=again)
+        part.forward = _computed_twice(part, part.forward)
+
+
+def _computed_twice(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def compute(*maps: Any) -> Any:
+        if torch.compiler.is_compiling():  # the compiler knows what moves statistics, and takes no such contexts
+            return checkpoint(forward, *maps, use_reentrant=False)
+        contexts = lambda: (nullcontext(), _statistics_kept(part))  # noqa: E731
+        return checkpoint(forward, *maps, use_reentrant=False, context_fn=contexts)
+
+    return compute
 
 
 @contextmanager

@@ -77,7 +77,12 @@ def batch_norm_over_ranks(layer: _BatchNorm, x: Tensor, counted: Tensor | None =
 
 
 def _summed_over_ranks(x: Tensor) -> Tensor:
-    return differentiable_all_reduce(x) if get_world_size() > 1 else x
+    return _differentiable_sum(x) if get_world_size() > 1 else x
+
+
+@torch.compiler.disable  # which would lose its gradient
+def _differentiable_sum(x: Tensor) -> Tensor:
+    return differentiable_all_reduce(x)
 
 
 class AnyDeviceSyncBatchNorm(_BatchNorm):

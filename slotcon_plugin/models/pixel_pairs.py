@@ -109,10 +109,11 @@ def sample_points(maps: Tensor, points: Tensor, interpolation: str = "bilinear")
 def _require_shared_pixels(shown: Tensor, num_pairs: int, size: tuple[int, int]) -> None:
     counts = shown.sum(dim=1)
     enough = (counts >= num_pairs).all()
+    cure = f"set min_overlap_pixels={num_pairs} and overlap_grid={size[0]} in the TwoViewDataset"
     if shown.is_cuda:
-        torch._assert_async(enough)
+        torch._assert_async(enough, f"views share fewer than {num_pairs} pixels of their output: {cure}")
     elif not enough:
         raise ValueError(
             f"views must share {num_pairs} pixels of the {size[0]} x {size[1]} output, these share {counts.tolist()}; "
-            f"set min_overlap_pixels={num_pairs} and overlap_grid={size[0]} in the TwoViewDataset"
+            + cure
         )

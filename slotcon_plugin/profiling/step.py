@@ -95,6 +95,7 @@ def profile_step(
         keep_freed_memory()
     else:
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32  # as what it is compared with
     matmul_tflops = _matmul_tflops(where, precision)
     torch.manual_seed(0)
     model: BasePretrainer = MODELS.build(cfg.model).to(where).train()
@@ -104,9 +105,9 @@ def profile_step(
     clock = PartClock(where)
 
     def forward_and_backward() -> None:
+        optimizer.zero_grad()  # before the activations are there, as a training run does
         with torch.autocast(where.type, precision, enabled=precision is not torch.float32):
             losses = model(**batch, mode="loss")
-        optimizer.zero_grad()
         model.parse_losses(losses)[0].backward()
 
     def step() -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from slotcon_plugin import results
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.convert.decoders import DECODERS
@@ -18,6 +19,7 @@ from slotcon_plugin.convert.metadata import started_from
 from slotcon_plugin.convert.names import TIMM_BACKBONE
 from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.results import is_random
 
 UNKNOWN = "unknown"
 
@@ -43,7 +45,7 @@ class Origin(NamedTuple):
         return f"{self.pretraining}, sha256 {self.sha256[:12]}" if self.sha256 else f"{self.pretraining} weights"
 
 
-RANDOM = Origin("random", None, None)
+RANDOM = Origin(results.RANDOM, None, None)
 
 
 def measured_as(task: str, fpn: bool) -> str:
@@ -79,9 +81,9 @@ def prepare_backbone(
         ConversionError: no such file, wrong kind, or the proof failed.
     """
     if checkpoint is None:
-        if name not in (None, RANDOM.pretraining):
+        if name and not is_random(name):
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
-        return RANDOM, {}
+        return RANDOM._replace(pretraining=name or RANDOM.pretraining), {}
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True, fpn=fpn, network=network)
     for part, kind in DECODERS.items():
         if meta[part]:
@@ -108,7 +110,7 @@ def require_start(work_dir: str | Path, backbone: str | Path | None, name: str |
     Raises:
         UserError: no backbone is given, and the pretraining is not called ``random``.
     """
-    if not backbone and name != RANDOM.pretraining:
+    if not backbone and not is_random(name or ""):
         raise UserError(
             f"--resume: there is no checkpoint in {work_dir}, and no --backbone to begin with. Give one, or "
             "--pretraining random if random weights are meant"

@@ -85,6 +85,16 @@ def test_rows_that_start_from_weights(plan_file, tmp_path):
     assert "model.backbone.norm_eval=0" not in steps["camvid/random-seed0"].command()
 
 
+def test_random_weights_may_be_drawn_in_another_way(plan_file, tmp_path):
+    options = {"camvid": {"model.backbone.zero_init_residual": False}}
+    twin = {"pretraining.random_twin": {"task_options": options}, "tasks.camvid.only": ["random_twin"]}
+    steps = by_name(load_plan(plan_file, twin), tmp_path / "w")
+    command = steps["camvid/random_twin-seed0"].shown()
+    assert "--backbone" not in command and "--pretraining random_twin" in command
+    assert "model.backbone.zero_init_residual=False" in command
+    assert not [name for name in steps if name.startswith(("probe/random", "pretrain/random"))]
+
+
 def test_options_of_a_row_are_for_tasks_that_take_them(plan_file):
     with pytest.raises(UserError, match=r"pretraining\.slotcon\.task_options: 'coco' is no task of tool mm, camvid"):
         load_plan(plan_file, {"pretraining.slotcon.task_options": {"coco": {"SOLVER.MAX_ITER": 1}}})
@@ -149,6 +159,7 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
     [
         ({"pretraining.slotcon.chekpoint": "x"}, "pretraining.slotcon has no .'chekpoint'"),
         ({"pretraining.scratch": {}}, "without config and checkpoint it is 'random'"),
+        ({"pretraining.random_twin": {}}, "pretraining.random_twin: task_options say in what it is not 'random'"),
         ({"pretraining.slotcon.config": "none.py"}, "none.py does not exist"),
         ({"tasks.probe.tool": "probes"}, "tool 'probes' is none of"),
         ({"tasks.probe.data": "mask"}, "no data set 'mask'"),

@@ -97,6 +97,7 @@ def config_of_a_run(repo, work_dir, photos, name, dtype, **options):
         "train_dataloader.batch_size": 4,
         "train_dataloader.num_workers": 0,
         "train_dataloader.dataset.view_size": 64,
+        "train_dataloader.dataset.overlap_grid": 16,  # of VADeR's maps
         "train_cfg.max_epochs": 2,
         "+default_hooks.pictures": None,
     }

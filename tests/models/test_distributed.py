@@ -10,7 +10,7 @@ import torch.distributed as dist
 from slotcon_plugin.engine.runner import compute_activations_twice
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import Sinkhorn, SlotCon, SlotConDecoder
-from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
+from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm, synchronise_batchnorm
 from slotcon_plugin.models.grouping import Grouping
 
 WORLD = 2
@@ -130,6 +130,24 @@ def test_activations_that_are_computed_twice_go_with_several_processes(on_two_ra
     lean = on_two_ranks(step_of_two_views, "student.backbone.layer1", "student.backbone.layer2")[0]
     for name, gradient in on_two_ranks(step_of_two_views)[0].items():
         torch.testing.assert_close(lean[name], gradient, rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def synchronised_gradients(rank, compiled):
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 2, 3))
+    layers = synchronise_batchnorm(layers).train()
+    if compiled:
+        layers.compile(backend="aot_eager")
+    images = torch.randn(4, 3, 8, 8)[2 * rank : 2 * rank + 2].requires_grad_()
+    layers(images).square().sum().backward()
+    return [images.grad, *(p.grad for p in layers.parameters())]
+
+
+@pytest.mark.slow
+def test_gradients_reach_through_compiled_layers_to_other_ranks(on_two_ranks):
+    for rank in zip(on_two_ranks(synchronised_gradients, True), on_two_ranks(synchronised_gradients, False)):
+        for got, want in zip(*rank, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
 def groupings(images: slice):

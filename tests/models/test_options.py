@@ -1,11 +1,13 @@
 """Options of a pretrainer change how it is computed, not what."""
 
 import copy
+from functools import partialmethod
 
 import pytest
 import torch
 from mmengine.model import BaseModule
 from torch import nn
+from torch._dynamo.utils import counters
 
 from slotcon_plugin.engine.runner import compute_activations_twice
 from slotcon_plugin.errors import UserError
@@ -95,6 +97,20 @@ def test_gradient_checkpointing_computes_the_same(parts):
     assert_same(losses_and_gradients(lean), losses_and_gradients(plain))
     for name, value in plain.named_buffers():  # statistics of BatchNorm are not taken twice
         assert torch.equal(lean.get_buffer(name), value), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", ["student.backbone.1", "student.backbone"])
+def test_gradient_checkpointing_goes_with_compilation(parts, monkeypatch):
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
+    torch.compiler.reset()
+    small = {"type": "TwoConvBackbone"}
+    lean = build(backbone=small, compile=True)
+    del lean.student["projector"]._compiled_call_impl, lean.teacher["projector"]._compiled_call_impl
+    compute_activations_twice(lean, [parts])
+    before = counters["stats"]["unique_graphs"]
+    assert_same(losses_and_gradients(lean), losses_and_gradients(build(backbone=small)))
+    assert counters["stats"]["unique_graphs"] > before
 
 
 @pytest.mark.slow

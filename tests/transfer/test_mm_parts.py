@@ -17,7 +17,7 @@ from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.errors import RunStoppedError, UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
-from slotcon_plugin.transfer.backbone import Origin, check_arrived
+from slotcon_plugin.transfer.backbone import Origin, check_arrived, prepare_backbone
 from slotcon_plugin.transfer.mm_data import check_data, datasets_of, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun, nothing_detected, tidy_metrics
 from slotcon_plugin.transfer.mm_model import input_convention
@@ -356,6 +356,15 @@ def test_runs_do_not_start_from_weights_that_nobody_meant(camvid, given, message
         camvid.load_from = "iter_2.pth"
     with pytest.raises(UserError, match=message):
         openmmlab.train(camvid, **given)
+
+
+def test_a_name_without_a_backbone_is_one_of_random_weights(tmp_path):
+    args = (None, tmp_path / "b.pth", "mmseg", tmp_path / "c.py")
+    for name, called in ((None, "random"), ("random", "random"), ("random_plain", "random_plain")):
+        origin, meta = prepare_backbone(*args, name)
+        assert (origin.pretraining, origin.sha256, meta) == (called, None, {})
+    with pytest.raises(UserError, match="is called 'randomized', but no backbone is given"):
+        prepare_backbone(*args, "randomized")
 
 
 def test_deep_stem_is_noticed(tmp_path, pretrained):

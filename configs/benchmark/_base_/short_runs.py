@@ -7,7 +7,13 @@ data = dict(
         expects=["images/train", "annotations/train", "images/test", "annotations/test"],
     )
 )
-pretraining = dict(random=dict(title="random init"))
+pretraining = dict(
+    random=dict(title="random init"),
+    random_plain=dict(  # mmseg's ResNets begin with residual blocks that are identities
+        title="random init, plain residual blocks",
+        task_options=dict(segmentation={"model.backbone.zero_init_residual": False}),
+    ),
+)
 tasks = dict(
     probe=dict(
         tool="probe",
