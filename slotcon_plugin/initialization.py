@@ -108,7 +108,7 @@ def _from_file(network: Network, file: str, title: str | None = None, **options:
         raise UserError(f"init {file}: its weights expect BGR, pretraining feeds RGB")
     if UNKNOWN in (meta["mean"], meta["std"]):
         usual = ([round(255 * value, 4) for value in values] for values in network.usual_pixels)
-        meta |= dict(zip(("mean", "std"), usual))
+        meta |= {key: values for key, values in zip(("mean", "std"), usual) if meta[key] == UNKNOWN}
         print_log(
             f"{file} does not say which pixels its weights expect; taken to be RGB with mean {meta['mean']} and std "
             f"{meta['std']}, as {network} usually is (init.mean, init.std if not)",

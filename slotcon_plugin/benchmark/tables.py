@@ -152,10 +152,10 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
     )
 
 
-def _measurement(result: Mapping[str, Any]) -> tuple[str, str]:
+def _measurement(result: Mapping[str, Any]) -> tuple[str, ...]:
     """What runs of one cell have in common."""
     settings = {name: value for name, value in (result.get("settings") or {}).items() if name != "seed"}
-    return result["config_sha256"], json.dumps([result.get("num_images"), settings], sort_keys=True)
+    return result["task"], result["config_sha256"], json.dumps([result.get("num_images"), settings], sort_keys=True)
 
 
 def _needs(plan: Plan, name: str, key: str) -> str:

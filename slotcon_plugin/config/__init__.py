@@ -1,13 +1,14 @@
 """Configs as they come from files and from the command line: loaded, checked, and complete before a run starts."""
 
 from slotcon_plugin.config.find import find_config, list_configs, shipped, shipped_file
-from slotcon_plugin.config.load import apply_options, load_config, read_config, resolve
+from slotcon_plugin.config.load import apply_options, fit_schedules, load_config, read_config, resolve
 from slotcon_plugin.config.rules import RunSize, has_rules, settle
 
 __all__ = [
     "RunSize",
     "apply_options",
     "find_config",
+    "fit_schedules",
     "has_rules",
     "list_configs",
     "load_config",

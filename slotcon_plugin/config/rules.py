@@ -64,9 +64,8 @@ def teacher_momentum(recipe: float, run: RunSize, schedule: str = "cosine") -> f
 
 def warmup_epochs(recipe: float, run: RunSize) -> float:
     """a tenth of the run at most, none of less than two steps."""
-    if 0.1 * run.steps < 2:
-        return 0
-    return min(recipe, round(0.1 * run.epochs, 2))
+    epochs = min(recipe, float(f"{0.1 * run.epochs:.3g}"))
+    return epochs if epochs * run.steps >= 2 * run.epochs else 0
 
 
 def queue_size(recipe: int, run: RunSize, keys_per_photo: int = 1) -> int:

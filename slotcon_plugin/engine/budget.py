@@ -26,7 +26,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from slotcon_plugin.config import settle
+from slotcon_plugin.config import fit_schedules, settle
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
 from slotcon_plugin.engine.runner import compute_activations_twice
@@ -88,6 +88,7 @@ def plan_budget(
         broadcast_object_list(box)  # the clocks of ranks differ
         budget = box[0]
     cfg.train_cfg.max_epochs = budget.epochs
+    fit_schedules(cfg._cfg_dict)
     spent = f", {_text(budget.used)} of it are used" if budget.used else ""
     print_log(f"The run has a budget of {_text(seconds)}{spent}: {budget.epochs:g} epochs", "current")
     return budget

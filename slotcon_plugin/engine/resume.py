@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import broadcast_object_list, get_rank, get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -70,8 +70,12 @@ class ExactResumeHook(Hook):
             renew_schedule(runner, checkpoint, now["iterations_per_epoch"], share)
 
     def before_train(self, runner: Runner) -> None:
-        """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced."""
-        runner.train_dataloader.sampler.seed = runner.seed
+        """Hand the sampler the seed of the run, which a resumed checkpoint may have replaced; of the first rank, since
+        with ``randomness.diff_rank_seed`` each has one of its own.
+        """
+        seed = [runner.seed]
+        broadcast_object_list(seed)
+        runner.train_dataloader.sampler.seed = seed[0]
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch=None) -> None:
         """Seed every generator from seed, rank and iteration."""

@@ -42,14 +42,25 @@ class TerseRunner(Runner):
             return super().train()
 
     def build_param_scheduler(self, scheduler: Any) -> Any:
-        """Schedules that last until the end of the run end in a part of an epoch, too; mmengine's in the whole one."""
+        """mmengine's, except that schedules which last until the end of the run end in a part of an epoch, too.
+
+        And a warm-up of one iteration is none: it would set the rate to its start and never be asked again.
+        """
         length = (self.cfg.get("train_cfg") or {}).get("max_epochs")
         if isinstance(scheduler, list) and length is not None:
             scheduler = [
                 {"end": length, **one} if isinstance(one, dict) and one.get("by_epoch", True) else one
                 for one in scheduler
             ]
+            scheduler = [one for one in scheduler if not self._is_too_short(one)]
         return super().build_param_scheduler(scheduler)
+
+    def _is_too_short(self, schedule: Any) -> bool:
+        if not (isinstance(schedule, dict) and schedule.get("type") == "LinearLR" and schedule.get("by_epoch", True)):
+            return False
+        length = len(self.train_dataloader) if schedule.get("convert_to_iter_based") else 1
+        begin, end = (int(schedule.get(key, 0) * length) for key in ("begin", "end"))
+        return end - begin < 2
 
     def build_visualizer(self, visualizer: Visualizer | dict | None = None) -> Visualizer:
         """One of its own. mmengine keeps them by name while the process lives: with a fixed name, or its own (a time in

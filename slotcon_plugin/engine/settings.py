@@ -41,6 +41,8 @@ def settle_for_run(
 def _run_size(cfg: Config, processes: int, recipe_batch: int | None, from_weights: bool) -> RunSize:
     loader, epochs = cfg.train_dataloader, cfg.train_cfg.max_epochs
     photos = len(DATASETS.build(loader.dataset))
+    if most := loader.get("num_batch_per_epoch"):
+        photos = min(photos, most * loader.batch_size * processes)
     passes = cfg.optim_wrapper.get("accumulative_counts", 1)
     batch = loader.batch_size * processes * passes
     iterations = int(epochs * (photos // processes // loader.batch_size))

@@ -127,7 +127,7 @@ def train(
     cfg.SEED = max(cfg.SEED, 0)
     if claim and claim.checkpoint:
         former = read_transfer_checkpoint(claim.checkpoint)
-        require_same_steps(former, _step_of(cfg))
+        require_same_steps(former, _step_of(cfg, plan))
         check_whole(_build_on_cpu(cfg), former)
         origin = former.origin(pretraining)
     else:
@@ -247,9 +247,9 @@ def _launch(work: Callable[[Job], None], job: Job, hardware: Hardware) -> None:
     launch(work, here, hardware.num_machines, hardware.machine_rank, hardware.dist_url, args=(job,))
 
 
-def _step_of(cfg: CfgNode) -> dict[str, int]:
-    """What a position is counted in: detectron2 counts steps of the optimiser, not passes."""
-    return {PASSES: 1, IMAGES: cfg.SOLVER.IMS_PER_BATCH}
+def _step_of(cfg: CfgNode, plan: BatchPlan) -> dict[str, int]:
+    """What a position is counted in: detectron2 counts steps of the optimiser, not passes, and scales them itself."""
+    return {PASSES: 1, IMAGES: round(cfg.SOLVER.IMS_PER_BATCH * plan.lr_factor)}
 
 
 def _set_up(job: Job) -> None:
@@ -262,7 +262,7 @@ def _set_up(job: Job) -> None:
 def _train(job: Job) -> None:
     _set_up(job)
     claim = shared(job.claim)
-    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, _step_of(job.cfg), job.seconds)
+    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, _step_of(job.cfg, job.plan), job.seconds)
     trainer = TransferTrainer(job.cfg, job.plan.accumulate)
     trainer.checkpointer.add_checkpointable("meta", meta)
     network = network_of_config(job.cfg)

@@ -15,6 +15,12 @@ def take_named_backbone(model: dict[str, Any]) -> str | None:
     return named or older_spelling
 
 
+def without_checkpoints(init_cfg: Any) -> list[dict[str, Any]]:
+    """What is left of a part's initialisers without those that load a file."""
+    initializers = [init_cfg] if isinstance(init_cfg, dict) else init_cfg
+    return [one for one in initializers if one.get("type") != "Pretrained"]
+
+
 def input_convention(model: dict[str, Any]) -> dict[str, Any]:
     """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`.
 

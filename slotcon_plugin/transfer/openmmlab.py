@@ -51,7 +51,7 @@ from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 from slotcon_plugin.transfer.mm_data import check_data, check_evaluations, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 from slotcon_plugin.transfer.mm_labels import follow_labels
-from slotcon_plugin.transfer.mm_model import input_convention, replace_sync_bn, take_named_backbone
+from slotcon_plugin.transfer.mm_model import input_convention, replace_sync_bn, take_named_backbone, without_checkpoints
 
 SCOPES = ("mmdet", "mmseg")
 
@@ -248,6 +248,9 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None, f
         ConversionError: no such file, wrong kind, failed proof, or another input convention than the config's.
     """
     model = cfg.model
+    for part in ("neck", "decode_head"):  # in the copy of a config in a work dir: that run's own
+        if (model.get(part) or {}).get("init_cfg"):
+            model[part].init_cfg = without_checkpoints(model[part].init_cfg)
     work_dir = Path(cfg.work_dir)
     as_run = work_dir / "transfer_config.py"
     write_text(as_run, cfg.pretty_text)

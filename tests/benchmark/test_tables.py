@@ -24,6 +24,7 @@ from slotcon_plugin.benchmark.render import (
     table_page,
 )
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import sha256_of, write_json
 
 COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
@@ -182,6 +183,13 @@ def test_results_of_other_settings_do_not_share_a_cell(changes, plan, result, tm
             build_table(plan, collect([tmp_path / "results"])[0], None)
     with pytest.raises(ValueError, match="settings or numbers of photos cannot share a cell"):
         build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+def test_figures_of_two_sets_of_photos_share_no_cell(plan, result, tmp_path):
+    for seed, task in enumerate(("linear_probe_masks_val", "linear_probe_other_val")):
+        result(f"{seed}.json", "slotcon", task, seed=seed, mIoU=20.0)
+    with pytest.raises(UserError, match="results of different configs, settings or numbers of photos cannot share"):
+        build_table(plan, collect([tmp_path / "results"])[0], None, strict=True)
 
 
 def test_random_weights_that_are_measured_beside_each_checkpoint_count_once_a_seed(plan, result, tmp_path):

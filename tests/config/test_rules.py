@@ -80,7 +80,18 @@ def test_steps_and_batch_are_those_of_all_processes_and_passes(from_weights, rec
 
 
 @pytest.mark.parametrize(
-    ("epochs", "steps", "expected"), [(20, 900, 1), (10, 450, 1), (8, 144, 0.8), (800, 10**5, 1), (2, 19, 0)]
+    ("epochs", "steps", "expected"),
+    [
+        (20, 900, 1),
+        (10, 450, 1),
+        (8, 144, 0.8),
+        (800, 10**5, 1),
+        (2, 19, 0),
+        (20, 20, 0),
+        (20, 40, 1),
+        (0.03, 600, 0.003),
+        (0.049, 980, 0.0049),
+    ],
 )
 def test_warmup_epochs(epochs, steps, expected):
     assert warmup_epochs(1, run_of(steps, epochs=epochs)) == expected

@@ -93,6 +93,17 @@ def test_a_resumed_run_keeps_its_plan_or_gets_a_new_one_for_more_time(tiny_confi
     assert cfg.train_cfg.max_epochs == 2
 
 
+def test_schedules_that_would_begin_after_the_planned_end_are_left_out(tiny_config, tmp_path, pace):
+    """A config whose warm-up is a number has nothing else that is settled by the length."""
+    cfg = tiny_config(tmp_path)
+    cfg.param_scheduler = [
+        dict(type="LinearLR", start_factor=0.1, end=20, convert_to_iter_based=True),
+        dict(type="CosineAnnealingLR", begin=20, convert_to_iter_based=True),
+    ]
+    assert plan_budget(cfg, 100.0, 99.0).epochs < 20
+    assert [schedule.type for schedule in cfg.param_scheduler] == ["LinearLR"]
+
+
 def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
     with pytest.raises(UserError, match=r"a budget of 12s leaves time for 1 steps of 0\.5 s"):
         plan_budget(tiny_config(tmp_path), 12.0, 100.0)

@@ -7,6 +7,7 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook
 
 from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints
+from slotcon_plugin.engine import resume
 from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.engine.hooks import RunStampHook
 from slotcon_plugin.engine.json_lines import read_json_lines
@@ -59,6 +60,13 @@ def log_of(tmp_path):
 
 def weights(runner):
     return {name: value.clone() for name, value in runner.model.state_dict().items()}
+
+
+def test_ranks_share_their_order_where_each_has_a_seed_of_its_own(tiny, monkeypatch):
+    monkeypatch.setattr(resume, "broadcast_object_list", lambda box: box.__setitem__(0, 41))
+    runner = tiny(epochs=1)
+    runner.train()
+    assert runner.train_dataloader.sampler.seed == 41
 
 
 def test_nothing_changed_nothing_said(recorded, interrupted, tmp_path):

@@ -16,6 +16,7 @@ from slotcon_plugin.engine import report
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
+from slotcon_plugin.engine.hooks import TeacherUpdateHook
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
 from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.engine.runner import TerseRunner
@@ -134,6 +135,23 @@ def test_schedules_without_an_end_last_as_long_as_the_run(epochs, tiny_config, t
     assert runner.param_schedulers[1].end == runner.max_iters
     # the copy in the work dir is to be run for longer or shorter, too
     assert "end" not in Config.fromfile(next((tmp_path / "run").glob("*.py"))).param_scheduler[0]
+
+
+@pytest.mark.parametrize(("epochs", "warm"), [(1 / 4, 0), (0.1, 0), (1 / 2, 1)])  # an epoch has four iterations
+def test_a_warm_up_of_one_iteration_is_none(epochs, warm, tiny_config, tmp_path, monkeypatch):
+    """mmengine's would leave the whole run at a hundredth of its rate."""
+    cfg = tiny_config(tmp_path / "run", epochs=2)
+    linear = dict(type="LinearLR", start_factor=0.01, begin=0, end=epochs, convert_to_iter_based=True)
+    cosine = dict(type="CosineAnnealingLR", begin=epochs, convert_to_iter_based=True)
+    cfg.param_scheduler, rates = [linear, cosine], []
+
+    def note(hook, runner, *_, **__):
+        rates.append(runner.optim_wrapper.get_lr()["lr"][0])
+
+    monkeypatch.setattr(TeacherUpdateHook, "before_train_iter", note)
+    pretrain(cfg)
+    assert rates[0] == pytest.approx(0.001 if warm else 0.1)
+    assert rates[1] == pytest.approx(0.1, rel=0.1)
 
 
 @pytest.mark.parametrize(

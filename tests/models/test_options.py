@@ -185,5 +185,8 @@ def test_backbones_of_other_packages_come_through_the_registry(package):
     model = build(backbone={"type": f"{package}.ResNet", "depth": 18})
     losses, gradients = losses_and_gradients(model)
     assert torch.isfinite(losses).all()
-    assert type(model.student["backbone"]).__module__.startswith(package)
+    backbone = model.student["backbone"]
+    assert type(backbone).__module__.startswith(package)
+    assert backbone.layer1[0].bn1.training  # mmdet's would go by statistics that nothing has set
+    assert build(backbone={"type": f"{package}.ResNet", "depth": 18, "norm_eval": True}).student["backbone"].norm_eval
     assert gradients["backbone.layer4.1.bn2.weight"].abs().sum() > 0  # which starts at 0, as these say of themselves

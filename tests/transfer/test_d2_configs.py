@@ -16,6 +16,7 @@ from detectron2 import model_zoo
 from detectron2.config import get_cfg
 
 from slotcon_plugin.convert import read_checkpoint
+from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import d2
@@ -153,6 +154,14 @@ def test_what_is_no_detector_is_not_evaluated(weights, message, tmp_path, scenes
             data_root=str(scenes("coco")),
         )
     assert not any(tmp_path.iterdir())
+
+
+def test_a_position_is_counted_in_the_images_of_a_step_here():
+    """detectron2 scales the batch in its trainer, on a config of its own."""
+    cfg = get_cfg()
+    cfg.SOLVER.IMS_PER_BATCH = 16
+    assert d2._step_of(cfg, BatchPlan(2, 1, 0.5, ""))["images a step"] == 8
+    assert d2._step_of(cfg, BatchPlan(2, 8, 1.0, ""))["images a step"] == 16
 
 
 def test_a_resumed_run_does_not_start_from_random_weights(tmp_path, scenes):

@@ -358,6 +358,18 @@ def test_runs_do_not_start_from_weights_that_nobody_meant(camvid, given, message
         openmmlab.train(camvid, **given)
 
 
+def test_the_decoder_of_another_run_does_not_come_with_its_config(camvid, pretrained):
+    """As the copy in that run's work dir names it."""
+    own = {"type": "Normal", "std": 0.01, "override": {"name": "conv_seg"}}
+    camvid.model.decode_head.init_cfg = [
+        own,
+        {"type": "Pretrained", "checkpoint": "theirs.pth", "prefix": "decode_head."},
+    ]
+    camvid.model.neck = dict(type="FPN", init_cfg={"type": "Pretrained", "checkpoint": "theirs.pth", "prefix": "neck."})
+    openmmlab.use_backbone(camvid, None, None)
+    assert camvid.model.decode_head.init_cfg == [own] and camvid.model.neck.init_cfg == []
+
+
 def test_a_name_without_a_backbone_is_one_of_random_weights(tmp_path):
     args = (None, tmp_path / "b.pth", "mmseg", tmp_path / "c.py")
     for name, called in ((None, "random"), ("random", "random"), ("random_plain", "random_plain")):

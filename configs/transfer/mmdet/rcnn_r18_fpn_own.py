@@ -41,6 +41,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=None, metric=["bbox", "segm"])
 test_evaluator = val_evaluator
 model = dict(
+    backbone=dict(zero_init_residual=False),  # random weights as pretrainings begin with them
     roi_head=dict(bbox_head=dict(num_classes=None), mask_head=dict(num_classes=None)),
     test_cfg=dict(rcnn=dict(score_thr=0.05)),
 )

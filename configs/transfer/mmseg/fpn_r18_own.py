@@ -33,6 +33,7 @@ val_evaluator = dict(ignore_index=ignore)
 test_evaluator = val_evaluator
 model = dict(
     data_preprocessor=dict(size=crop_size, seg_pad_val=ignore),
+    backbone=dict(zero_init_residual=False),  # random weights as pretrainings begin with them
     decode_head=dict(num_classes=None, ignore_index=ignore),
 )
 param_scheduler = [dict(type="PolyLR", eta_min=1e-4, power=0.9, begin=0, end=iterations, by_epoch=False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -136,6 +137,12 @@ class BasePretrainer(BaseModel):
 
     def build_backbone(self, config: dict) -> tuple[nn.Module, tuple[int, ...], tuple[int, ...]]:
         """A backbone from its config, with the channels and the strides of its stage maps."""
+        norm_eval = inspect.signature(MODELS.get(config["type"])).parameters.get("norm_eval")
+        if norm_eval and norm_eval.default is True and not config.get("init_cfg"):
+            config = {
+                **config,
+                "norm_eval": config.get("norm_eval", False),
+            }  # statistics of nothing would stay
         self._backbone_config = plain(config)
         backbone = MODELS.build(config)
         if isinstance(backbone, BaseModule) and not isinstance(backbone, TimmBackbone):  # mmdet's, mmseg's
