@@ -16,7 +16,7 @@ from PIL import Image
 
 from slotcon_plugin.benchmark.collect import collect
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.tables import PUBLISHED, Cell, Table, build_table
+from slotcon_plugin.benchmark.tables import NOT_PLANNED, PUBLISHED, Cell, Table, build_table
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.page import draw, figure, fill, html_page
@@ -95,7 +95,8 @@ def markdown(table: Table, base: str | Path, page: str | Path | None = None) -> 
 
 
 def brief(table: Table, base: str | Path, page: str | Path, keys: Sequence[str]) -> str:
-    """One small table: the first metric of each of the tasks named, for the pretrainings measured on all of them.
+    """One small table: the first metric of each of the tasks named, for the pretrainings measured on all of them, or on
+    all that the plan measures them on.
 
     Raises:
         UserError: the plan has no such task.
@@ -109,7 +110,8 @@ def brief(table: Table, base: str | Path, page: str | Path, keys: Sequence[str])
     head = ["pretraining", *(str(table.columns[i]) for i in columns)]
     lines = [_line(head), _line(["---", *["---:"] * len(columns)])]
     for name, cells in table.rows:
-        if all(cells[i].kind == "measured" for i in columns):
+        asked = [cells[i] for i in columns if cells[i].text != NOT_PLANNED]
+        if asked and all(cell.kind == "measured" for cell in asked):
             texts = (
                 _cell(cells[i], Path(base), page, f"{name}: {table.columns[i].title}", Footnotes("S")) for i in columns
             )

@@ -18,7 +18,7 @@ from slotcon_plugin.benchmark.collect import ResultFile
 from slotcon_plugin.benchmark.plan import Plan
 from slotcon_plugin.benchmark.steps import applies, step_name
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.results import is_random
+from slotcon_plugin.results import RANDOM, is_random
 
 PUBLISHED = Path("docs/published.json")
 UNKNOWN = "n/a"
@@ -35,6 +35,9 @@ class Column:
 
     def __str__(self) -> str:
         return f"{self.title}: {self.metric}"
+
+
+NOT_PLANNED = "not in the plan"
 
 
 @dataclass(frozen=True)
@@ -164,7 +167,9 @@ def _needs(plan: Plan, name: str, key: str) -> str:
         return f"to run: {key} of {plan.file} on {name}"
     if not applies(task, name, entry):
         if task.only and name not in task.only:
-            return "not in the plan"
+            return NOT_PLANNED
+        if is_random(name) and name != RANDOM and task.tool == "probe":
+            return NOT_PLANNED
         if is_random(name) and task.tool == "probe":
             return "to run: comes with the first checkpoint that is probed"
         return "no prototypes to match"

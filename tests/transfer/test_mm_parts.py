@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
 
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.errors import RunStoppedError, UserError
@@ -356,6 +356,14 @@ def test_runs_do_not_start_from_weights_that_nobody_meant(camvid, given, message
         camvid.load_from = "iter_2.pth"
     with pytest.raises(UserError, match=message):
         openmmlab.train(camvid, **given)
+
+
+@pytest.mark.parametrize("name", ["mmseg/fpn_r18_own", "mmdet/rcnn_r18_fpn_own"])
+def test_random_weights_to_compare_with_start_as_pretrainings_do(name):
+    """mmseg's and mmdet's ResNets would start as identities, which is worth two points by itself."""
+    backbone = MODELS.build(load(name).model.backbone)
+    backbone.init_weights()
+    assert all(block.norm2.weight.eq(1).all() for block in backbone.layer4)
 
 
 def test_the_decoder_of_another_run_does_not_come_with_its_config(camvid, pretrained):
