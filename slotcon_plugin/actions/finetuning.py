@@ -167,7 +167,13 @@ def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> N
     """
     model = cfg.model
     backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=meta is not None, **net.options)
-    if len(set(TimmBackbone(net.name, **net.options).strides)) == 1 and model.get("neck"):
+    built = TimmBackbone(net.name, **net.options)
+    if built.image_size:  # and crops have another
+        sizes = dict(dynamic_img_size=True, dynamic_img_pad=True)
+        with contextlib.suppress(UserError):
+            TimmBackbone(net.name, **{**net.options, **sizes})
+            backbone |= sizes
+    if len(set(built.strides)) == 1 and model.get("neck"):
         raise UserError(
             f"{net}: all of its maps have one stride; a detector needs ViTDet's pyramid in a config of its own "
             "(--config): docs/transfer.md#any-network-of-timms"

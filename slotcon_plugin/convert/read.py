@@ -25,9 +25,11 @@ from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
+from slotcon_plugin.resnet import BLOCKS
 
 _ANCHOR = "layer1.0.conv1.weight"
 _SPELLINGS = (None, DETECTRON2, SEQUENTIAL)
+_TORCHVISIONS = {f"resnet{depth}" for depth in BLOCKS}  # timm's of these names have its names, too
 
 
 def read_checkpoint(
@@ -66,7 +68,7 @@ def read_checkpoint(
 
     network = network or _declared_network(origin, told)
     anchor, spellings = _ANCHOR, _SPELLINGS
-    if network and network.library == "timm":
+    if network and network.library == "timm" and network.name not in _TORCHVISIONS:
         anchor, spellings = max(network.shapes, key=lambda name: (name.count("."), name.endswith("weight"))), (None,)
     candidates = [c for spelling in spellings for c in find_candidates(tensors, anchor, spelling)]
     if not candidates:

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
 from slotcon_plugin.convert.find import refuse_holes
+from slotcon_plugin.convert.network import network_of_backbone
 from slotcon_plugin.declaration import PRETRAINING_KEY
 
 from .conftest import random_resnet, torchvision_file
@@ -150,6 +151,17 @@ def test_any_change_of_a_converted_file_is_found(source_file, tmp_path):
     (tmp_path / "x.pkl").write_bytes(content)
     with pytest.raises(ConversionError, match="not those that this package once wrote"):
         read_checkpoint(tmp_path / "x.pkl")
+
+
+@pytest.mark.parametrize("out", ["x.pkl", "x.pth"])
+def test_timms_plain_resnets_are_read_in_every_spelling(out, source_file, tmp_path):
+    """Fine-tuning builds the deeper ones by timm."""
+    convert(source_file("slotcon", 18).path, tmp_path / out, "detectron2" if out == "x.pkl" else "torchvision")
+    network = network_of_backbone({"type": "TimmBackbone", "name": "resnet18"})
+    got = read_checkpoint(tmp_path / out, network=network)
+    want = read_checkpoint(tmp_path / out)
+    assert got.network.library == "timm"
+    assert all(torch.equal(value, got.state_dict[name]) for name, value in want.state_dict.items())
 
 
 def test_model_zoo_names_are_looked_up_in_the_cache(tmp_path, monkeypatch):
