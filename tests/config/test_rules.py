@@ -1,5 +1,6 @@
 """Settings that follow from the run: what the rules give, where the values go, what the log says of it."""
 
+import copy
 import math
 
 import pytest
@@ -74,6 +75,9 @@ def test_steps_and_batch_are_those_of_all_processes_and_passes(from_weights, rec
             optim_wrapper=dict(accumulative_counts=2),
         )
     )
+    part = copy.deepcopy(cfg)
+    part.train_dataloader.num_batch_per_epoch = 60  # mmengine's, for a trial
+    assert settings._run_size(part, 2, None, False).steps == 150
     settled = settings.settle_for_run(cfg, 2, recipe_batch, from_weights)
     assert settled == {"${teacher_momentum(0.99)}": pytest.approx(expected, abs=1e-9)}
     assert cfg.model.teacher_momentum == pytest.approx(expected, abs=1e-9)
