@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,12 @@ def compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> N
 
 
 def _computed_twice(part: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
+        return nullcontext(), _statistics_kept(part)
+
     def compute(*maps: Any) -> Any:
         if torch.compiler.is_compiling():  # the compiler knows what moves statistics, and takes no such contexts
             return checkpoint(forward, *maps, use_reentrant=False)
-        contexts = lambda: (nullcontext(), _statistics_kept(part))  # noqa: E731
         return checkpoint(forward, *maps, use_reentrant=False, context_fn=contexts)
 
     return compute

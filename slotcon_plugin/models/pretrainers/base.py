@@ -139,10 +139,7 @@ class BasePretrainer(BaseModel):
         """A backbone from its config, with the channels and the strides of its stage maps."""
         norm_eval = inspect.signature(MODELS.get(config["type"])).parameters.get("norm_eval")
         if norm_eval and norm_eval.default is True and not config.get("init_cfg"):
-            config = {
-                **config,
-                "norm_eval": config.get("norm_eval", False),
-            }  # statistics of nothing would stay
+            config = {"norm_eval": False, **config}  # mmdet's ResNets would go by statistics of nothing
         self._backbone_config = plain(config)
         backbone = MODELS.build(config)
         if isinstance(backbone, BaseModule) and not isinstance(backbone, TimmBackbone):  # mmdet's, mmseg's
