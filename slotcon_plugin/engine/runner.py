@@ -108,9 +108,8 @@ def _computed_twice(part: nn.Module, forward: Callable[..., Any]) -> Callable[..
     def contexts() -> tuple[AbstractContextManager, AbstractContextManager]:
         return nullcontext(), _statistics_kept(part)
 
+    @torch.compiler.disable  # which would compute again with statistics that the second view has moved
     def compute(*maps: Any) -> Any:
-        if torch.compiler.is_compiling():  # the compiler knows what moves statistics, and takes no such contexts
-            return checkpoint(forward, *maps, use_reentrant=False)
         return checkpoint(forward, *maps, use_reentrant=False, context_fn=contexts)
 
     return compute

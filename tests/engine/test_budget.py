@@ -7,7 +7,6 @@ import time
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook
-from torch.utils.checkpoint import checkpoint
 
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.arguments import duration
@@ -215,7 +214,7 @@ def test_a_run_with_checkpoints_by_the_epoch_ends_within_one_with_a_checkpoint(t
 def test_the_trial_computes_activations_as_the_run_will(tiny_config, tmp_path):
     cfg = tiny_config(tmp_path)
     cfg.activation_checkpointing = ["student.backbone"]
-    assert module._Trial(cfg).model.student["backbone"].forward.func is checkpoint
+    assert "forward" in vars(module._Trial(cfg).model.student["backbone"])  # in the place of its own
 
 
 def test_a_probe_between_two_epochs_is_no_slow_step(tiny, clock):

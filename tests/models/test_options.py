@@ -100,14 +100,14 @@ def test_gradient_checkpointing_computes_the_same(parts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", ["student.backbone.1", "student.backbone"])
-def test_gradient_checkpointing_goes_with_compilation(parts, monkeypatch):
+def test_gradient_checkpointing_goes_with_compilation(monkeypatch):
+    """The parts themselves stay as they are."""
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend="aot_eager"))
     torch.compiler.reset()
     small = {"type": "TwoConvBackbone"}
     lean = build(backbone=small, compile=True)
     del lean.student["projector"]._compiled_call_impl, lean.teacher["projector"]._compiled_call_impl
-    compute_activations_twice(lean, [parts])
+    compute_activations_twice(lean, ["student.backbone.1"])
     before = counters["stats"]["unique_graphs"]
     assert_same(losses_and_gradients(lean), losses_and_gradients(build(backbone=small)))
     assert counters["stats"]["unique_graphs"] > before
