@@ -167,9 +167,12 @@ def test_detectron2s_checkpoints_are_known_too(tmp_path):
 
 def test_what_a_stop_left_beside_checkpoints_by_the_epoch_is_ordered_by_its_content(tmp_path):
     claim = claim_work_dir(tmp_path, SLOTCON)
-    for name, iteration in (("epoch_9", 90), ("iter_95", 95), ("epoch_10", 100), ("epoch_11", 110), ("iter_42", 42)):
-        torch.save({"state_dict": {}, "meta": {RUN: claim.run, "iter": iteration}}, tmp_path / f"{name}.pth")
-    order = ["epoch_11", "epoch_10", "iter_95", "epoch_9", "iter_42"]
+    left = {"epoch_9": (9, 90), "iter_95": (9, 95), "epoch_10": (10, 100), "epoch_11": (11, 110)}
+    left["iter_420"] = (4, 420)  # of a tenth of the batch: another count of iterations, the same of epochs
+    for name, (epoch, iteration) in left.items():
+        meta = {RUN: claim.run, "epoch": epoch, "iter": iteration}
+        torch.save({"state_dict": {}, "meta": meta}, tmp_path / f"{name}.pth")
+    order = ["epoch_11", "epoch_10", "iter_95", "epoch_9", "iter_420"]
     assert [path.stem for path in numbered_checkpoints(tmp_path)] == order
     assert claim_work_dir(tmp_path, SLOTCON, resume=True).checkpoint == tmp_path / "epoch_11.pth"
     (tmp_path / "epoch_11.pth").write_bytes((tmp_path / "epoch_11.pth").read_bytes()[:-100])
