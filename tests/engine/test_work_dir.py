@@ -177,7 +177,7 @@ def test_what_a_stop_left_beside_checkpoints_by_the_epoch_is_ordered_by_its_cont
     assert claim_work_dir(tmp_path, SLOTCON, resume=True).checkpoint == tmp_path / "epoch_11.pth"
     (tmp_path / "epoch_11.pth").write_bytes((tmp_path / "epoch_11.pth").read_bytes()[:-100])
     (tmp_path / "epoch_10.pth").unlink()
-    assert [path.stem for path in numbered_checkpoints(tmp_path)] == ["epoch_11", "iter_95", "epoch_9", "iter_42"]
+    assert [path.stem for path in numbered_checkpoints(tmp_path)] == ["epoch_11", "iter_95", "epoch_9", "iter_420"]
     assert claim_work_dir(tmp_path, SLOTCON, resume=True).checkpoint == tmp_path / "iter_95.pth"
 
 
