@@ -167,6 +167,10 @@ def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> N
     """
     model = cfg.model
     backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=meta is not None, **net.options)
+    if meta is None:
+        with contextlib.suppress(UserError):  # a ResNet's residual blocks then start as pretrainings begin with them
+            TimmBackbone(net.name, zero_init_last=False, **net.options)
+            backbone["zero_init_last"] = False
     built = TimmBackbone(net.name, **net.options)
     if built.image_size:  # and crops have another
         sizes = dict(dynamic_img_size=True, dynamic_img_pad=True)

@@ -19,7 +19,7 @@ from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blo
 # Options of timm's networks that leave the shapes and the meaning of all weights as they are.
 _INDIFFERENT = {
     *("output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"),
-    *("dynamic_img_size", "dynamic_img_pad"),
+    *("dynamic_img_size", "dynamic_img_pad", "zero_init_last"),
 }
 _OF_THE_ADAPTER = {"type", "name", "out_indices", "norm_eval", "init_cfg"}
 

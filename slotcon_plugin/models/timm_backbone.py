@@ -61,6 +61,7 @@ class TimmBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         self.model = _create(name, kwargs)
+        self.model.is_init = True  # by timm, with these options; mmengine would draw it again without them
         use_quick_gradients(self.model)
         stages = [(info["num_chs"], info["reduction"]) for info in self.model.feature_info]
         plain = len({stride for _, stride in stages}) == 1 and len(stages) > 1

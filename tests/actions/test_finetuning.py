@@ -19,6 +19,7 @@ from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.registry import MODELS
 
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
@@ -123,6 +124,10 @@ def test_random_weights_of_any_network_are_to_be_had(kind, name, config, rate, m
     assert (cfg.work_dir, checkpoint) == (f"work_dirs/{config}", None)
     if rate:  # as the config's first lines say
         assert (cfg.model.backbone.name, cfg.model.backbone.norm_eval) == (name, False)
+        backbone = MODELS.build(cfg.model.backbone)
+        backbone.init_weights()  # as mmengine's runner does
+        norms = [module.weight for module in backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+        assert all(weight.eq(1).all() for weight in norms), "residual blocks start as identities"
         assert cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult == rate
         head = find_config(config).read_text()
         assert f"custom_keys.backbone.lr_mult={rate}" in head and "norm_eval=False" in head
