@@ -47,10 +47,24 @@ pretraining = dict(
     imagenet=dict(checkpoint="{weights}", network="tf_efficientnet_lite0", reads=["weights"], title="ImageNet"),
     slotcon=dict(slotcon, options=epochs, photos="photos", title="ImageNet, then SlotCon"),
     vader=dict(vader, options=epochs, photos="photos", title="ImageNet, then VADeR"),
+    slotcon_pyramid=dict(
+        continued,
+        config="configs/pretrain/slotcon_decoder_continue.py",
+        options=epochs,
+        photos="photos",
+        title="ImageNet, then SlotCon with a pyramid",
+    ),
     slotcon_domain=dict(slotcon, options=domain_epochs, photos="domain", title="ImageNet, then SlotCon, own photos"),
     vader_domain=dict(vader, options=domain_epochs, photos="domain", title="ImageNet, then VADeR, own photos"),
 )
 segmentation = dict(tool="mm", data="masks", metrics=["mIoU"], hours=0.1)
+objects = dict(
+    tool="mm",
+    data="boxes",
+    config="configs/transfer/mmdet/mask_rcnn_lite0_fpn_coco_object.py",
+    metrics=["AP50_box", "AP50_mask"],
+    hours=0.25,
+)
 tasks = dict(
     probe=dict(
         tool="probe",
@@ -74,16 +88,31 @@ tasks = dict(
         title="FCN, a tenth of the labels",
     ),
     objects=dict(
-        only=["random", "imagenet", "slotcon", "vader"],  # `domain` is of the masks' kind; from scratch too little is learned
-        tool="mm",
-        data="boxes",
-        config="configs/transfer/mmdet/mask_rcnn_lite0_fpn_coco_object.py",
+        objects,
+        # `domain` is of the masks' kind; from scratch too little is learned
+        only=["random", "imagenet", "slotcon", "vader", "slotcon_pyramid"],
         result="mmdet_mask_rcnn_lite0_fpn_coco_object",
-        metrics=["AP50_box", "AP50_mask"],
         title="objects of any class, Mask R-CNN",
-        hours=0.25,
+    ),
+    objects_new_pyramid=dict(
+        objects,
+        only=["slotcon_pyramid"],
+        args=["--no-fpn"],
+        result="mmdet_mask_rcnn_lite0_fpn_coco_object_no_fpn",
+        title="objects of any class, its pyramid left behind",
     ),
 )
 seeds = [0, 1, 2]
 estimate = "hours of one core of an AMD EPYC (Zen 5)"
-del continued, detector_from_scratch, domain_epochs, epochs, fcn_from_scratch, from_scratch, scratch, segmentation, slotcon, vader
+del (
+    continued,
+    detector_from_scratch,
+    domain_epochs,
+    epochs,
+    fcn_from_scratch,
+    from_scratch,
+    objects,
+    scratch,
+    segmentation,
+)
+del slotcon, vader
