@@ -38,6 +38,7 @@ _DISTRIBUTIONS = (
 )
 # Where and how a run goes, not what it does; the seed is a field of its own.
 _NOT_THE_RECIPE = ("work_dir", "launcher", "resume", "load_from", "randomness")
+_LOADED = "a whole model"
 _FIELDS: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "metrics": (dict,),
@@ -154,6 +155,8 @@ def describe_config(config: Any) -> tuple[str, str]:
         return str(config), Path(config).read_text(encoding="utf-8")
     if hasattr(config, "pretty_text"):  # mmengine
         content = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_RECIPE}
+        if config.get("load_from") and not config.get("resume"):  # what it begins with, wherever that file lies
+            content["load_from"] = _LOADED
         return str(config.filename), json.dumps(content, sort_keys=True, default=str)
     if hasattr(config, "clone"):  # detectron2
         content = config.clone()

@@ -79,6 +79,10 @@ def test_config_hash_follows_content_not_place(tmp_path):
     other = Config({"lr": 0.2, "work_dir": "a"}, cfg_text="-", filename="x.py")
     assert describe_config(config)[1] == describe_config(same)[1]
     assert describe_config(config)[1] != describe_config(other)[1]
+    loaded = Config({"lr": 0.1, "load_from": "a.pth"}, cfg_text="-", filename="x.py")
+    assert describe_config(loaded)[1] != describe_config(config)[1], "begins with a whole model"
+    resumed = Config({"lr": 0.1, "load_from": "a.pth", "resume": True}, cfg_text="-", filename="x.py")
+    assert describe_config(resumed)[1] == describe_config(config)[1]
     file = tmp_path / "c.yaml"
     file.write_text("LR: 1\n")
     assert describe_config(file) == (str(file), "LR: 1\n")

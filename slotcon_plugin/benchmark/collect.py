@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.records import RECORD, STARTED, read_json, sha256
-from slotcon_plugin.results import read_result
+from slotcon_plugin.results import FILE_NAME, read_result
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,9 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
                     continue
             elif started:
                 problems.append(f"ignored {path}: no step of this work dir left it")
+                continue
+            elif path.name == f"test_{FILE_NAME}" and path.with_name(FILE_NAME).is_file():
+                problems.append(f"ignored {path}: a test of the run whose {FILE_NAME} lies beside it")
                 continue
             try:
                 runs.append(ResultFile(path, read_result(path)))

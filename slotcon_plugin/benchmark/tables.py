@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -124,30 +126,27 @@ def build_table(
 def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column) -> Cell:
     task = plan.tasks[column.key]
     found: list[ResultFile] = []
-    known: set[tuple[Any, ...]] = set()
     for run in sorted(runs, key=lambda run: str(run.path)):
         result = run.result
         if (
             result["pretraining"] == name
             and fnmatchcase(result["task"], task.result)
             and column.metric in result["metrics"]
+            and not any(_same_run(result, other.result, column.metric) for other in found)
         ):
-            # The random arms are measured again beside every checkpoint: the same run counts once.
-            same = {(result["seed"], result["backbone_sha256"], result["metrics"][column.metric])}
-            if "weights_sha256" in result:
-                same.add((result["seed"], result["weights_sha256"]))
-            if not same & known:
-                found.append(run)
-            known |= same
+            found.append(run)
     if not found:
         return Cell("missing", text=_needs(plan, name, column.key))
     chosen = sorted(found, key=lambda run: (run.result["seed"], str(run.path)))
-    if len({_measurement(run.result) for run in chosen}) > 1:
-        files = ", ".join(str(run.path) for run in chosen)
+    files = ", ".join(str(run.path) for run in chosen)
+    if not all(_compare(one.result, other.result) for one, other in combinations(chosen, 2)):
         raise UserError(
-            f"{name}, {column.title}: results of different configs, settings or numbers of photos cannot share a cell: "
-            f"{files}"
+            f"{name}, {column.title}: results of different configs, settings, strides or numbers of photos cannot "
+            f"share a cell: {files}"
         )
+    drawn = Counter(run.result["seed"] for run in chosen if "weights_sha256" in run.result)
+    if is_random(name) and drawn and max(drawn.values()) > 1:
+        raise UserError(f"{name}, {column.title}: random weights of different networks cannot share a cell: {files}")
     return Cell(
         "measured",
         tuple(run.result["metrics"][column.metric] for run in chosen),
@@ -155,8 +154,23 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
     )
 
 
+def _same_run(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> bool:
+    """Whether two files are of one run: random arms are measured again beside every checkpoint."""
+    if one["seed"] != other["seed"] or not _compare(one, other):
+        return False
+    weights = one.get("weights_sha256"), other.get("weights_sha256")
+    if None not in weights:
+        return weights[0] == weights[1]
+    return one["backbone_sha256"] == other["backbone_sha256"] and one["metrics"][metric] == other["metrics"][metric]
+
+
+def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two figures may share a cell; files from before ``map_sizes`` was told go with any."""
+    sizes = one.get("map_sizes"), other.get("map_sizes")
+    return _measurement(one) == _measurement(other) and (None in sizes or sizes[0] == sizes[1])
+
+
 def _measurement(result: Mapping[str, Any]) -> tuple[str, ...]:
-    """What runs of one cell have in common."""
     settings = {name: value for name, value in (result.get("settings") or {}).items() if name != "seed"}
     return result["task"], result["config_sha256"], json.dumps([result.get("num_images"), settings], sort_keys=True)
 

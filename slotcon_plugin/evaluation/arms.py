@@ -21,7 +21,7 @@ from slotcon_plugin.convert.network import network_by_name, weights_of
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
-from slotcon_plugin.evaluation.features import OwnPixels, calibrate_batch_norm, pixels_of
+from slotcon_plugin.evaluation.features import INPUT_SIZE, OwnPixels, calibrate_batch_norm, pixels_of
 from slotcon_plugin.registry import MODELS
 
 
@@ -133,7 +133,7 @@ def load_probe_arms(
     *,
     random_seed: int = 0,
     calibration_photos: Sequence[Path] = (),
-    input_size: tuple[int, int] = (240, 320),
+    input_size: tuple[int, int] = INPUT_SIZE,
     **options,
 ) -> dict[str, tuple[nn.Module, str | None]]:
     """The backbone to be judged and the random ones it is judged against.

@@ -20,6 +20,8 @@ from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import network_sides, read_photos
 
+INPUT_SIZE = (240, 320)
+"""Height and width at which a backbone sees photos, unless told otherwise."""
 Resize = Callable[[int, int], tuple[int, int]]
 """(height, width) of a photo -> the size at which the backbone sees it."""
 
@@ -112,6 +114,13 @@ def stage_features(backbone: nn.Module, images: Tensor, stages: Sequence[int]) -
 
 def _to_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return maps if maps.shape[-2:] == grid else F.interpolate(maps, grid, mode="bilinear", align_corners=False)
+
+
+@torch.no_grad()
+def map_sizes(backbone: nn.Module, input_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """(height, width) of each stage's map for a photo of `input_size`, which tells strides apart."""
+    photo = torch.zeros(1, 3, *input_size, device=next(backbone.parameters()).device)
+    return [tuple(stage.shape[-2:]) for stage in backbone.eval()(photo)]
 
 
 @torch.no_grad()

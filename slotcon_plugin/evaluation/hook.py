@@ -17,14 +17,13 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
+from slotcon_plugin.evaluation.features import INPUT_SIZE, OwnPixels, pixels_of
 from slotcon_plugin.evaluation.probe import probe_backbone
 from slotcon_plugin.evaluation.readers import open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupervised
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
-_INPUT_SIZE = (240, 320)
 _NOISE = 1.0  # mIoU between two probes of the same features, with heads of other seeds and a hundred photos
 
 PROBE = "linear_probe"
@@ -176,7 +175,7 @@ class LinearProbeHook(_EvaluationHook):
         model = unwrapped(runner.model)
         network = model.branch(model.transfer_branch)["backbone"]
         backbone = OwnPixels(network, *pixels_of(model))
-        size = self.input_size or getattr(network, "image_size", None) or _INPUT_SIZE
+        size = self.input_size or getattr(network, "image_size", None) or INPUT_SIZE
         training, modes = model.training, [(module, module.training) for module in model.modules()]
         model.eval()  # the whole of it: so does what is compiled for training's batches alone
         device = next(model.parameters()).device

@@ -18,6 +18,7 @@ from slotcon_plugin.config import load_config
 from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms, sha256_of
+from slotcon_plugin.evaluation.features import INPUT_SIZE, map_sizes
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
@@ -108,7 +109,7 @@ def probe_checkpoint(
     random_seed: int = 0,
     bn_calibrate: str | Path | None = None,
     bn_photos: int = 480,
-    input_size: tuple[int, int] = (240, 320),
+    input_size: tuple[int, int] = INPUT_SIZE,
     out_dir: str | Path | None = None,
     **settings,
 ) -> dict[str, dict[str, ProbeResult]]:
@@ -195,7 +196,9 @@ def probe_arms(
         if out_dir is None:
             continue
         # random weights are the same beside every checkpoint of a seed
-        known = told if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
+        known = dict(told) if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
+        # a work dir brings the stride of its run, a file of the same run does not
+        known["map_sizes"] = map_sizes(backbone, settings.get("input_size", INPUT_SIZE))
         for probe, result in results[arm].items():
             (miou, miou_spread), (accuracy, accuracy_spread) = result.miou, result.pixel_accuracy
             figures = {"mIoU": miou, "mIoU_spread": miou_spread}

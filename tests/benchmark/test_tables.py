@@ -181,14 +181,14 @@ def test_results_of_other_settings_do_not_share_a_cell(changes, plan, result, tm
         write_json(file, json.loads(file.read_text()) | common | more)
         if seed == 1:
             build_table(plan, collect([tmp_path / "results"])[0], None)
-    with pytest.raises(ValueError, match="settings or numbers of photos cannot share a cell"):
+    with pytest.raises(ValueError, match="settings, strides or numbers of photos cannot share a cell"):
         build_table(plan, collect([tmp_path / "results"])[0], None)
 
 
 def test_figures_of_two_sets_of_photos_share_no_cell(plan, result, tmp_path):
     for seed, task in enumerate(("linear_probe_masks_val", "linear_probe_other_val")):
         result(f"{seed}.json", "slotcon", task, seed=seed, mIoU=20.0)
-    with pytest.raises(UserError, match="results of different configs, settings or numbers of photos cannot share"):
+    with pytest.raises(UserError, match="strides or numbers of photos cannot share"):
         build_table(plan, collect([tmp_path / "results"])[0], None, strict=True)
 
 
@@ -206,6 +206,27 @@ def test_random_weights_that_are_measured_beside_each_checkpoint_count_once_a_se
     table = build_table(plan, collect([tmp_path / "results"])[0], None)
     (cell,) = [cells[0] for title, cells in table.rows if title == "random init"]
     assert cell.values == (20.0, 22.0)
+
+
+@pytest.mark.parametrize("pretraining", ["slotcon", "random"])
+def test_figures_at_different_strides_share_no_cell(pretraining, plan, result, tmp_path):
+    """Random weights of a seed are the same at every stride; older files do not tell theirs."""
+    for number, (seed, more) in enumerate(((0, {}), (1, {"map_sizes": [[15, 20]]}), (2, {"map_sizes": [[8, 10]]}))):
+        file = result(f"{number}.json", pretraining, "linear_probe_x", seed=seed, sha=None, mIoU=20.0 + number)
+        weights = {"weights_sha256": f"w{seed}"} if pretraining == "random" else {}
+        write_json(file, json.loads(file.read_text()) | more | weights)
+        if number == 1:
+            build_table(plan, collect([tmp_path / "results"])[0], None)
+    with pytest.raises(UserError, match="strides"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+def test_random_weights_of_two_networks_share_no_cell(plan, result, tmp_path):
+    for number, weights in enumerate(("resnet", "convnext")):
+        file = result(f"{number}.json", "random", "linear_probe_x", sha=None, mIoU=20.0 + number)
+        write_json(file, json.loads(file.read_text()) | {"weights_sha256": weights})
+    with pytest.raises(UserError, match="random weights of different networks"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
 
 
 def test_figures_of_what_the_plan_was_before_are_left_out_and_named(result, tmp_path):
@@ -352,3 +373,12 @@ def test_the_metafile_says_what_was_measured(repo):
                 assert len(runs) > 1 and result["Dataset"].endswith(f"mean of {len(runs)} seeds")
                 for metric, figure in result["Metrics"].items():
                     assert figure == round(np.mean([run[metric] for run in runs]), 1), (model["Name"], metric)
+
+
+def test_a_run_that_was_tested_too_counts_once(plan, result, tmp_path):
+    result("run/result.json", "slotcon", "linear_probe_x", mIoU=20.0)
+    tested = result("run/test_result.json", "slotcon", "linear_probe_x", mIoU=25.0)
+    alone = result("other/test_result.json", "vader", "linear_probe_x", mIoU=30.0)
+    runs, problems = collect([tmp_path / "results"])
+    assert {run.path for run in runs} == {alone, tmp_path / "results/run/result.json"}
+    assert problems == [f"ignored {tested}: a test of the run whose result.json lies beside it"]

@@ -321,6 +321,7 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert stored["metrics"]["mIoU"] == results["checkpoint"]["linear"].miou[0]
     assert (stored["pretraining"], stored["seed"]) == ("tiny", 5)
     assert stored["backbone_sha256"] == arms["checkpoint"][1]
+    assert stored["map_sizes"] == [[8, 16], [4, 8], [2, 4], [1, 2]], "strides, which a file and its run may differ in"
     assert read_result(tmp_path / "knn_random_bn.json")["pretraining"] == "random_bn"
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
 
