@@ -118,16 +118,19 @@ def finetune(
     net = weights.network if weights else network_by_name(network) if network else None
     plain_r18 = net is None or str(net) == "ResNet-18"
     cfg = read_config(config or _RECIPES[kind, plain_r18])
+    work_dir = Path(out or f"work_dirs/{Path(cfg.filename).stem}")
     if not plain_r18:
         _use_network(cfg, net, weights and weights.meta)
         if backbone is None:
+            if resume:
+                _require_random_start(work_dir if resume is True else Path(resume), net)
             cfg.optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult = _FROM_RANDOM[kind]
     if iterations is not None:
         _stretch(cfg, iterations)
     apply_options(cfg, dict(options or {}))
     if (cfg.get("default_hooks") or {}).get("checkpoint", True) is None:
         raise UserError("default_hooks.checkpoint: without this hook the run would leave no model behind")
-    cfg.work_dir, cfg.launcher = str(out or f"work_dirs/{Path(cfg.filename).stem}"), launcher
+    cfg.work_dir, cfg.launcher = str(work_dir), launcher
     runner = openmmlab.train(
         cfg, checkpoint and str(checkpoint), str(labels), batch_mode, pretraining, resume, overwrite, fpn
     )
@@ -138,9 +141,9 @@ def finetune(
         write_model(last, model)
     if cfg.get("val_evaluator") is None:  # no result, or one of an earlier run
         origin = read_transfer_checkpoint(last).origin(pretraining)
-        return Finetuned(Path(cfg.work_dir), last, model, {}, origin.pretraining)
-    result = read_result(Path(cfg.work_dir) / "result.json")
-    return Finetuned(Path(cfg.work_dir), last, model, result["metrics"], result["pretraining"])
+        return Finetuned(work_dir, last, model, {}, origin.pretraining)
+    result = read_result(work_dir / "result.json")
+    return Finetuned(work_dir, last, model, result["metrics"], result["pretraining"])
 
 
 def _kind_of(labels: Path) -> str:
@@ -158,6 +161,19 @@ def _kind_of(labels: Path) -> str:
             "or give their names to tools/train.py: docs/transfer.md#your-own-data"
         )
     return "masks"
+
+
+def _require_random_start(run: Path, network: Network) -> None:
+    """The recipe for a network follows from its weights, which a resumed run is to be told again."""
+    try:
+        facts = read_transfer_checkpoint(run).facts
+    except UserError:
+        return  # nothing there: openmmlab.train says what then
+    if facts.get("backbone_sha256"):
+        raise UserError(
+            f"{run}: the run began from {facts['pretraining']}, and {network} without a backbone is the recipe for "
+            "random weights: give its --backbone again"
+        )
 
 
 def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> None:

@@ -165,6 +165,18 @@ def frozen_parts(backbone: nn.Module) -> str:
     return " and ".join(parts)
 
 
+def warn_of_untaught_norms(backbone: nn.Module) -> None:
+    """Say that a backbone of random weights is trained by a recipe for weights that are good already."""
+    if parts := frozen_parts(backbone):
+        print_log(
+            f"The backbone starts from random weights, and {parts} in it stay as they are, which is for weights that "
+            "are good already: model.backbone.norm_eval=False lets BatchNorm learn its statistics, and "
+            "optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult=1.0 lets the backbone learn as fast as the heads",
+            "current",
+            logging.WARNING,
+        )
+
+
 def warn_of_frozen_parts(backbone: nn.Module, cure: str) -> None:
     """Say once that a recipe trains less than the papers do. ``cure``: the settings that train all."""
     if parts := frozen_parts(backbone):

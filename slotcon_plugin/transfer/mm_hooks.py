@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -18,7 +19,14 @@ from mmengine.runner import Runner
 from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.resume import renew_schedule
 from slotcon_plugin.results import FILE_NAME, write_result
-from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights, timm_network, warn_of_frozen_parts
+from slotcon_plugin.transfer.backbone import (
+    Origin,
+    check_arrived,
+    hashed_weights,
+    timm_network,
+    warn_of_frozen_parts,
+    warn_of_untaught_norms,
+)
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
 from slotcon_plugin.transfer.mm_data import evaluators_of
 
@@ -63,6 +71,8 @@ class TransferRun(Hook):
         network = timm_network(runner.cfg.model.backbone)
         if network is None:  # timm's are trained whole; norm_eval is not their default
             warn_of_frozen_parts(model.train().backbone, CURE)
+        elif self.origin.sha256 is None and runner.iter == 0:
+            warn_of_untaught_norms(model.train().backbone)
         if runner.iter == 0:
             check_arrived(hashed_weights(model.backbone.state_dict(), network), self.origin)
         print_log(f"Backbone: {self.origin}", "current")
@@ -133,10 +143,11 @@ def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
 
     ``coco/bbox_mAP`` 0.41 -> ``AP_box`` 41.0, ``coco/segm_mAP_50`` -> ``AP50_mask``, ``coco/bbox_mAP_s`` ->
     ``APs_box``, ``coco/AR@100`` (boxes of any class, the metric ``proposal``) -> ``AR100_box``; mmseg's ``mIoU``,
-    ``mAcc`` and ``aAcc`` are percentages already. What was not measured (-1: no object of that size; NaN) and what is
-    no metric (times) is left out.
+    ``mAcc`` and ``aAcc`` are percentages already. What was not measured (-1: no object of that size; NaN) is left out.
+    Of evaluators that report none of these all finite figures are kept, under their own names and in their own units:
+    ``pascal_voc/mAP`` 0.41.
     """
-    tidy = {}
+    tidy, others = {}, {}
     for name, value in metrics.items():
         if match := re.fullmatch(r"(?:.*/)?(bbox|segm)_mAP(?:_(50|75|s|m|l))?", name):
             if value >= 0:
@@ -144,6 +155,9 @@ def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
                 tidy[f"AP{match[2] or ''}_{kind}"] = round(100 * float(value), 4)
         elif name.rpartition("/")[2] == "AR@100":
             tidy["AR100_box"] = round(100 * float(value), 4)
-        elif name in ("mIoU", "mAcc", "aAcc") and value == value:
-            tidy[name] = round(float(value), 4)
-    return tidy
+        elif name in ("mIoU", "mAcc", "aAcc"):
+            if value == value:
+                tidy[name] = round(float(value), 4)
+        elif isinstance(value, (int, float, np.number)) and np.isfinite(value):
+            others[name] = float(value)
+    return tidy or others

@@ -136,6 +136,21 @@ def test_random_weights_of_any_network_are_to_be_had(kind, name, config, rate, m
 IMAGENET = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
 
 
+@pytest.mark.parametrize("given", [True, "path"])
+def test_a_resumed_run_is_told_its_backbone_again(given, masks, tmp_path, asked):
+    """The recipe for a network on random weights is another one than for weights that are good."""
+    facts = {"pretraining": "vader", "backbone_sha256": "abc"}
+    content = {"state_dict": {"x": torch.zeros(1)}, "meta": {"slotcon_transfer": facts}}
+    torch.save(content, tmp_path / "iter_2.pth")
+    (tmp_path / "last_checkpoint").write_text(str(tmp_path / "iter_2.pth"))
+    asked_for = dict(network="resnet50", out=tmp_path, resume=True if given is True else str(tmp_path / "iter_2.pth"))
+    with pytest.raises(UserError, match="began from vader, and ResNet-50 without a backbone"):
+        slotcon_plugin.finetune(masks, **asked_for)
+    torch.save(content | {"meta": {"slotcon_transfer": facts | {"backbone_sha256": None}}}, tmp_path / "iter_2.pth")
+    asked(masks, **asked_for)
+    asked(masks, **asked_for | {"out": tmp_path / "new", "resume": True})
+
+
 @pytest.mark.parametrize("kind", ["masks", "boxes"])
 @pytest.mark.parametrize(
     ("name", "pixels"),

@@ -12,7 +12,13 @@ from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import write_result
 from slotcon_plugin.transfer import backbone
-from slotcon_plugin.transfer.backbone import Origin, frozen_parts, require_start, warn_of_frozen_parts
+from slotcon_plugin.transfer.backbone import (
+    Origin,
+    frozen_parts,
+    require_start,
+    warn_of_frozen_parts,
+    warn_of_untaught_norms,
+)
 from slotcon_plugin.transfer.checkpoint import (
     FACTS,
     check_whole,
@@ -117,3 +123,7 @@ def test_what_does_not_learn_is_said(monkeypatch):
     monkeypatch.setattr(backbone, "print_log", lambda text, *_: said.append(text))
     warn_of_frozen_parts(net, "FREEZE_AT: 0")
     assert "papers fine-tune the whole backbone" in said[0] and said[0].endswith("FREEZE_AT: 0")
+    warn_of_untaught_norms(CanonicalResNet(18).net.train())
+    warn_of_untaught_norms(net)
+    (text,) = said[1:]
+    assert "random weights, and the parameters of layer1 and the statistics of 6 of 20 norm layers in it stay" in text

@@ -9,6 +9,7 @@ import shutil
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
@@ -132,6 +133,9 @@ def test_metrics_have_one_naming():
     assert tidy_metrics(found) == {"AP_box": 41.0, "AP50_box": 61.2, "AP_mask": 37.0}
     assert tidy_metrics({"mIoU": 22.5, "aAcc": 65.0, "mAcc": float("nan"), "time": 1.0}) == {"mIoU": 22.5, "aAcc": 65.0}
     assert tidy_metrics({"coco/AR@100": 0.173, "coco/AR@300": 0.2, "coco/AR_s@1000": 0.1}) == {"AR100_box": 17.3}
+    others = {"pascal_voc/mAP": np.float32(0.5), "pascal_voc/AP50": float("nan"), "pascal_voc/text": "a b"}
+    assert tidy_metrics(others) == {"pascal_voc/mAP": 0.5}
+    assert tidy_metrics({**others, "mIoU": 22.5}) == {"mIoU": 22.5}
     nothing = nothing_detected([{"metric": ["segm", "proposal"]}, {"metric": None}, {"iou_metrics": ["mIoU"]}])
     assert nothing == {"AP_mask": 0.0, "AP50_mask": 0.0, "AR100_box": 0.0}
 
