@@ -80,6 +80,11 @@ class PartOptimWrapperConstructor:
             "lr": options.get("lr_mult", 1.0) * options.get("layer_decay", 1.0) ** stages_below,
             "weight_decay": options.get("decay_mult", 1.0),
         }
+        if unsaid := [option for option, factor in factors.items() if factor != 1 and option not in optimizer]:
+            raise UserError(
+                f"paramwise_cfg.custom_keys gives {part or 'the model'!r} a share of {unsaid[0]}, which the config "
+                f"of the optimiser does not say: set optim_wrapper.optimizer.{unsaid[0]}"
+            )
         return {option: optimizer[option] * factor for option, factor in factors.items() if option in optimizer}
 
 

@@ -203,7 +203,7 @@ def renew_schedule(runner: Runner, checkpoint: dict, iterations_per_epoch: int, 
             "written. Resume with that, or start a new work dir"
         )
     schedulers = runner.param_schedulers or []
-    steps = [state["_global_step"] for state in checkpoint["param_schedulers"]]
+    steps = [state["_global_step"] for state in checkpoint.get("param_schedulers", ())]
     by_iteration = round(max((n for n, s in zip(steps, schedulers) if not s.by_epoch), default=0) * share)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that the optimiser has not stepped yet

@@ -95,7 +95,12 @@ class PoisonedSlotCon(SlotCon):
         return losses
 
 
-def make_tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, batch=BATCH, names=None):
+_SCHEDULE = [dict(type="PolyLR", by_epoch=False)]
+
+
+def make_tiny_config(
+    work_dir, hooks=(), epochs=2, model=None, optim_wrapper=None, batch=BATCH, names=None, schedule=_SCHEDULE
+):
     return Config(
         dict(
             default_scope="slotcon_plugin",
@@ -125,7 +130,7 @@ def make_tiny_config(work_dir, hooks=(), epochs=2, model=None, optim_wrapper=Non
                 "optimizer": dict(type="SGD", lr=0.1),
                 **(optim_wrapper or {}),
             },
-            param_scheduler=[dict(type="PolyLR", by_epoch=False)],
+            param_scheduler=schedule,
             default_hooks=dict(
                 logger=dict(type="LoggerHook", interval=2),
                 param_scheduler=dict(type="PretrainSchedulerHook"),

@@ -96,6 +96,15 @@ def test_a_lower_learning_rate_holds_and_moves_the_weights_accordingly(recorded,
     assert checkpoint["meta"]["circumstances"]["optimizer"]["optimizer"]["lr"] == 0.02
 
 
+def test_another_rate_holds_without_schedules_too(recorded, tmp_path):
+    def run(rate, **kwargs):
+        return recorded(epochs=3, schedule=None, optim_wrapper=dict(optimizer=dict(type="SGD", lr=rate)), **kwargs)
+
+    run(0.2)
+    (tmp_path / "iter_12.pth").unlink()
+    assert run(0.02, resume=True)[1].rates == {9: [0.02], 10: [0.02], 11: [0.02]}
+
+
 def test_the_first_step_after_a_lower_learning_rate_is_that_of_plain_sgd(tiny, recorded, tmp_path):
     recorded(epochs=3, optim_wrapper=dict(optimizer=dict(type="SGD", lr=0.2)))
     for number in (9, 12):

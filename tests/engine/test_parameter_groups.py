@@ -75,6 +75,16 @@ def test_the_optimisers_own_default_decay_stays(model):
     assert [group["weight_decay"] for group in optimizer.param_groups] == [1e-2, 1e-2]
 
 
+def test_a_share_of_a_decay_that_is_not_said_is_refused(model):
+    cfg = dict(
+        constructor="slotcon_plugin.PartOptimWrapperConstructor",
+        optimizer=dict(type="AdamW", lr=1e-3),
+        paramwise_cfg=dict(custom_keys={"student.backbone": dict(decay_mult=0)}),
+    )
+    with pytest.raises(UserError, match=r"'student\.backbone' a share of weight_decay.*set optim_wrapper"):
+        build_optim_wrapper(model, cfg)
+
+
 def test_a_part_that_is_not_there_is_named(model):
     with pytest.raises(ValueError, match=r"student\.encoder"):
         build(model, custom_keys={"student.encoder": dict(lr_mult=0.1)})
