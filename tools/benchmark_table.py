@@ -22,7 +22,9 @@ from pathlib import Path
 from slotcon_plugin.arguments import add_cfg_options, tool_parser
 from slotcon_plugin.benchmark import Plan, load_plan
 from slotcon_plugin.benchmark.collect import collect
+from slotcon_plugin.benchmark.records import ran_otherwise
 from slotcon_plugin.benchmark.render import brief, markdown, runs_page, write_tables
+from slotcon_plugin.benchmark.steps import plan_steps
 from slotcon_plugin.benchmark.tables import build_table
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import RunFailedError, UserError
@@ -69,6 +71,9 @@ def main() -> None:
     folders = args.results or [f"work_dirs/benchmark/{plan.name}"]
     if missing := [folder for folder in folders if not Path(folder).is_dir()]:
         raise UserError(f"--results: {missing[0]} is no folder")
+    for folder in map(Path, folders):
+        for line in ran_otherwise(plan_steps(plan, folder), folder):
+            print(line, file=sys.stderr)
     if args.keep:
         written, problems = keep_results(plan, folders, args.keep)
         print("\n".join([*problems, *map(str, written)]))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,16 @@ def why_not_done(step: Step, work_dir: Path) -> str | None:
         if not path.is_file() or sha256(path) != expected:
             return f"{path} is not the file that the step left"
     return None
+
+
+def ran_otherwise(steps: Iterable[Step], work_dir: Path) -> list[str]:
+    """A line for each step that has ended, and that the plan asks for otherwise today."""
+    records = {step: read_json(step.folder / RECORD) for step in steps}
+    return [
+        f"{step.name} ran with another command or config than the plan has now (another --set counts, too)"
+        for step, record in records.items()
+        if record and record.get("fingerprint") != fingerprint(step, work_dir)
+    ]
 
 
 def seconds_taken(step: Step) -> float | None:

@@ -8,7 +8,7 @@ import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps, run
 from slotcon_plugin.benchmark.plan import Data, Plan
-from slotcon_plugin.benchmark.records import fingerprint, mark_started, read_json, request, why_not_done
+from slotcon_plugin.benchmark.records import fingerprint, mark_started, ran_otherwise, read_json, request, why_not_done
 from slotcon_plugin.benchmark.steps import Step
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
@@ -63,6 +63,8 @@ def test_a_step_is_run_once_and_again_when_its_command_its_input_or_its_output_c
 
     changed = make(text="[]", inputs=(checkpoint,))
     assert "plan or its config has changed" in why_not_done(changed, work)
+    assert ran_otherwise([step, make("task/never")], work) == []
+    assert [line.split(" with ")[0] for line in ran_otherwise([changed], work)] == ["task/row ran"]
     (step.folder / "step.json").write_text('{"step": ')
     assert why_not_done(step, work) == "step.json is damaged"
 
