@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
+from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
 from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.page import draw
+from slotcon_plugin.photos import printable
 
 # In the order in which they are shown: figure -> what it says. Figures not named here come after them.
 TITLES = {
@@ -56,9 +58,14 @@ _NOT_SHOWN = {
     *{"iter", "epoch", "step", "iterations_per_epoch", "num_prototypes", "used_prototypes"},
     *{"time", "data_time", "memory"},
 }
-# Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_DASHES = ("-", "--", ":", "-.")
+# What a method with several heads has of each; the head's name stands behind, live_prototypes_p2.
+_OF_HEADS = {
+    *LIMITS,
+    *{"num_queries", "effective_rank", "center_norm", "loss_group", "loss_slot", "num_prototypes", "used_prototypes"},
+}
+# Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash: matplotlib's and SVG's.
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_DASHES = (("-", ""), ("--", "7 5"), (":", "0.1 4"), ("-.", "7 5 0.1 5"))
 
 
 @dataclass
@@ -85,6 +92,31 @@ class Run:
             x = x / self.iterations_per_epoch
         return x, np.array([value for _, value in points], dtype=float)
 
+    def num_prototypes(self, figure: str) -> float | None:
+        """K of the head that a figure is of; None where no record says it."""
+        _, head = split_head(figure)
+        sizes = self.figures.get(f"num_prototypes_{head}" if head else "num_prototypes", {})
+        return max(sizes.values(), default=None)
+
+
+def split_head(figure: str) -> tuple[str, str]:
+    """``teacher_entropy_p2`` -> ``('teacher_entropy', 'p2')``; the second is empty where no head is named."""
+    if figure in TITLES:
+        return figure, ""
+    base = max((name for name in _OF_HEADS if figure.startswith(f"{name}_")), key=len, default=figure)
+    return base, figure[len(base) + 1 :]
+
+
+def title_of(figure: str) -> str:
+    """What a figure says, in words where they are known."""
+    base, head = split_head(figure)
+    return f"{head}: {TITLES[base]}" if head and base in TITLES else TITLES.get(figure, figure)
+
+
+def line_style(number: int) -> tuple[str, str, str]:
+    """Colour, matplotlib's dash and SVG's of a run by its place among those that are compared."""
+    return _COLORS[number % len(_COLORS)], *_DASHES[number // len(_COLORS) % len(_DASHES)]
+
 
 def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     """Read the ``health.jsonl`` and mmengine's ``*/vis_data/scalars.json`` of a work dir.
@@ -102,7 +134,7 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
         raise UserError(
             f"{work_dir}: expected the work dir of a run, with health.jsonl or */vis_data/scalars.json in it"
         )
-    run = Run(name or work_dir.name)
+    run = Run(printable(name or work_dir.name))
     records = read_json_lines(health) if health.is_file() else []
     run.iterations_per_epoch = _iterations_per_epoch(records)
     for path in scalars:
@@ -152,7 +184,7 @@ def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list
     Raises:
         UserError: no run has a wanted figure.
     """
-    have = {name for run in runs for name in run.figures} - _NOT_SHOWN
+    have = {name for run in runs for name in run.figures if split_head(name)[0] not in _NOT_SHOWN}
     if wanted:
         missing = [name for name in wanted if name not in have]
         if missing:
@@ -160,18 +192,24 @@ def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list
         return list(wanted)
     if not have:
         raise UserError(f"{', '.join(run.name for run in runs)}: no figures yet; the first come with the first report")
-    return [name for name in TITLES if name in have] + sorted(have - TITLES.keys())
+    places = {name: place for place, name in enumerate(TITLES)}
+
+    def place(name: str) -> tuple[int, str]:
+        return places.get(split_head(name)[0], len(places)), name
+
+    return sorted(have, key=place)
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
     """Mean over the ``window`` last values (fewer at the start), NaN left out."""
     known = np.isfinite(values)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(known, values, 0.0)]))
-    counts = np.cumsum(np.concatenate([[0], known]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
-    total = counts[ends] - counts[starts]
-    return np.where(total > 0, (sums[ends] - sums[starts]) / np.maximum(total, 1), np.nan)
+    window = max(min(window, len(values)), 1)
+    # Each window by itself: a difference of running sums loses all that comes after one huge value.
+    sums, counts = (
+        sliding_window_view(np.pad(part, (window, 0)), window)[1:].sum(axis=1)
+        for part in (np.where(known, values, 0.0), known)
+    )
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def plot_runs(
@@ -191,35 +229,41 @@ def plot_runs(
     canvas = Figure(figsize=(4.6 * columns, 3.0 * rows + 0.3 * (len(runs) // 4 + 1)), layout="constrained", dpi=110)
     grid = canvas.subplots(rows, columns, squeeze=False).ravel()
     for axes, name in zip(grid, figures):
+        base, _ = split_head(name)
+        lines = []
         for number, run in enumerate(runs):
-            style = dict(color=COLORS[number % len(COLORS)], linestyle=_DASHES[number // len(COLORS) % len(_DASHES)])
+            color, dash, _ = line_style(number)
+            style = dict(color=color, linestyle=dash)
             x, y = run.curve(name, by_epoch)
             if window > 1:
                 axes.plot(x, y, **style, linewidth=0.8, alpha=0.3)
             marker = "o" if len(x) < 12 else None
-            axes.plot(x, smooth(y, window), **style, linewidth=1.8, marker=marker, markersize=3.5, label=run.name)
-            sizes = run.figures.get("num_prototypes")
-            if name in LIMITS and sizes:
-                axes.axhline(
-                    LIMITS[name](max(sizes.values())), color=style["color"], linestyle=(0, (4, 3)), linewidth=0.8
-                )
-        axes.set_title(TITLES.get(name, name), fontsize=10, loc="left")
+            lines += axes.plot(x, smooth(y, window), **style, linewidth=1.8, marker=marker, markersize=3.5)
+            size = run.num_prototypes(name)
+            if base in LIMITS and size:
+                axes.axhline(LIMITS[base](size), color=color, linestyle=(0, (4, 3)), linewidth=0.8)
+        axes.set_title(title_of(name), fontsize=10, loc="left")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)
         axes.set_xlabel("epoch" if by_epoch else "iteration", fontsize=8)
-        if name in LOGARITHMIC:
+        if base in LOGARITHMIC:
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter(NullFormatter())
-        elif name in FROM_ZERO:
+        elif base in FROM_ZERO:
             axes.set_ylim(bottom=0)  # so that a change looks as large as it is
     for axes in grid[len(figures) :]:
         axes.remove()
     if len(runs) > 1:
-        lines, labels = grid[0].get_legend_handles_labels()
-        canvas.legend(lines, labels, loc="outside upper center", ncols=min(4, len(runs)), frameon=False, fontsize=10)
+        # Not the axes' own labels: of these, names that begin with "_" are left out.
+        names = [run.name for run in runs]
+        legend = canvas.legend(
+            lines, names, loc="outside upper center", ncols=min(4, len(runs)), frameon=False, fontsize=10
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
     else:
-        canvas.suptitle(runs[0].name, fontsize=11)
+        canvas.suptitle(runs[0].name, fontsize=11, parse_math=False)
     return draw(canvas)

@@ -10,22 +10,31 @@ import numpy as np
 from markupsafe import Markup
 
 from slotcon_plugin.page import fill, html_page
-from slotcon_plugin.visualization.curves import COLORS, FROM_ZERO, LIMITS, LOGARITHMIC, TITLES, Run, smooth
+from slotcon_plugin.visualization.curves import (
+    FROM_ZERO,
+    LIMITS,
+    LOGARITHMIC,
+    Run,
+    line_style,
+    smooth,
+    split_head,
+    title_of,
+)
 
-# figure -> what it is like in a good run, (lowest, highest), of the number of prototypes; None = open. As in
-# docs/healthy_run.md, and where that gives no number the bounds of engine/health_alarms.py.
+# figure -> what it is like in a good run, (lowest, highest); None = open. As in docs/healthy_run.md, and where that
+# gives no number the bounds of engine/health_alarms.py. Some depend on the number of prototypes.
 _Bounds = tuple[float | None, float | None]
-HEALTHY: dict[str, Callable[[float], _Bounds]] = {
+HEALTHY: dict[str, _Bounds] = {"num_queries": (2, None), "effective_rank": (10, None), "data_time_share": (0, 0.1)}
+HEALTHY_OF_K: dict[str, Callable[[float], _Bounds]] = {
     "teacher_entropy": lambda k: (0.05 * math.log(k), 0.97 * math.log(k)),
     "usage_entropy": lambda k: (math.log(max(min(3, k / 2), k / 16)), math.log(k)),
     "live_prototypes_epoch": lambda k: (k / 2, k),
-    "num_queries": lambda k: (2, None),
-    "effective_rank": lambda k: (10, None),
-    "data_time_share": lambda k: (0, 0.1),
 }
 _BODY = """\
-<p class="legend">{% for run in runs %}<span><i style="background:{{ run.color }}"></i>{{ run.name }}</span>{% endfor %}
-<span><i class="good"></i>range of a healthy run</span></p>
+<p class="legend">{% for run in runs %}<span><svg width="26" height="10"><line x1="2" x2="24" y1="5" y2="5"
+stroke="{{ run.color }}" stroke-width="2.5" stroke-linecap="round" stroke-dasharray="{{ run.dash }}"/></svg>
+{{ run.name }}</span>{% endfor %}
+{% if healthy %}<span><i class="good"></i>range of a healthy run</span>{% endif %}</p>
 <p class="note">Move the pointer over a chart: the values of all runs there, in all charts.</p>
 <div id="charts"></div>
 <noscript><p>The curves are drawn by the page's own script, which this browser does not run.</p></noscript>
@@ -105,7 +114,8 @@ for (const chart of charts) {
       pen = true;
     });
     add(svg, 'path', {d, fill: 'none', stroke: run.color, 'stroke-width': width, 'stroke-opacity': opacity,
-      'stroke-linejoin': 'round', 'stroke-linecap': 'round', class: key === 'y' ? 'line' : 'raw'});
+      'stroke-dasharray': run.dash, 'stroke-linejoin': 'round', 'stroke-linecap': 'round',
+      class: key === 'y' ? 'line' : 'raw'});
   }
   const rule = add(svg, 'line', {y1: T, y2: H - B, stroke: 'currentColor', 'stroke-opacity': 0});
   cursors.push(x => {
@@ -135,34 +145,45 @@ def curves_page(
     title: str, runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = False, window: int = 1
 ) -> str:
     """A page of charts, one a figure, a line a run; arguments as of :func:`~slotcon_plugin.visualization.plot_runs`."""
-    colors = [COLORS[number % len(COLORS)] for number in range(len(runs))]
+    looks = []
+    for number, run in enumerate(runs):
+        color, _, dash = line_style(number)
+        looks.append({"name": run.name, "color": color, "dash": dash})
     charts = []
     for name in figures:
         lines = []
-        for run, color in zip(runs, colors):
+        for run, look in zip(runs, looks):
             x, y = run.curve(name, by_epoch)
-            line = {"name": run.name, "color": color, "x": x.tolist(), "y": _plain(smooth(y, window))}
+            line = look | {"x": x.tolist(), "y": _plain(smooth(y, window))}
             lines.append(line | ({"raw": _plain(y)} if window > 1 else {}))
-        sizes = {max(run.figures["num_prototypes"].values()) for run in runs if run.figures.get("num_prototypes")}
-        healthy = HEALTHY[name](max(sizes, default=2)) if name in HEALTHY else None
+        base, _ = split_head(name)
+        sizes = sorted({size for run in runs if (size := run.num_prototypes(name))})
         charts.append(
             {
-                "title": TITLES.get(name, name),
+                "title": title_of(name),
                 "runs": lines,
-                "limits": [LIMITS[name](size) for size in sorted(sizes)] if name in LIMITS else [],
-                "healthy": healthy,
-                "log": name in LOGARITHMIC,
-                "zero": name in FROM_ZERO,
+                "limits": [LIMITS[base](size) for size in sizes] if base in LIMITS else [],
+                "healthy": _healthy(base, sizes),
+                "log": base in LOGARITHMIC,
+                "zero": base in FROM_ZERO,
             }
         )
     data = json.dumps({"x": "epoch" if by_epoch else "iteration", "charts": charts}, allow_nan=False)
     body = fill(
         _BODY,
-        runs=[{"name": run.name, "color": color} for run, color in zip(runs, colors)],
+        runs=looks,
+        healthy=any(chart["healthy"] for chart in charts),
         data=Markup(data.replace("<", "\\u003c")),
         script=Markup(_SCRIPT),
     )
     return html_page(title, [body])
+
+
+def _healthy(base: str, sizes: Sequence[float]) -> _Bounds | None:
+    """The range of a figure in a good run; None where there is none, or K decides and not one K is known."""
+    if base in HEALTHY_OF_K:
+        return HEALTHY_OF_K[base](sizes[0]) if len(sizes) == 1 else None
+    return HEALTHY.get(base)
 
 
 def _plain(values: np.ndarray) -> list[float | None]:

@@ -39,7 +39,7 @@ def visualize_groups(
     model.require("groups", "tools/visualize_groups.py")
     model.show_head(head)
     grouped = group_photos(model, paths, size, branch=branch)
-    title = f"Groupings of {Path(checkpoint).name}"
+    title = f"Groupings of {printable(Path(checkpoint).name)}"
     if out.suffix.lower() == ".png":
         return write_pictures(out, title, contact_sheet(grouped))
     with torch.random.fork_rng():
@@ -78,7 +78,7 @@ def visualize_prototypes(
     if not chosen:
         raise UserError(f"no prototype owns 2 % of one of these {found.num_photos} photos, or none was asked for")
     rows = [prototype_row(model, paths, found, k, size) for k in chosen]
-    title = f"Nearest segments to prototypes of {Path(checkpoint).name} in {found.num_photos} photos"
+    title = f"Nearest segments to prototypes of {printable(Path(checkpoint).name)} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
 
 

@@ -1,10 +1,11 @@
 import json
 import math
+import os
 
 import numpy as np
 import pytest
 
-from slotcon_plugin.visualization.curves import Run, figures_of, plot_runs, read_run, smooth
+from slotcon_plugin.visualization.curves import Run, figures_of, plot_runs, read_run, smooth, split_head, title_of
 from slotcon_plugin.visualization.run import plot_run
 
 
@@ -99,6 +100,49 @@ def test_smooth_against_a_loop():
         want.append(sum(window) / len(window) if window else math.nan)
     np.testing.assert_allclose(smooth(values, 2), want)
     np.testing.assert_array_equal(smooth(values, 1), values)
+
+
+def test_smooth_after_a_huge_value():
+    values = np.array([3, 1e20, math.inf, 3, 4, 5])
+    np.testing.assert_array_equal(smooth(values, 1), [3, 1e20, math.nan, 3, 4, 5])
+    np.testing.assert_allclose(smooth(values, 2), [3, 5e19, 1e20, 3, 3.5, 4.5])
+    np.testing.assert_allclose(smooth(values[3:], 99), [3, 3.5, 4])
+    assert smooth(np.array([]), 3).size == 0
+
+
+def test_figures_of_a_head_are_told_by_its_name():
+    names = ("num_prototypes", "used_prototypes", "live_prototypes", "live_prototypes_epoch", "loss_group", "loss")
+    run = Run("a", {f"{name}{head}": {1: 4.0} for name in names for head in ("", "_p2")})
+    assert figures_of([run]) == [
+        *("loss", "loss_group", "loss_group_p2", "live_prototypes", "live_prototypes_p2"),
+        *("live_prototypes_epoch", "live_prototypes_epoch_p2", "loss_p2"),
+    ]
+    assert split_head("live_prototypes_epoch_p2") == ("live_prototypes_epoch", "p2")
+    assert split_head("live_prototypes_epoch") == ("live_prototypes_epoch", "")
+    assert title_of("teacher_entropy_p2") == "p2: teacher entropy (nats); dashed: ln K"
+    assert title_of("loss_p2") == "loss_p2", "a loss of which nothing is known"
+    run.figures["num_prototypes_p2"] = {1: 16}
+    assert [run.num_prototypes(name) for name in ("live_prototypes", "live_prototypes_p2")] == [4, 16]
+    assert run.num_prototypes("live_prototypes_p3") is None
+
+
+def test_names_of_any_kind_are_in_the_legend(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    names, legend = [], Figure.legend
+
+    def noted(canvas, lines, labels, **options):
+        names.append(labels)
+        return legend(canvas, lines, labels, **options)
+
+    monkeypatch.setattr(Figure, "legend", noted)
+    folders = [tmp_path / name for name in ("_base", "a$b^$", os.fsdecode(b"latin-\xe9"))]
+    for folder in folders:
+        write(folder / "health.jsonl", [{"iter": 1, "loss": 2.0}, {"iter": 2, "loss": 1.0}])
+    for suffix in ("png", "html"):
+        out = plot_run([str(folder) for folder in folders], str(tmp_path / f"x.{suffix}"), None, None, "iter", 1)
+    assert names == [["_base", "a$b^$", "latin-\\xe9"]]
+    assert "latin-\\xe9" in out.read_text(encoding="utf-8")
 
 
 def test_a_line_is_drawn_where_its_values_are():

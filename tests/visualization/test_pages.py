@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 import re
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 
 from slotcon_plugin.page import picture_data
 from slotcon_plugin.visualization.curves import Run
-from slotcon_plugin.visualization.curves_page import HEALTHY, curves_page
+from slotcon_plugin.visualization.curves_page import HEALTHY, HEALTHY_OF_K, curves_page
 from slotcon_plugin.visualization.grouped import GroupedPhoto
 from slotcon_plugin.visualization.groups_page import groups_page
 
@@ -79,10 +80,42 @@ def test_a_picture_that_is_wider_than_webp_knows_is_shown_smaller():
 
 
 def test_healthy_ranges_lie_within_what_is_possible():
-    for name, bounds in HEALTHY.items():
-        for prototypes in (2, 16, 256, 2048):
-            low, high = bounds(prototypes)
-            assert high is None or low < high, name
+    found = [*HEALTHY.items()]
+    found += [(name, bounds(size)) for name, bounds in HEALTHY_OF_K.items() for size in (2, 16, 256, 2048)]
+    for name, (low, high) in found:
+        assert high is None or low < high, name
+
+
+def charts_of(page: str) -> list[dict]:
+    return json.loads(re.search('id="data">(.*?)</script>', page)[1])["charts"]
+
+
+def test_a_healthy_range_is_that_of_the_one_number_of_prototypes_that_is_known():
+    def run(**sizes):
+        figures = {"teacher_entropy": {1: 1.0}, "teacher_entropy_p2": {1: 1.0}, "effective_rank": {1: 20.0}}
+        return Run("a", figures | {name: {1: size} for name, size in sizes.items()})
+
+    def charts(*runs):
+        return charts_of(curves_page("Curves", runs, ["teacher_entropy", "teacher_entropy_p2", "effective_rank"]))
+
+    of_encoder, of_head, rank = charts(run(num_prototypes=64, num_prototypes_p2=16), run())
+    assert of_encoder["limits"] == [math.log(64)] and of_head["limits"] == [math.log(16)]
+    assert of_head["healthy"] == [0.05 * math.log(16), 0.97 * math.log(16)] and of_head["zero"]
+    assert rank["healthy"] == [10, None]
+    for runs in ([run()], [run(num_prototypes=64), run(num_prototypes=32)]):
+        of_encoder, of_head, rank = charts(*runs)
+        assert of_encoder["healthy"] is of_head["healthy"] is None and rank["healthy"]
+    page = curves_page("Curves", [run()], ["teacher_entropy"])
+    assert "range of a healthy run" not in page, "there is none to be seen"
+
+
+def test_more_runs_than_colours_have_dashes():
+    page = curves_page("Curves", [Run(f"run {i}", {"loss": {1: 1.0, 2: 2.0}}) for i in range(13)], ["loss"])
+    lines = charts_of(page)[0]["runs"]
+    assert len({(line["color"], line["dash"]) for line in lines}) == 13
+    assert [line["dash"] for line in lines[:6]] == [""] * 6
+    in_legend = re.findall(r'stroke="(.*?)".*?stroke-dasharray="(.*?)"', page[: page.index("<script")])
+    assert in_legend == [(line["color"], line["dash"]) for line in lines]
 
 
 @in_a_browser

@@ -43,8 +43,9 @@ def test_names_and_contents_of_any_kind(photos, tmp_path, suffix):
         (folder / name).write_bytes((folder / "0.png").read_bytes())
     (folder / "broken.png").write_bytes(b"no photo")
     (folder / "loop").symlink_to(folder)
+    checkpoint = os.fsdecode(b"k\xe9.pth")
     for write, options in ((visualize_groups, GROUPS), (visualize_prototypes, PROTOTYPES)):
-        out = write("config", "c.pth", photos, str(tmp_path / f"out{suffix}"), **{**options, "limit": 99})
+        out = write("config", checkpoint, photos, str(tmp_path / f"out{suffix}"), **{**options, "limit": 99})
         assert out.stat().st_size > 1000
     if suffix == ".html":
         out = visualize_groups("config", "c.pth", photos, str(out), **{**GROUPS, "limit": 99})
