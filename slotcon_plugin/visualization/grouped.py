@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from slotcon_plugin.models import BasePretrainer, Grouping
@@ -26,7 +26,7 @@ class GroupedPhoto:
 
     Attributes:
         name: file name, in one line.
-        photo: ``(H, W, 3)`` uint8 RGB, upright.
+        photo: ``(H, W, 3)`` uint8 RGB, upright, at the size at which it is shown.
         owners: ``(H, W)``, the prototype of each pixel.
         num_prototypes: K.
     """
@@ -47,8 +47,8 @@ def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Te
     The shorter side becomes ``short_side``; both are rounded to multiples of 32.
     """
     size = network_sides(*photo.shape[:2], short_side, _MULTIPLE)
-    pixels = torch.tensor(photo).permute(2, 0, 1)[None].float() / 255
-    pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    small = np.array(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
+    pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
     mean = getattr(model.data_preprocessor, "mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
     std = getattr(model.data_preprocessor, "std", torch.tensor(IMAGENET_STD)[:, None, None])
     return (pixels.to(mean.device) - mean) / std
@@ -61,6 +61,15 @@ def run_grouping(model: BasePretrainer, photo: np.ndarray, short_side: int, bran
     return model.group(model_input(photo, short_side, model).to(device), branch)
 
 
+def shrunk(photo: np.ndarray, max_side: int) -> np.ndarray:
+    """A photo ``(H, W, 3)`` uint8 for a picture: its longer side at most ``max_side`` pixels."""
+    if max(photo.shape[:2]) <= max_side:
+        return photo
+    small = Image.fromarray(photo)
+    small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    return np.array(small)
+
+
 def group_photos(
     model: BasePretrainer,
     paths: Sequence[str | Path],
@@ -68,7 +77,7 @@ def group_photos(
     max_side: int = 640,
     branch: str = "teacher",
 ) -> list[GroupedPhoto]:
-    """Group those of the photos that can be read.
+    """Group those of the photos that can be read; the model sees each as it is in its file, not as it is shown.
 
     Args:
         model: in evaluation mode, with prototypes.
@@ -81,8 +90,9 @@ def group_photos(
         UserError: not one of them can be read.
     """
     grouped = []
-    for index, photo in read_photos(paths, max_side):
+    for index, photo in read_photos(paths):
         logits = run_grouping(model, photo, short_side, branch).assignment_logits[0]
-        owners = pixel_owners(logits, *photo.shape[:2]).cpu().numpy()
-        grouped.append(GroupedPhoto(printable(Path(paths[index]).name), photo, owners, len(logits)))
+        shown = shrunk(photo, max_side)
+        owners = pixel_owners(logits, *shown.shape[:2]).cpu().numpy()
+        grouped.append(GroupedPhoto(printable(Path(paths[index]).name), shown, owners, len(logits)))
     return grouped

@@ -16,11 +16,11 @@ from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.photos import printable, read_photo, read_photos
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.grouped import run_grouping
+from slotcon_plugin.visualization.grouped import run_grouping, shrunk
 from slotcon_plugin.visualization.overlay import spotlight
 from slotcon_plugin.visualization.sheet import INK, PAPER, below, beside, caption, fit_height, font
 
-_MAX_SIDE = 480
+_MAX_SIDE = 480  # of a photo that is shown, in pixels
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def find_nearest_segments(
     photo = torch.full((len(prototypes), count), -1)
     usage = torch.zeros(len(prototypes), dtype=torch.int64)
     seen = 0
-    for index, pixels in read_photos(paths, _MAX_SIDE):
+    for index, pixels in read_photos(paths):
         seen += 1
         grouping = run_grouping(model, pixels, short_side)
         owners = grouping.assignment_logits[0].argmax(dim=0).flatten().cpu()
@@ -85,8 +85,9 @@ def segment_picture(
     model: BasePretrainer, path: str | Path, prototype: int, short_side: int = 224
 ) -> tuple[np.ndarray, np.ndarray]:
     """A photo with one prototype's segment in the light, ``(H, W, 3)`` uint8, and the segment, ``(H, W)`` bool."""
-    photo = read_photo(path, _MAX_SIDE)
+    photo = read_photo(path)
     logits = run_grouping(model, photo, short_side).assignment_logits[0]
+    photo = shrunk(photo, _MAX_SIDE)
     mask = (pixel_owners(logits, *photo.shape[:2]) == prototype).cpu().numpy()
     return spotlight(photo, mask, prototype_colors(len(logits))[prototype]), mask
 

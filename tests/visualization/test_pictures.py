@@ -32,6 +32,23 @@ def test_input_has_sides_of_multiples_of_32_and_is_normalised(model):
     torch.testing.assert_close(pixels, torch.full_like(pixels, 2.0))  # (1 - .5) / .25
 
 
+def test_the_model_sees_the_photo_and_not_the_picture_of_it_that_is_shown(model, tmp_path, monkeypatch):
+    path = tmp_path / "stripes.png"
+    stripes = np.zeros((128, 224, 3), dtype=np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(path)
+    seen, group = [], model.group
+    monkeypatch.setattr(model, "group", lambda images, *args: seen.append(images) or group(images, *args))
+    monkeypatch.setattr("slotcon_plugin.visualization.prototypes._MAX_SIDE", 56)
+    grouped = group_photos(model, [path], short_side=128, max_side=56)[0]
+    find_nearest_segments(model, [path], 1, short_side=128)
+    picture, mask = segment_picture(model, path, 0, short_side=128)
+    assert len(seen) == 3
+    for images in seen:
+        torch.testing.assert_close(images, model_input(stripes, 128, model))
+    assert grouped.photo.shape[:2] == grouped.owners.shape == picture.shape[:2] == mask.shape == (32, 56)
+
+
 def test_the_number_stands_inside_its_segment():
     ring = np.zeros((40, 60), dtype=bool)
     ring[5:35, 5:55] = True
