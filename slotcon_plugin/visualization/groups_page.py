@@ -15,7 +15,7 @@ from slotcon_plugin.visualization.sheet import LISTED_SHARE, fit_height, numbere
 
 _HEIGHT = 300  # of a picture, in pixels of the page
 _LEGEND = """\
-<p>Photo, its segments{% if untrained %}, its segments by the same network before training{% endif %}. A prototype has
+<p>Photo, its segments{% if untrained %}, its segments by the same network {{ untrained }}{% endif %}. A prototype has
 the same colour and number in every picture{% if untrained %} of a column{% endif %}. The largest of the trained one,
 with their share of the area:</p>
 <p class="legend">{% for number, color, share in entries %}
@@ -37,19 +37,23 @@ _ROW = """\
 """
 
 
-def groups_page(title: str, trained: Sequence[GroupedPhoto], untrained: Sequence[GroupedPhoto] = ()) -> str:
+def groups_page(
+    title: str, trained: Sequence[GroupedPhoto], untrained: Sequence[GroupedPhoto] = (), from_weights: bool = False
+) -> str:
     """A page of photos.
 
     Args:
         title: of the page.
         trained: at least one photo with its grouping.
         untrained: the same photos, grouped by a network that has learned nothing.
+        from_weights: whether the trained one began from weights, and so not as the untrained one is.
     """
     shares = np.mean([grouped.shares() for grouped in trained], axis=0)
     colors = prototype_colors(len(shares))
     order = [k for k in np.argsort(-shares, kind="stable")[:24].tolist() if shares[k] >= LISTED_SHARE]
     entries = [(k, tuple(colors[k].tolist()), shares[k]) for k in order]
-    parts: list[Markup] = [fill(_LEGEND, entries=entries, untrained=bool(untrained))]
+    which = "with random weights, not those that this run began with" if from_weights else "before training"
+    parts: list[Markup] = [fill(_LEGEND, entries=entries, untrained=which if untrained else "")]
     for index, grouped in enumerate(trained):
         photo = fit_height(Image.fromarray(grouped.photo), _HEIGHT)
         pictures = [("photo", photo), ("trained", numbered_overlay(grouped, _HEIGHT))]

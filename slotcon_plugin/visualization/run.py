@@ -46,7 +46,8 @@ def visualize_groups(
         torch.manual_seed(0)
         untrained = load_pretrainer(config, checkpoint, device, False)
     untrained.show_head(head)
-    write_text(out, groups_page(title, grouped, group_photos(untrained, paths, size, branch=branch)))
+    beside = group_photos(untrained, paths, size, branch=branch)
+    write_text(out, groups_page(title, grouped, beside, from_weights=model.init is not None))
     return out
 
 

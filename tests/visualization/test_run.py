@@ -35,6 +35,16 @@ def test_a_page_shows_each_photo_and_each_prototype(photos, tmp_path):
 
 
 @pytest.mark.usefixtures("loaded")
+def test_a_page_says_what_the_network_beside_it_is(model, photos, tmp_path):
+    """Without training the network has random weights, also where the run began with others."""
+    told = {None: "the same network before training", "ImageNet": "with random weights, not those that this run began"}
+    for title, words in told.items():
+        model.init = title and {"title": title}
+        page = visualize_groups("config", "c.pth", photos, str(tmp_path / "g.html"), **GROUPS).read_text()
+        assert [words in page for words in told.values()] == [words == one for one in told.values()]
+
+
+@pytest.mark.usefixtures("loaded")
 @pytest.mark.parametrize("suffix", [".png", ".html"])
 def test_names_and_contents_of_any_kind(photos, tmp_path, suffix):
     folder = Path(photos[0])
