@@ -141,7 +141,7 @@ def _pretrain(
     check_seed(cfg)
     init = cfg.get("init")
     # Read before a used work dir is set aside for it; a run that goes on needs none, and the file may be gone by then.
-    again = resume or started_again()
+    again = resume or started_again(cfg.work_dir)
     initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
     identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))

@@ -38,6 +38,7 @@ except ImportError:  # not a Unix: nothing to lock with
     fcntl = None
 
 LOCK_FILE = ".in_use"
+_JOBS = {"TORCHELASTIC_RESTART_COUNT": "TORCHELASTIC_RUN_ID", "SLURM_RESTART_COUNT": "SLURM_JOB_ID"}
 _RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
 _locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
@@ -66,8 +67,8 @@ def claim_work_dir(
     A folder without checkpoints is free. One with checkpoints needs a word: ``resume=True`` goes on from the newest
     whole one of the run, a path from that one, ``overwrite`` renames the folder to ``NAME.old1`` and begins in a new
     one. A process that its launcher has started again (torchrun's ``--max-restarts``, Slurm's requeue) resumes by
-    itself. Going on from a named checkpoint is a new course, with an id of its own, so that later checkpoints of the
-    course that was left are not taken up again.
+    itself what the same job has begun. Going on from a named checkpoint is a new course, with an id of its own, so that
+    later checkpoints of the course that was left are not taken up again.
 
     What killed writers have left half written is removed.
 
@@ -104,7 +105,7 @@ def claim_work_dir(
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
         record = run_record(folder)
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
-        if started_again() and named in (None, record.get("continues")):
+        if started_again(folder) and named in (None, record.get("continues")):
             resume, overwrite = True, False
         if resume:
             former, checkpoint = _newest(folder, record) if resume is True else _named(folder, record, Path(resume))
@@ -124,7 +125,10 @@ def claim_work_dir(
             "identity": {**dict(identity), **former.get("identity", {}), **known},
         }
         if record.get("id") != run["id"]:
-            write_json(folder / RUN_FILE, {**run, "continues": checkpoint and str(checkpoint.resolve())})
+            record = {"continues": checkpoint and str(checkpoint.resolve())}
+        now = {**record, **run, "job": _job()}
+        if now != record:
+            write_json(folder / RUN_FILE, now)
     except OSError as error:
         raise UserError(f"the work dir {work_dir} cannot be used: {error}") from error
     return Claim(run, checkpoint)
@@ -219,9 +223,19 @@ def _compare(folder: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) 
             )
 
 
-def started_again() -> bool:
-    """Whether the launcher has started this command before, in the same job."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+def started_again(folder: str | Path) -> bool:
+    """Whether the launcher has started the command that has this work dir before, in the same job.
+
+    Counts of restarts are the job's, and not the command's: a run that another job has left in the folder is not its.
+    """
+    known, job = run_record(Path(folder)).get("job", {}), _job()
+    restarted = {name for count, name in _JOBS.items() if int(os.environ.get(count) or 0) > 0}
+    return any(known.get(name) == job[name] for name in restarted & job.keys())
+
+
+def _job() -> dict[str, str]:
+    """The job that this process belongs to, by the variables of its launchers."""
+    return {name: os.environ[name] for name in _JOBS.values() if name in os.environ}
 
 
 def _is_being_written(part: Path) -> bool:

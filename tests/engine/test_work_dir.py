@@ -30,7 +30,7 @@ SLOTCON = {"method": "SlotCon", "seed": 0}
 @pytest.fixture(autouse=True)
 def _a_process_of_its_own(monkeypatch):
     """Each claim is that of a new process, which no launcher has started."""
-    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"):
+    for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", *module._JOBS, *module._JOBS.values()):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(module, "_locks", {})
 
@@ -233,9 +233,13 @@ def test_a_named_checkpoint_is_checked(used, tmp_path):
         claim_work_dir(used, SLOTCON, resume=used / "iter_2.pth")
 
 
-@pytest.mark.parametrize("variable", ["TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"])
-def test_a_restarted_process_resumes_by_itself(used, monkeypatch, variable):
+RESTARTS = [("TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_RUN_ID"), ("SLURM_RESTART_COUNT", "SLURM_JOB_ID")]
+
+
+@pytest.mark.parametrize(("variable", "job"), RESTARTS)
+def test_a_restarted_process_resumes_by_itself(used, monkeypatch, variable, job):
     monkeypatch.setenv(variable, "0")
+    monkeypatch.setenv(job, "17")
     with pytest.raises(UserError):
         claim_work_dir(used, SLOTCON)
     gone_back = claim_work_dir(used, SLOTCON, resume=used / "iter_2.pth")
@@ -244,6 +248,23 @@ def test_a_restarted_process_resumes_by_itself(used, monkeypatch, variable):
     for words in ({}, {"overwrite": True}, {"resume": str(used / "iter_2.pth")}):
         assert claim_work_dir(used, SLOTCON, **words).checkpoint == used / "iter_3.pth"
     assert claim_work_dir(used, SLOTCON, resume=used / "iter_1.pth").checkpoint == used / "iter_1.pth"
+
+
+@pytest.mark.parametrize(("variable", "job"), RESTARTS)
+def test_a_restarted_process_takes_no_run_of_another_job(used, monkeypatch, variable, job):
+    """The variables are the job's: a command that it starts later finds them, too."""
+    claim_work_dir(used, SLOTCON, resume=True)
+    monkeypatch.setenv(variable, "1")
+    monkeypatch.setenv(job, "17")
+    with pytest.raises(UserError, match="--overwrite sets it aside"):
+        claim_work_dir(used, SLOTCON)
+    new = claim_work_dir(used, SLOTCON, overwrite=True)
+    assert new.checkpoint is None and (used.with_name("run.old1") / "iter_10.pth").exists()
+    save(used / "iter_1.pth", new.run)
+    assert claim_work_dir(used, SLOTCON, overwrite=True).checkpoint == used / "iter_1.pth"  # its own by now
+    monkeypatch.setenv(job, "18")
+    assert claim_work_dir(used, SLOTCON, resume=True).run == new.run
+    assert claim_work_dir(used, SLOTCON, overwrite=True).checkpoint == used / "iter_1.pth"
 
 
 def test_what_killed_writers_left_is_removed(used):
