@@ -13,10 +13,15 @@ from slotcon_plugin.results import FILE_NAME, read_result
 
 @dataclass(frozen=True)
 class ResultFile:
-    """A result file that has been read."""
+    """A result file that has been read.
+
+    Attributes:
+        folder: the first on its way from the one that was searched: in a benchmark's work dir the key of its task.
+    """
 
     path: Path
     result: dict[str, Any]
+    folder: str = ""
 
 
 def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None) -> tuple[list[ResultFile], list[str]]:
@@ -53,7 +58,7 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
                 problems.append(f"ignored {path}: a test of the run whose {FILE_NAME} lies beside it")
                 continue
             try:
-                runs.append(ResultFile(path, read_result(path)))
+                runs.append(ResultFile(path, read_result(path), path.relative_to(folder).parts[0]))
             except ValueError as error:
                 problems.append(f"ignored {path}: {error}")
     return runs, problems

@@ -7,6 +7,7 @@ needed to fill it. Nothing is rounded before it is shown, and the same files giv
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,8 @@ from slotcon_plugin.results import RANDOM, is_random
 PUBLISHED = Path("docs/published.json")
 UNKNOWN = "n/a"
 """Cell of a published row for which no figure may be cited."""
+_OTHER_BATCH = re.compile(r"otal batch (\d+) = .*, NOT the recipe's (\d+):")
+"""In a result's ``batch``, as :func:`slotcon_plugin.engine.batch.plan_batch` says it."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,9 @@ def build_table(
             is empty, and the table's problems say why.
     """
     columns = tuple(Column(key, t.title or key, metric) for key, t in plan.tasks.items() for metric in t.metrics)
-    problems: list[str] = []
+    by_task, problems = _by_task(plan, runs)
     names = list(plan.pretraining)
-    tasks = [task.result for task in plan.tasks.values()]
-    fits = {run.result["pretraining"] for run in runs if any(fnmatchcase(run.result["task"], t) for t in tasks)}
-    names += sorted(fits - set(names))
-    problems += [
-        f"not in the table: {run.path}: task {run.result['task']} is none of the plan's"
-        for run in runs
-        if not any(fnmatchcase(run.result["task"], task) for task in tasks)
-    ]
+    names += sorted({run.result["pretraining"] for found in by_task.values() for run in found} - set(names))
     rows = []
     for name in names:
         entry = plan.pretraining.get(name)
@@ -112,7 +108,7 @@ def build_table(
         cells = []
         for column in columns:
             try:
-                cells.append(_own_cell(plan, runs, name, column))
+                cells.append(_own_cell(plan, by_task[column.key], name, column))
             except UserError as error:
                 if strict:
                     raise
@@ -123,14 +119,34 @@ def build_table(
     return Table(plan.name, columns, tuple(rows), tuple(problems))
 
 
-def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column) -> Cell:
-    task = plan.tasks[column.key]
-    found: list[ResultFile] = []
+def _by_task(plan: Plan, runs: Sequence[ResultFile]) -> tuple[dict[str, list[ResultFile]], list[str]]:
+    """Key of each task -> its result files, and a line for each file that is no task's.
+
+    Of tasks whose results have one name, as those with one config on two data sets, the folder says which is meant.
+    """
+    found: dict[str, list[ResultFile]] = {key: [] for key in plan.tasks}
+    problems = []
     for run in sorted(runs, key=lambda run: str(run.path)):
+        name = run.result["task"]
+        keys = [key for key, task in plan.tasks.items() if fnmatchcase(name, task.result)]
+        keys = [run.folder] if run.folder in keys else keys
+        if len(keys) == 1:
+            found[keys[0]].append(run)
+            continue
+        why = "is none of the plan's"
+        if keys:
+            why = f"may be {' or '.join(keys)} of the plan: the first folder below --results has to say, {keys[0]}/..."
+        problems.append(f"not in the table: {run.path}: task {name} {why}")
+    return found, problems
+
+
+def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column) -> Cell:
+    """``runs``: of the column's task."""
+    found: list[ResultFile] = []
+    for run in runs:
         result = run.result
         if (
             result["pretraining"] == name
-            and fnmatchcase(result["task"], task.result)
             and column.metric in result["metrics"]
             and not any(_same_run(result, other.result, column.metric) for other in found)
         ):
@@ -141,8 +157,8 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
     files = ", ".join(str(run.path) for run in chosen)
     if not all(_compare(one.result, other.result) for one, other in combinations(chosen, 2)):
         raise UserError(
-            f"{name}, {column.title}: results of different configs, settings, strides or numbers of photos cannot "
-            f"share a cell: {files}"
+            f"{name}, {column.title}: results of different configs, settings, batches, strides or numbers of photos "
+            f"cannot share a cell: {files}"
         )
     drawn = Counter(run.result["seed"] for run in chosen if "weights_sha256" in run.result)
     if is_random(name) and drawn and max(drawn.values()) > 1:
@@ -165,9 +181,17 @@ def _same_run(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> 
 
 
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two figures may share a cell; files from before ``map_sizes`` was told go with any."""
-    sizes = one.get("map_sizes"), other.get("map_sizes")
-    return _measurement(one) == _measurement(other) and (None in sizes or sizes[0] == sizes[1])
+    """Whether two figures may share a cell; files from before ``map_sizes`` and ``batch`` were told go with any."""
+    told = [(one.get("map_sizes"), other.get("map_sizes")), (_batch(one), _batch(other))]
+    return _measurement(one) == _measurement(other) and all(None in pair or pair[0] == pair[1] for pair in told)
+
+
+def _batch(result: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Images of a step and the recipe's, where they differ (``scale-lr``); None if the file does not say."""
+    if not isinstance(text := result.get("batch"), str):
+        return None
+    other = _OTHER_BATCH.search(text)
+    return other.groups() if other else ()
 
 
 def _measurement(result: Mapping[str, Any]) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ from slotcon_plugin.benchmark.render import (
     table_page,
 )
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
+from slotcon_plugin.engine.batch import plan_batch
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import sha256_of, write_json
 
@@ -181,8 +182,64 @@ def test_results_of_other_settings_do_not_share_a_cell(changes, plan, result, tm
         write_json(file, json.loads(file.read_text()) | common | more)
         if seed == 1:
             build_table(plan, collect([tmp_path / "results"])[0], None)
-    with pytest.raises(ValueError, match="settings, strides or numbers of photos cannot share a cell"):
+    with pytest.raises(ValueError, match="settings, batches, strides or numbers of photos cannot share a cell"):
         build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+TWO_SETS = {
+    "data.more": {"path": "more"},
+    "tasks.probe_more": {"tool": "probe", "data": "more", "result": "linear_probe_*", "metrics": ["mIoU"]},
+    "tasks.coco_more": dict(
+        tool="detectron2",
+        config="configs/transfer/detectron2/mask_rcnn_r50_fpn_1x_coco.yaml",
+        data="more",
+        result=COCO,
+        metrics=["AP_box"],
+    ),
+}
+
+
+def test_the_folder_tells_tasks_of_one_result_name_apart(plan_file, result, tmp_path):
+    """One config, or the probe, on two data sets."""
+    plan = load_plan(plan_file, TWO_SETS)
+    for key, figure in (("coco", 10.0), ("coco_more", 30.0)):
+        result(f"{key}/slotcon-seed0/result.json", "slotcon", COCO, AP_box=figure)
+    for key, data, figure in (("probe", "masks", 20.0), ("probe_more", "more", 40.0)):
+        for arm, sha in (("slotcon", "a"), ("random", None)):
+            file = f"{key}/slotcon-seed0/linear_{arm}.json"
+            result(file, arm, f"linear_probe_{data}_val", sha=sha, mIoU=figure)
+    table = build_table(plan, collect([tmp_path / "results"])[0], None)
+    rows = {title: dict(zip(map(str, table.columns), cells)) for title, cells in table.rows}
+    assert [rows["slotcon"][name].values for name in ("COCO: AP_box", "coco_more: AP_box")] == [(10.0,), (30.0,)]
+    for row in ("slotcon", "random init"):
+        assert [rows[row][name].values for name in ("probe: mIoU", "probe_more: mIoU")] == [(20.0,), (40.0,)]
+    assert table.problems == ()
+
+
+def test_a_file_that_may_be_of_two_tasks_is_in_no_cell(plan_file, result, tmp_path):
+    file = result("coco.json", "slotcon", COCO, AP_box=10.0)
+    table = build_table(load_plan(plan_file, TWO_SETS), collect([tmp_path / "results"])[0], None)
+    assert not any(cell.values for _, cells in table.rows for cell in cells)
+    assert table.problems == (
+        f"not in the table: {file}: task {COCO} may be coco or coco_more of the plan: the first folder below "
+        "--results has to say, coco/...",
+    )
+
+
+def test_a_batch_that_is_not_the_recipes_shares_no_cell_with_it(plan, result, tmp_path):
+    """Its learning rate is another one, though the config is the same; how a batch is divided changes nothing."""
+    recipe, divided = plan_batch(8, 1, 8), plan_batch(8, 2, 2)
+    scaled, likewise = plan_batch(8, 1, 16, "scale-lr"), plan_batch(8, 4, 4, "scale-lr")
+
+    def shares(*batches):
+        for seed, batch in enumerate(batches):
+            file = result(f"{seed}.json", "slotcon", COCO, seed=seed, AP_box=1.0)
+            told = {} if batch is None else {"batch": batch.text}
+            write_json(file, json.loads(file.read_text()) | told)
+        return not build_table(plan, collect([tmp_path / "results"])[0], None, strict=False).problems
+
+    assert shares(recipe, divided) and shares(scaled, likewise) and shares(None, scaled)
+    assert not shares(recipe, scaled)
 
 
 def test_figures_of_two_sets_of_photos_share_no_cell(plan, result, tmp_path):
