@@ -17,7 +17,7 @@ from mmengine.dist import init_dist
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
-from slotcon_plugin.config import load_config, resolve, settle
+from slotcon_plugin.config import load_config, require_model, resolve, settle
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.runs import config_of, find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
@@ -195,6 +195,7 @@ def load_pretrainer(
         UserError: there is no such file, it is no checkpoint, or not one of this config.
     """
     cfg = config if isinstance(config, Config) else load_config(config_of(config or checkpoint))
+    require_model(cfg)
     checkpoint = find_checkpoint(checkpoint)
     if not Path(checkpoint).is_file():
         raise UserError(f"there is no checkpoint {checkpoint}")

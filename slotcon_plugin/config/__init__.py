@@ -1,7 +1,7 @@
 """Configs as they come from files and from the command line: loaded, checked, and complete before a run starts."""
 
-from slotcon_plugin.config.find import find_config, list_configs, shipped, shipped_file
-from slotcon_plugin.config.load import apply_options, fit_schedules, load_config, read_config, resolve
+from slotcon_plugin.config.find import find_config, list_configs, shipped, shipped_file, shipped_tool
+from slotcon_plugin.config.load import apply_options, fit_schedules, load_config, read_config, require_model, resolve
 from slotcon_plugin.config.rules import RunSize, has_rules, settle
 
 __all__ = [
@@ -13,8 +13,10 @@ __all__ = [
     "list_configs",
     "load_config",
     "read_config",
+    "require_model",
     "resolve",
     "settle",
     "shipped",
     "shipped_file",
+    "shipped_tool",
 ]

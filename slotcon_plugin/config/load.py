@@ -29,6 +29,18 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
     return cfg
 
 
+def require_model(cfg: Config) -> None:
+    """Refuse a file that was taken for a config of a network.
+
+    Raises:
+        UserError: it has no ``model``; names the file.
+    """
+    if not isinstance(cfg.get("model"), dict):
+        raise UserError(
+            f"{cfg.filename or 'the config'} sets no model: expected the config of the run, which lies in its work dir"
+        )
+
+
 def read_config(path: str | Path) -> Config:
     """A config as it is in its file.
 

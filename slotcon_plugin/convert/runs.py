@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -84,19 +85,56 @@ def locate(path: str | Path) -> Path:
 def config_of(path: str | Path) -> Path:
     """The config that a run has left in its work dir; a checkpoint stands for its folder, a config for itself.
 
+    Of several copies that runs have left (a run may be resumed from a config of another name) it is the one that the
+    checkpoint was trained with, else the newest. Other files are told from them unexecuted: any script may lie there.
+
     Raises:
-        ConversionError: there is none there.
+        ConversionError: there is none there, or several, none of which a run has left.
     """
     path = Path(path)
     if not path.exists() or path.suffix == ".py":
         return path
     folder = path if path.is_dir() else path.parent
-    found = [config for config in folder.glob("*.py") if config.name != _NOT_THE_RECIPE]
+    files = sorted(file for file in folder.glob("*.py") if file.name != _NOT_THE_RECIPE)
+    found = {file: copied for file in files if (copied := _is_copy(file)) is not None}
     if not found:
+        others = f"; {', '.join(file.name for file in files)} set no model" if files else ""
         raise ConversionError(
-            f"no config (.py) in {folder}; expected the work dir of a run, which has one beside its checkpoints"
+            f"no config (.py) in {folder}; expected the work dir of a run, which has one beside its checkpoints{others}"
         )
-    return max(found, key=lambda config: config.stat().st_mtime_ns)
+    copies = [file for file, copied in found.items() if copied]
+    if len(found) > 1 and not copies:
+        raise ConversionError(
+            f"{folder} holds several configs, {', '.join(file.name for file in found)}, and no copy that a run has "
+            "left: say which with --config (tools without it take CONFIG CHECKPOINT in the place of the folder)"
+        )
+    if len(found) == 1 or len(copies) == 1:
+        return (copies or [*found])[0]
+    trained_with = _trained_with(path)
+    return max(copies, key=lambda file: (file.stem == trained_with, file.stat().st_mtime_ns))
+
+
+def _is_copy(file: Path) -> bool | None:
+    """Whether a config is as mmengine copies it, values alone; None of what is no config of a network."""
+    try:
+        body = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError, RecursionError):
+        return None
+    assignments = [line for line in body if isinstance(line, ast.Assign)]
+    names = {target.id for line in assignments for target in line.targets if isinstance(target, ast.Name)}
+    has_base = "_base_" in names or any(isinstance(line, ast.With) for line in body)  # with read_base(): ...
+    if not (has_base or "model" in names):
+        return None
+    return not has_base and len(assignments) == len(body)
+
+
+def _trained_with(path: Path) -> str | None:
+    """Its config's name without the suffix, as a checkpoint (of a work dir the newest) says it; None if it does not."""
+    try:
+        name = re.fullmatch(r"(.+)_\d{8}_\d{6}", load_file(find_checkpoint(path))["meta"]["experiment_name"])
+    except (ValueError, LookupError, TypeError, OSError):  # damaged, or another program's
+        return None
+    return name and name[1]
 
 
 def run_of(checkpoint: Mapping[str, Any]) -> dict[str, Any]:

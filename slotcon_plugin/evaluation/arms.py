@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from slotcon_plugin.apis import load_pretrainer
-from slotcon_plugin.config import load_config, settle
+from slotcon_plugin.config import load_config, require_model, settle
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
 from slotcon_plugin.convert.metadata import UNKNOWN
@@ -34,6 +34,7 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
     """
     torch.manual_seed(seed)
     cfg = load_config(config)
+    require_model(cfg)
     settle(cfg)
     model = cfg.model
     if zero_init_residual:

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 from slotcon_plugin.actions.runs import checkpoint_of
+from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.arguments import add_trained_model
 from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.convert.runs import config_of, find_checkpoint, locate
-from slotcon_plugin.errors import ConversionError
+from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.evaluation.arms import build_untrained
 
 
 @pytest.fixture
@@ -22,7 +24,7 @@ def run(tmp_path):
     newest = tmp_path / "iter_20.pth"
     newest.write_bytes(newest.read_bytes()[:200])
     for age, name in enumerate(("slotcon_small.py", "vader_small.py", "transfer_config.py")):
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("model = dict()")
         os.utime(tmp_path / name, (1000 + age, 1000 + age))
     return tmp_path
 
@@ -32,6 +34,45 @@ def test_a_work_dir_is_its_newest_whole_checkpoint_and_its_latest_config(run):
     assert config_of(run) == config_of(run / "iter_5.pth") == run / "vader_small.py"
     assert find_checkpoint(run / "iter_5.pth") == run / "iter_5.pth"
     assert config_of("somewhere/else.py").name == "else.py"
+
+
+def test_a_script_beside_the_config_is_not_taken_for_it(run):
+    """Nor executed, to find out."""
+    (run / "notes.py").write_text("import os\nraise SystemExit('executed')\n")
+    (run / "broken.py").write_text("def")
+    assert config_of(run) == run / "vader_small.py"
+    (run / "mine.py").write_text("_base_ = 'vader_small.py'\nmodel = dict(queue_size=8)\n")
+    assert config_of(run) == run / "vader_small.py", "one that people write is newer, and not what the run has left"
+    for name in ("slotcon_small", "vader_small"):
+        (run / f"{name}.py").unlink()
+    assert config_of(run) == run / "mine.py"
+    (run / "other.py").write_text("_base_ = 'mine.py'\n")
+    with pytest.raises(ConversionError, match=r"several configs, mine\.py, other\.py, .*say which with --config"):
+        config_of(run)
+    for name in ("mine", "other"):
+        (run / f"{name}.py").unlink()
+    with pytest.raises(ConversionError, match=r"no config .*; broken\.py, notes\.py set no model"):
+        config_of(run)
+
+
+def test_a_checkpoint_says_which_of_several_configs_it_was_trained_with(run):
+    """A copy of a folder has the times of the copying."""
+    for number, name in ((5, "slotcon_small"), (10, "vader_small")):
+        meta = {"iter": number, "experiment_name": f"{name}_20260102_030405"}
+        torch.save({"state_dict": {}, "meta": meta}, run / f"iter_{number}.pth")
+    os.utime(run / "slotcon_small.py", (2000, 2000))
+    assert config_of(run) == config_of(run / "iter_10.pth") == run / "vader_small.py"
+    assert config_of(run / "iter_5.pth") == run / "slotcon_small.py"
+
+
+def test_a_config_without_a_model_is_named(run):
+    (run / "notes.py").write_text("a = 1\n")
+    for load in (
+        lambda: load_pretrainer(run / "notes.py", run / "iter_5.pth"),
+        lambda: build_untrained(run / "notes.py", 0),
+    ):
+        with pytest.raises(UserError, match=r"notes\.py sets no model: expected the config of the run"):
+            load()
 
 
 def test_a_course_that_was_left_does_not_count(tmp_path):
