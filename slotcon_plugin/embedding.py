@@ -22,6 +22,7 @@ from slotcon_plugin.photos import network_sides, read_photos
 LEVELS = ("photo", "crop", "pixel")
 SUFFIXES = (".npz", ".parquet")
 _ROWS = 256  # of a matrix of similarities at once
+_ROUNDING = 1e-6  # of a cosine in float32
 _MULTIPLE = 32  # sides of what the network sees, so that maps of all usual strides cover it evenly
 
 
@@ -30,7 +31,8 @@ class Embeddings:
     """N vectors and what they are of.
 
     Attributes:
-        vectors: ``(N, D)`` float16 or float32, of length 1: the dot product of two is their cosine similarity.
+        vectors: ``(N, D)`` float16 or float32, of length 1 but for rounding: the dot product of two is their cosine
+            similarity.
         photo: ``(N,)`` int32, which of ``paths`` each vector is of.
         boxes: ``(N, 4)`` float32, which part of the upright photo: x0, y0, x1, y1 in its pixels.
         paths: of the photos, those that could be read.
@@ -58,8 +60,13 @@ class Embeddings:
 
         Returns:
             Rows of ``vectors`` ``(Q, k)`` int64, most similar first, and their cosine similarities ``(Q, k)``.
+
+        Raises:
+            UserError: ``k`` is below 1.
         """
-        queries, bank = torch.from_numpy(np.atleast_2d(queries)).float(), torch.from_numpy(self.vectors).float()
+        if k < 1:
+            raise UserError(f"k: expected at least 1 neighbour, got {k}")
+        queries, bank = torch.from_numpy(np.atleast_2d(queries)).float(), self._bank()
         found = [(F.normalize(part, dim=1) @ bank.T).topk(min(k, len(self))) for part in queries.split(_ROWS)]
         return torch.cat([f.indices for f in found]).numpy(), torch.cat([f.values for f in found]).numpy()
 
@@ -75,9 +82,9 @@ class Embeddings:
         from scipy.sparse import coo_array
         from scipy.sparse.csgraph import connected_components
 
-        bank = torch.from_numpy(self.vectors).float()
+        bank = self._bank()
         pairs = [
-            (part @ bank.T >= similarity).nonzero() + torch.tensor([_ROWS * i, 0])
+            (part @ bank.T >= similarity - _ROUNDING).nonzero() + torch.tensor([_ROWS * i, 0])
             for i, part in enumerate(bank.split(_ROWS))
         ]
         first, second = torch.cat(pairs).T.numpy()
@@ -85,6 +92,10 @@ class Embeddings:
         group = connected_components(links, directed=False)[1]
         members = np.split(np.argsort(group, kind="stable"), np.cumsum(np.bincount(group))[:-1])
         return sorted(rows.tolist() for rows in members if len(rows) > 1)
+
+    def _bank(self) -> Tensor:
+        """The vectors in float32, of length 1 again: float16 leaves .9999 of the likeness of equal ones."""
+        return F.normalize(torch.from_numpy(self.vectors).float(), dim=1)
 
     def save(self, path: str | Path) -> Path:
         """Write a file, complete or not at all.
@@ -175,11 +186,14 @@ def embed_photos(
         dtype: of the vectors that are kept.
 
     Raises:
-        UserError: an unknown level, a grid without cells, a box that is none or lies outside its photo, boxes of other
-            photos alone, or no photo that can be read.
+        UserError: an unknown level, a size below 1, a grid without cells, a box that is none or lies outside its photo,
+            boxes of other photos alone, or no photo that can be read.
     """
     if level not in LEVELS:
         raise UserError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
+    for name, value in (("short_side", short_side), ("batch_size", batch_size)):
+        if value < 1:
+            raise UserError(f"{name}: expected at least 1, got {value}")
     if min(grid) < 1:
         raise UserError(f"grid: expected ROWS and COLUMNS of at least 1, got {grid}")
     if boxes is not None:

@@ -9,8 +9,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from slotcon_plugin.convert.network import Network
 from slotcon_plugin.embedding import Embeddings, check_out, embed_photos, load_embeddings
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.evaluation.arms import load_backbone
+from slotcon_plugin.models import TimmBackbone
 
 WIDTH, HEIGHT = 128, 96  # what is read is what the network sees: short side 96, both multiples of 32
 
@@ -101,6 +104,26 @@ def test_a_line_of_pixels_does_not_become_a_huge_picture(tmp_path):
     assert seen == [(1, 3, 32, 512)]
 
 
+def test_a_vit_from_a_file_takes_photos_of_any_shape(photos, tmp_path):
+    """It is built for one size; where photos have that, its figures are those that it always had."""
+    name, options = "vit_tiny_patch16_224", {"img_size": (HEIGHT, WIDTH)}
+    torch.manual_seed(0)
+    vit = TimmBackbone(name, **options).eval()
+    network = Network(name, "timm", options)
+    states = {any_size: network.build(any_size=any_size).state_dict() for any_size in (False, True)}
+    assert {k: v.shape for k, v in states[True].items()} == {k: v.shape for k, v in states[False].items()}
+    torch.save(TimmBackbone(name).model.state_dict(), tmp_path / "vit.pth")
+    loaded = load_backbone(tmp_path / "vit.pth", network=name)
+    for backbone in (loaded.backbone, loaded.untrained(0)):
+        assert len(embed_photos(backbone, list(photos), "pixel", short_side=64)) == 3 * 4 * 6  # rounded to 64 x 96
+
+    other = network.build(any_size=True).eval()
+    other.load_state_dict(vit.state_dict())
+    with torch.no_grad():
+        image = torch.randn(1, 3, HEIGHT, WIDTH)
+        assert all(torch.equal(a, b) for a, b in zip(vit(image), other(image), strict=True))
+
+
 def test_pixels_are_positions_of_the_map(photos):
     made = embed(photos, "pixel", batch_size=1)
     wide = next(iter(photos.values()))
@@ -124,6 +147,22 @@ def test_nearest_and_duplicates():
     assert rows.tolist() == [[0, 3], [1, 2]] and cosines == pytest.approx(np.array([[1, 0.96], [1, 0.6]]), abs=1e-6)
     assert made.duplicates(0.93) == [[0, 2, 3]]  # 0-3 and 3-2 are alike, 0-2 only by way of 3
     assert made.duplicates(0.99) == []
+
+
+def test_the_same_photo_twice_is_a_duplicate_of_itself():
+    """float16 makes the vectors' length .9999 or 1.0001."""
+    vectors = np.random.default_rng(0).normal(size=(300, 64)).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+    rows, parts = np.arange(600, dtype=np.int32), np.zeros((600, 4), np.float32)
+    made = Embeddings(np.concatenate([vectors, vectors]), rows, parts, tuple(map(str, rows)), "photo")
+    assert made.duplicates(1.0) == [[i, i + 300] for i in range(300)]
+    assert made.nearest(made.vectors[:5], k=2)[1] == pytest.approx(np.ones((5, 2)), abs=1e-6)
+
+
+@pytest.mark.parametrize("option", [{"short_side": 0}, {"short_side": -5}, {"batch_size": 0}, {"grid": (0, 3)}])
+def test_sizes_below_one_are_refused(photos, option):
+    with pytest.raises(UserError, match=f"{next(iter(option))}: expected .*at least 1, got"):
+        embed_photos(Colours(), list(photos), **option)
 
 
 def test_what_is_saved_is_read_again(photos, tmp_path):

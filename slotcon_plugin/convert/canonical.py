@@ -40,12 +40,14 @@ class CanonicalBackbone:
         return {name: value for part in (self.state_dict, *self.decoders.values()) for name, value in part.items()}
 
 
-def build_canonical(canonical: CanonicalBackbone, output_stride: int | None = None) -> nn.Module:
+def build_canonical(
+    canonical: CanonicalBackbone, output_stride: int | None = None, any_size: bool = False
+) -> nn.Module:
     """The network holding these weights, in evaluation mode; its forward returns the stage maps.
 
-    ``output_stride``: of :meth:`Network.build`.
+    ``output_stride``, ``any_size``: of :meth:`Network.build`.
     """
-    model = canonical.network.build(output_stride)
+    model = canonical.network.build(output_stride, any_size)
     missing, _ = inside(model).load_state_dict(canonical.state_dict, strict=False)
     if lost := set(missing) - canonical.network.behind.keys():
         raise RuntimeError(f"{canonical.network} got no weight for {sorted(lost)[0]}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -69,12 +70,13 @@ class Network:
         """Of a plain ResNet."""
         return int(self.name.removeprefix("resnet"))
 
-    def build(self, output_stride: int | None = None) -> nn.Module:
+    def build(self, output_stride: int | None = None, any_size: bool = False) -> nn.Module:
         """The network with random weights; its forward gives the stage maps, ``out_channels`` their channels.
 
         Args:
             output_stride: of the last map: 32, 16 or 8, the stages behind dilated instead of strided; None leaves the
                 network as it is.
+            any_size: have one that is made for photos of one size (a plain ViT) take others, where timm knows how.
 
         Raises:
             UserError: timm does not know it, or cannot dilate it.
@@ -85,8 +87,20 @@ class Network:
 
         if self.library == "torchvision":
             return TorchvisionResNet(self.depth, output_stride, zero_init_residual=False)
-        dilated = {} if output_stride is None else {"output_stride": output_stride}
-        return TimmBackbone(self.name, **self.options, **dilated)
+        more = {} if output_stride is None else {"output_stride": output_stride}
+        return TimmBackbone(self.name, **{**self.options, **more, **(self._options_for_any_size if any_size else {})})
+
+    @cached_property
+    def _options_for_any_size(self) -> dict[str, bool]:
+        """Empty where timm's network takes photos of many sizes anyway, or of one alone."""
+        from slotcon_plugin.models import TimmBackbone
+
+        options = dict(dynamic_img_size=True, dynamic_img_pad=True)
+        if self._built.image_size:
+            with suppress(UserError):
+                TimmBackbone(self.name, **{**self.options, **options})
+                return options
+        return {}
 
     @cached_property
     def _built(self) -> nn.Module:

@@ -112,9 +112,9 @@ def load_backbone(
 
         def random_canonical(seed: int) -> nn.Module:
             torch.manual_seed(seed)
-            return OwnPixels(_open_residuals(canonical.network.build(output_stride)), *pixels)
+            return OwnPixels(_open_residuals(canonical.network.build(output_stride, any_size=True)), *pixels)
 
-        backbone = OwnPixels(build_canonical(canonical, output_stride), *pixels)
+        backbone = OwnPixels(build_canonical(canonical, output_stride, any_size=True), *pixels)
         return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
     part = WithDecoderMap if decoder else itemgetter("backbone")
     model = load_pretrainer(config, checkpoint)
