@@ -16,7 +16,7 @@ import argparse
 import json
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.arguments import add_device, at_least, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -27,7 +27,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "checkpoints", nargs="*", help="of each the branch that it transfers is judged (default: the work dir's newest)"
     )
-    parser.add_argument("--num-pairs", type=int, default=8, help="pixels looked up a photo (%(default)s)")
+    parser.add_argument("--num-pairs", type=at_least(1), default=8, help="pixels looked up a photo (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, shares in [0, 1]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.arguments import add_device, at_least, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import probe_checkpoint
@@ -40,8 +40,8 @@ def main() -> None:
     parser.add_argument("--layout", default="auto", choices=["auto", *READERS])
     parser.add_argument("--train", default="train", help="split on which the heads are trained")
     parser.add_argument("--test", default="val", help="split on which they are scored")
-    parser.add_argument("--limit", type=int, help="use only so many photos of each split, spread evenly")
-    parser.add_argument("--input-size", nargs=2, type=int, default=(240, 320), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--limit", type=at_least(1), help="use only so many photos of each split, spread evenly")
+    parser.add_argument("--input-size", nargs=2, type=at_least(1), default=(240, 320), metavar=("HEIGHT", "WIDTH"))
     parser.add_argument(
         "--output-stride",
         type=int,
@@ -50,15 +50,17 @@ def main() -> None:
         "(default: the network's own; with --config or a work dir the config's)",
     )
     parser.add_argument("--stages", nargs="+", type=int, default=(-2, -1), help="stage maps put side by side")
-    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--epochs", type=at_least(1), default=15)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1), help="one linear head each (default 0 1)")
-    parser.add_argument("--neighbours", type=int, default=20, help="k of the k-NN probe; 0 leaves it out")
+    parser.add_argument("--batch-size", type=at_least(1), default=16)
+    parser.add_argument(
+        "--seeds", nargs="+", type=at_least(0), default=(0, 1), help="one linear head each (default 0 1)"
+    )
+    parser.add_argument("--neighbours", type=at_least(0), default=20, help="k of the k-NN probe; 0 leaves it out")
     parser.add_argument(
         "--bn-calibrate", metavar="DIR", help="one more random arm: BN statistics set on photos of this folder"
     )
-    parser.add_argument("--bn-photos", type=int, default=480, help="how many of them (default 480)")
+    parser.add_argument("--bn-photos", type=at_least(1), default=480, help="how many of them (default 480)")
     parser.add_argument("--random-seed", type=int, default=0, help="of the random backbones")
     parser.add_argument(
         "--name",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_branch, add_device, add_head, tool_parser
+from slotcon_plugin.arguments import add_branch, add_device, add_head, at_least, tool_parser
 from slotcon_plugin.command import run_command
 from slotcon_plugin.evaluation import READERS, open_labelled_set
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
@@ -43,9 +43,9 @@ def main() -> None:
     parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: 320 short side, centre crop")
     add_branch(parser)
     add_head(parser)
-    parser.add_argument("--short-side", type=int, default=320, help="of the photos in pixels (default 320)")
-    parser.add_argument("--limit", type=int, help="use only so many photos, spread evenly over the split")
-    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--short-side", type=at_least(1), default=320, help="of the photos in pixels (default 320)")
+    parser.add_argument("--limit", type=at_least(1), help="use only so many photos, spread evenly over the split")
+    parser.add_argument("--batch-size", type=at_least(1), default=8)
     parser.add_argument("--seed", type=int, default=0, help="of k-means, and of the model with --random-init")
     parser.add_argument("--name", help="the checkpoint's row in tables (default: the method)")
     add_device(parser)

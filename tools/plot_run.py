@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_picture_out, tool_parser
+from slotcon_plugin.arguments import add_picture_out, at_least, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -23,7 +23,9 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--names", nargs="+", help="what to call the runs in the legend (default: their folders)")
     parser.add_argument("--figures", nargs="+", help="what to plot (default: all there is)")
     parser.add_argument("--x", choices=["iter", "epoch"], default="iter", help="x axis (%(default)s)")
-    parser.add_argument("--smooth", type=int, default=1, metavar="N", help="average over N values (%(default)s)")
+    parser.add_argument(
+        "--smooth", type=at_least(1), default=1, metavar="N", help="average over N values (%(default)s)"
+    )
     return parser.parse_args(argv)
 
 

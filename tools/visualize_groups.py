@@ -11,7 +11,15 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_branch, add_device, add_head, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.arguments import (
+    add_branch,
+    add_device,
+    add_head,
+    add_picture_out,
+    add_trained_model,
+    at_least,
+    tool_parser,
+)
 from slotcon_plugin.command import run_command
 
 
@@ -19,10 +27,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     add_trained_model(parser, "photos", "photos, or folders of them")
     add_picture_out(parser, "groups.png")
-    parser.add_argument("--limit", type=int, default=16, help="photos to take at most, evenly spaced (%(default)s)")
+    parser.add_argument(
+        "--limit", type=at_least(1), default=16, help="photos to take at most, evenly spaced (%(default)s)"
+    )
     parser.add_argument(
         "--size",
-        type=int,
+        type=at_least(1),
         default=320,
         help="shorter side of what the model sees, in pixels; larger gives finer segments (%(default)s)",
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_device, add_head, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.arguments import add_device, add_head, add_picture_out, add_trained_model, at_least, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -20,13 +20,19 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     add_trained_model(parser, "photos", "photos to search, or folders of them")
     add_picture_out(parser, "prototypes.png")
-    parser.add_argument("--limit", type=int, default=1000, help="photos to search at most, evenly spaced (%(default)s)")
+    parser.add_argument(
+        "--limit", type=at_least(1), default=1000, help="photos to search at most, evenly spaced (%(default)s)"
+    )
     parser.add_argument("--prototypes", type=int, nargs="+", metavar="K", help="numbers of the prototypes to show")
     parser.add_argument(
         "--most-used", type=int, default=12, metavar="N", help="how many to show otherwise (%(default)s)"
     )
-    parser.add_argument("--nearest", type=int, default=7, metavar="N", help="segments a prototype (%(default)s)")
-    parser.add_argument("--size", type=int, default=224, help="shorter side of what the model sees (%(default)s)")
+    parser.add_argument(
+        "--nearest", type=at_least(1), default=7, metavar="N", help="segments a prototype (%(default)s)"
+    )
+    parser.add_argument(
+        "--size", type=at_least(1), default=224, help="shorter side of what the model sees (%(default)s)"
+    )
     add_head(parser)
     add_device(parser)
     return parser.parse_args(argv)

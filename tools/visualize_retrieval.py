@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_branch, add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.arguments import add_branch, add_device, add_picture_out, add_trained_model, at_least, tool_parser
 from slotcon_plugin.command import run_command
 
 
@@ -36,7 +36,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         help="points of the first photo, as shares of its width and height (default: nine, spread over it)",
     )
     parser.add_argument(
-        "--size", type=int, default=320, help="shorter side of what the model sees, in pixels (%(default)s)"
+        "--size", type=at_least(1), default=320, help="shorter side of what the model sees, in pixels (%(default)s)"
     )
     add_branch(parser)
     add_device(parser)

@@ -25,6 +25,9 @@ MEASURES = {
 }
 
 
+_LEAST = {"epochs": 1, "neighbours": 0, "batch_size": 1, "short_side": 1, "num_pairs": 1}
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """Figures of a pretraining; ``str()`` makes a table of them.
@@ -82,10 +85,11 @@ def evaluate(
             :func:`~slotcon_plugin.evaluation.pixel_retrieval.compare_pixel_retrieval`.
 
     Raises:
-        UserError: no such measure, or it does not go with the method or the data.
+        UserError: no such measure, or it does not go with the method or the data; a setting out of its range.
     """
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    _check(settings)
     out = Path(out) if out else None
     if measure == "retrieval":
         own = {"train": train != "train", "test": test != "val", "layout": layout != "auto"}
@@ -126,6 +130,16 @@ def evaluate(
             row[f"{probe} accuracy"] = result.pixel_accuracy[0]
     files = [out / f"{probe}_{arm}.json" for arm in results for probe in results[arm]] if out else []
     return Evaluation(measure, f"{sets[0].name} -> {sets[1].name}", figures, tuple(files))
+
+
+def _check(settings: Mapping[str, Any]) -> None:
+    for name, least in _LEAST.items():
+        if settings.get(name, least) < least:
+            raise UserError(f"{name}: expected at least {least}, got {settings[name]}")
+    if not settings.get("seeds", (0,)):
+        raise UserError("seeds: expected at least one, a linear head each, got none")
+    if "input_size" in settings and (len(size := settings["input_size"]) != 2 or min(size) < 1):
+        raise UserError(f"input_size: expected HEIGHT and WIDTH of at least 1, got {size}")
 
 
 def _retrieval(config: Path, checkpoint: Path, photos: str | Path, device: str, settings: Mapping) -> Evaluation:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_device
+from slotcon_plugin.arguments import add_device, at_least
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -23,13 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--level", choices=["photo", "crop", "pixel"], default="photo", help="(%(default)s)")
     crops = parser.add_mutually_exclusive_group()
     crops.add_argument(
-        "--grid", nargs=2, type=int, default=(3, 3), metavar=("ROWS", "COLUMNS"), help="crops of a photo (3 3)"
+        "--grid", nargs=2, type=at_least(1), default=(3, 3), metavar=("ROWS", "COLUMNS"), help="crops of a photo (3 3)"
     )
     crops.add_argument("--boxes", metavar="JSON", help="crops: boxes of a COCO annotation file; PHOTOS is its folder")
-    parser.add_argument("--limit", type=int, metavar="N", help="only N photos, spread evenly")
-    parser.add_argument("--short-side", type=int, default=224, help="of what the network sees, in pixels (%(default)s)")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="only N photos, spread evenly")
+    parser.add_argument(
+        "--short-side", type=at_least(1), default=224, help="of what the network sees, in pixels (%(default)s)"
+    )
     parser.add_argument("--stages", nargs="+", type=int, default=[-1], help="stage maps put side by side (-1)")
-    parser.add_argument("--batch-size", type=int, default=16, help="photos of one shape at once (%(default)s)")
+    parser.add_argument("--batch-size", type=at_least(1), default=16, help="photos of one shape at once (%(default)s)")
     parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     parser.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_device
+from slotcon_plugin.arguments import add_device, at_least
 
 _OF_PROBES = ("stages", "epochs", "seeds", "input_size", "neighbours", "network", "which", "decoder", "output_stride")
 
@@ -33,15 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", default="train", help="split on which heads are trained (%(default)s)")
     parser.add_argument("--test", default="val", help="split on which all is measured (%(default)s)")
     parser.add_argument("--layout", default="auto", choices=["auto", *READERS], help="(%(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="use only N photos of a split, spread evenly")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="use only N photos of a split, spread evenly")
     parser.add_argument("--name", help="the pretraining's row in tables")
     add_device(parser)
     probe = parser.add_argument_group("probes only")
     probe.add_argument("--stages", nargs="+", type=int, help="stage maps put side by side (-2 -1)")
-    probe.add_argument("--epochs", type=int, help="of the linear heads (15)")
-    probe.add_argument("--seeds", nargs="+", type=int, help="one linear head each (0 1)")
-    probe.add_argument("--input-size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of the photos (240 320)")
-    probe.add_argument("--neighbours", type=int, help="k of the k-NN probe; 0 leaves it out (20)")
+    probe.add_argument("--epochs", type=at_least(1), help="of the linear heads (15)")
+    probe.add_argument("--seeds", nargs="+", type=at_least(0), help="one linear head each (0 1)")
+    probe.add_argument(
+        "--input-size", nargs=2, type=at_least(1), metavar=("HEIGHT", "WIDTH"), help="of the photos (240 320)"
+    )
+    probe.add_argument("--neighbours", type=at_least(0), help="k of the k-NN probe; 0 leaves it out (20)")
     probe.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
     probe.add_argument(
         "--output-stride", type=int, choices=[8, 16, 32], help="dilate the last stages to it (default: as pretrained)"

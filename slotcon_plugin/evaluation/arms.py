@@ -97,13 +97,20 @@ def load_backbone(
         output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
 
     Raises:
-        UserError: the checkpoint expects BGR, a decoder is asked for and there is none, or `config` and `output_stride`
-            are both given.
+        UserError: the checkpoint expects BGR, a decoder is asked for and there is none, or options exclude each other:
+            `output_stride` with `config` or `decoder`, `network` with a config.
     """
+    if decoder and output_stride is not None:
+        raise UserError(
+            "--decoder and --output-stride exclude each other: a decoder takes the maps at the strides it was trained "
+            "on, which the config has; leave one of them out"
+        )
     if config is not None and output_stride is not None:
         raise UserError("--output-stride: with --config the stride is the config's; leave one of them out")
     if config is None and output_stride is None and Path(checkpoint).is_dir():
         config = config_of(checkpoint)
+    if config is not None and network is not None:
+        raise UserError(f"--network {network}: {config} says which network it is; leave --network out")
     if decoder and config is None:
         raise UserError("--decoder needs a work dir or --config: only this project's own checkpoints carry a decoder")
     if config is None:

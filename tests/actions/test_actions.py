@@ -175,6 +175,21 @@ def test_the_curves_of_a_checkpoint_are_those_of_its_run(run):
     assert slotcon_plugin.look(run.checkpoint) == run.work_dir / "curves.html"
 
 
+@pytest.mark.parametrize(
+    "setting", [{"neighbours": -3}, {"input_size": (0, 64)}, {"input_size": (64,)}, {"seeds": ()}, {"epochs": 0}]
+)
+def test_settings_out_of_their_range_are_refused_before_anything_is_read(setting, tmp_path):
+    with pytest.raises(UserError, match=f"{next(iter(setting))}: expected "):
+        slotcon_plugin.evaluate(tmp_path / "no run", tmp_path / "no photos", **setting)
+
+
+def test_a_work_dir_says_which_network_it_is(run, scenes):
+    with pytest.raises(UserError, match=r"--network resnet50: .* says which network it is; leave --network out"):
+        slotcon_plugin.evaluate(run.work_dir, scenes, network="resnet50", **PROBE)
+    with pytest.raises(UserError, match="--decoder and --output-stride exclude each other"):
+        slotcon_plugin.evaluate(run.work_dir, scenes, decoder=True, output_stride=16, **PROBE)
+
+
 @pytest.mark.parametrize("option", [{"limit": 4}, {"out": "results"}, {"name": "x"}, {"test": "test"}])
 def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ import argparse
 import functools
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from importlib import import_module
@@ -97,6 +98,31 @@ def test_embed(monkeypatch):
     status, got = call(words, monkeypatch, "embed")
     assert (status, got["level"], got["grid"], got["photos"]) == (0, "crop", (2, 4), "photos")
     assert got["settings"] == dict(short_side=96, stages=[-1], batch_size=16, device="cpu")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("embed a b --short-side 0", "embed a b --short-side -5", "embed a b --batch-size 0", "embed a b --grid 0 3"),
+        *("evaluate a b --neighbours -3", "evaluate a b --input-size 0 64", "evaluate a b --epochs 0"),
+        *("tools/eval_probe.py a --data b --neighbours -1", "tools/eval_unsupervised_seg.py a --data b --short-side 0"),
+        *("tools/visualize_groups.py a b --size 0", "tools/visualize_prototypes.py a b --nearest 0"),
+        *("tools/visualize_retrieval.py a b c --size 0", "tools/plot_run.py a --smooth 0"),
+        "tools/eval_pixel_retrieval.py a b --num-pairs 0",
+    ],
+)
+def test_a_number_out_of_its_range_is_refused_by_its_option(words, monkeypatch, capsys, repo):
+    program, *rest = words.split()
+    if program.endswith(".py"):
+        monkeypatch.setattr(sys, "argv", [program, *rest])
+        with pytest.raises(SystemExit) as end:
+            runpy.run_path(str(repo / program), run_name="__main__")
+        status = end.value.code
+    else:
+        status, _ = call(words, monkeypatch)
+    option = next(word for word in rest if word.startswith("--") and word != "--data")
+    assert status == 2
+    assert re.search(rf"argument {option}: expected a whole number of at least [01], got", capsys.readouterr().err)
 
 
 _RUN_OPTIONS = {

@@ -48,3 +48,7 @@ def test_probe_arms_carry_the_decoder(tmp_path, moved_apart):
     assert not torch.equal(arms["random"][0].eval()(images)[-1], model.embed(images))
     with pytest.raises(ValueError, match="--config"):
         load_probe_arms(tmp_path / "a.pth", decoder=True)
+    with pytest.raises(ValueError, match="--decoder and --output-stride exclude each other"):
+        load_probe_arms(tmp_path / "a.pth", decoder=True, output_stride=16)
+    with pytest.raises(ValueError, match=r"--network resnet50: .*c\.py says which network it is"):
+        load_probe_arms(tmp_path / "a.pth", tmp_path / "c.py", network="resnet50")
