@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import contextlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
-from mmengine.config import DictAction
-
 from slotcon_plugin.devices import choose_device
+from slotcon_plugin.key_values import KeyValues
 
 
 class _ToolParser(argparse.ArgumentParser):
@@ -229,72 +226,3 @@ def _device(name: str) -> str:
         there = f"the GPUs here are cuda:0 to cuda:{count - 1}" if count else "PyTorch finds no GPU or no driver for it"
         raise argparse.ArgumentTypeError(f"there is no {name}: {there}")
     return name
-
-
-class KeyValues(DictAction):
-    """mmengine's ``KEY=VALUE`` with a sentence for what is not of that form; blanks in a path stay in it.
-
-    A value may be a ``dict(...)`` or a list of them, written as in a config, or a rule, ``${queue_size(65536, 32)}``.
-    """
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Sequence[str],
-        option_string: str | None = None,
-    ) -> None:
-        """Parse each pair and add it to those given before."""
-        options: dict[str, Any] = dict(getattr(namespace, self.dest))
-        for pair in values:
-            key, equals, value = pair.partition("=")
-            if not (key.strip("+") and equals):
-                raise argparse.ArgumentError(self, f"expected KEY=VALUE such as train_cfg.max_epochs=100, got {pair!r}")
-            try:
-                if re.match(r"[\[(]?\s*(dict\s*\(|\{)", value):
-                    options[key] = _python_value(ast.parse(value, mode="eval").body)
-                    continue
-                iterable = value.startswith(("[", "(")) or ("," in value and not value.startswith("${"))
-                options[key] = (self._values if iterable else _one_value)(value)
-            except (SyntaxError, ValueError) as error:
-                raise argparse.ArgumentError(
-                    self, f"{pair!r}: expected values as in a config, KEY=dict(type='Name', option=1); {error}"
-                ) from error
-            except (AssertionError, RecursionError) as error:
-                raise argparse.ArgumentError(self, f"{pair!r}: brackets that are opened must be closed") from error
-        setattr(namespace, self.dest, options)
-
-    def _values(self, text: str) -> Any:
-        """Of a list; mmengine's parser takes names without quotes, and the blanks out of those that have some."""
-        if text.startswith(("[", "(")) and ("'" in text or '"' in text):
-            with contextlib.suppress(SyntaxError, ValueError):
-                return _python_value(ast.parse(text, mode="eval").body)
-        return self._parse_iterable(text)
-
-
-def _python_value(node: ast.expr) -> Any:
-    """Literals and ``dict(...)`` of them.
-
-    Raises:
-        ValueError: something else.
-    """
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict" and not node.args:
-        options = {keyword.arg: _python_value(keyword.value) for keyword in node.keywords}
-        if None not in options:  # **more
-            return options
-    if isinstance(node, (ast.List, ast.Tuple)):
-        kind = list if isinstance(node, ast.List) else tuple
-        return kind(map(_python_value, node.elts))
-    if isinstance(node, ast.Dict):
-        return dict(zip(map(ast.literal_eval, node.keys), map(_python_value, node.values), strict=True))
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        raise ValueError(f"{ast.unparse(node)} is no value") from None
-
-
-def _one_value(text: str) -> Any:
-    text = text.strip("'\"")
-    if re.fullmatch(r"0\d+|\d+(_\d+)+", text) and not re.fullmatch(r"\d{1,3}(_\d{3})+", text):
-        return text  # the name of a folder, 2024_05 or 007, which Python would read as a number
-    return DictAction._parse_int_float_bool(text)

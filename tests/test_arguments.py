@@ -4,6 +4,7 @@ import pytest
 
 from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
 from slotcon_plugin.cli import build_parser
+from slotcon_plugin.key_values import written
 
 
 def options(*pairs: str) -> dict:
@@ -35,9 +36,50 @@ def test_a_dict_is_written_as_in_a_config():
     assert options("a=${queue_size(65536, 32)}") == {"a": "${queue_size(65536, 32)}"}
 
 
+def test_what_is_in_quotes_is_a_text():
+    assert options("a='ImageNet, 100 epochs'", 'b="5"', r"c='it\'s'", "d='None'", "e='[1]'", "f='x','y'") == {
+        "a": "ImageNet, 100 epochs",
+        "b": "5",
+        "c": "it's",
+        "d": "None",
+        "e": "[1]",
+        "f": ["x", "y"],
+    }
+
+
+def test_dicts_stand_anywhere_in_a_list():
+    dicts = [1, {"a": [2, {"b": None}]}]
+    assert options("a=[1, dict(a=[2, dict(b=None)])]", "b=[1,{'a':[2,{'b':None}]}]", "c=[1,{}]") == {
+        "a": dicts,
+        "b": dicts,
+        "c": [1, {}],
+    }
+    assert options("a={photos}/x.pth", "b=[--data,{photos}]", "c=[${a},${b}]") == {  # a plan's data sets, references
+        "a": "{photos}/x.pth",
+        "b": ["--data", "{photos}"],
+        "c": ["${a}", "${b}"],
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("x", "my photos/a=b", "2024_05", "${queue_size(65536, 32)}", "ImageNet, 100 epochs", "5", "1e-3", " 5"),
+        *("None", "true", "[1]", "(", "x,(y", "'x'", "it's", 'the "x"', "dict(a=1", "{}", "", "a\nb, c"),
+    ],
+)
+def test_a_text_comes_back_as_it_was_written(text):
+    assert options(f"k={written(text)}") == {"k": text}
+
+
+def test_quotes_are_for_texts_that_need_them():
+    assert [written(text) for text in ("my photos/a", "007", "5")] == ["my photos/a", "007", "'5'"]
+
+
 @pytest.mark.parametrize(
     ("value", "why"),
     [
+        ("[x, dict(a=1)]", "x is no value"),
         ("dict(a=1", "was never closed"),
         ("dict(a=Name)", "Name is no value"),
         ("dict(**a)", "a is no value"),

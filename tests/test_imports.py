@@ -40,7 +40,8 @@ MAY_IMPORT = {
     "declaration": set(),
     "convert": {"arguments", "resnet", "declaration", "models", "d2_timm"},
     "command": set(),
-    "arguments": set(),
+    "arguments": {"key_values"},
+    "key_values": set(),
     "launch": {"command", "errors"},
     "data": {"registry", "geometry", "photos"},
     "demo_scenes": {"registry", "data"},
@@ -56,7 +57,7 @@ MAY_IMPORT = {
         *{"results", "apis", "config", "photos"},
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "apis", "photos", "page"},
-    "benchmark": {"registry", "results", "config", "page"},
+    "benchmark": {"key_values", "registry", "results", "config", "page"},
     "embedding": {"evaluation", "photos"},
     "actions": {
         *{"apis", "config", "convert", "declaration", "embedding", "engine"},

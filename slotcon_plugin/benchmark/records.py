@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
@@ -30,9 +31,11 @@ STARTED = "started.json"
 def fingerprint(step: Step, work_dir: Path) -> str:
     """sha256 of everything that a step is asked to do: its command, its configs' contents, how its scenes are made.
 
-    The number of GPUs is no part of it (recipes keep their total batch), nor is where work dir and package lie.
+    The number of GPUs is no part of it (:func:`request` has it, where it decides), nor is where work dir and package
+    lie.
     """
-    words = [text.replace(str(work_dir), "WORK").removeprefix(f"{shipped()}/") for text in step.command()[1:]]
+    below = re.compile(rf"(^|=){re.escape(str(work_dir))}(?=/|$)")  # also after KEY=
+    words = [below.sub(r"\1WORK", text).removeprefix(f"{shipped()}/") for text in step.command()[1:]]
     words += step.scenes
     return hashlib.sha256(json.dumps([words, [_content(path) for path in step.configs]]).encode()).hexdigest()
 

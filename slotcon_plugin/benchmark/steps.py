@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
-from slotcon_plugin.config import load_config, shipped_file
+from slotcon_plugin.config import load_config, shipped_tool
+from slotcon_plugin.key_values import written
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import is_random
 
@@ -58,12 +59,12 @@ class Step:
             first_option = next(i for i, text in enumerate(arguments) if text.startswith("--"))
             arguments.insert(first_option, "--resume")
         if self.tool == "tools/train.py" and gpus > 1:
-            return ["bash", shipped_file("tools/dist_train.sh"), arguments[0], str(gpus), *arguments[1:]]
+            return ["bash", shipped_tool("tools/dist_train.sh"), arguments[0], str(gpus), *arguments[1:]]
         if self.tool == "tools/train_d2.py":
             arguments[:0] = ["--num-gpus", str(max(gpus, 1))]
         if self.tool.startswith("tools/eval_") and gpus:
             arguments += ["--device", "cuda"]
-        return [sys.executable, shipped_file(self.tool), *arguments]
+        return [sys.executable, shipped_tool(self.tool), *arguments]
 
     def shown(self, gpus: int = 0) -> str:
         """The command for people: ``python`` instead of this interpreter's path."""
@@ -254,8 +255,8 @@ def _key_values(plan: Plan, options: Mapping[str, Any] | None) -> list[str]:
 
 
 def spelled(value: Any) -> str:
-    """An option's value on a command line: a text as it is, else as in a config, without blanks but those of texts."""
-    return value if isinstance(value, str) else _spelled(value)
+    """An option's value on a command line, as it comes back from there; without blanks but those of texts."""
+    return written(value) if isinstance(value, str) else _spelled(value)
 
 
 def _spelled(value: Any) -> str:

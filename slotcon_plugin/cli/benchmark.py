@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from slotcon_plugin.benchmark.run import describe, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
     from slotcon_plugin.benchmark.steps import spelled
-    from slotcon_plugin.config import shipped_file
+    from slotcon_plugin.config import shipped_tool
 
     plan = load_plan(args.plan, args.set)
     work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> None:
     if args.slurm and args.gpus is None:
         raise UserError("--slurm: give --gpus, too: how many a job gets (0: the CPU); this machine's are not theirs")
     python = "python" if shutil.which("python") == sys.executable else sys.executable
-    base = [python, shipped_file("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir)]
+    base = [python, shipped_tool("tools/benchmark.py"), args.plan, "--work-dir", str(work_dir)]
     if args.gpus is not None:
         base += ["--gpus", str(args.gpus)]
     gpus = _gpus() if args.gpus is None else args.gpus

@@ -21,9 +21,15 @@ def shipped() -> Path:
 
 
 def shipped_file(path: str) -> str:
-    """A file by its path in the checkout: the one that is there from here, else the one that comes with the package."""
+    """A config by its path in the checkout: the file of that path here, else the one that comes with the package."""
     own = shipped() / path
     return path if Path(path).exists() or not own.exists() else str(own)
+
+
+def shipped_tool(path: str) -> str:
+    """A script by its path in the checkout, always the package's own: others have a tools/train.py, too."""
+    own = shipped() / path
+    return path if Path(path).resolve() == own.resolve() else str(own)
 
 
 def find_config(name: str | Path) -> Path:

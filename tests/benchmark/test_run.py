@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -93,6 +94,16 @@ def test_a_plan_is_the_same_from_every_folder(tmp_path, in_repo, monkeypatch):
     there = fingerprints()
     monkeypatch.chdir(tmp_path)
     assert fingerprints() == there
+
+
+def test_the_name_of_the_work_dir_is_no_part_of_other_words(in_repo):
+    def fingerprints(plan, work_dir):
+        return {step.name: fingerprint(step, work_dir) for step in plan_steps(plan, work_dir)}
+
+    plan = load_plan("demo")
+    wanted = fingerprints(plan, Path("work_dirs/benchmark/demo"))
+    for name in ("demo", "train", "seed"):  # of configs, options and scripts
+        assert fingerprints(plan, Path(name)) == wanted
 
 
 @pytest.mark.parametrize(("gpus", "seen"), [(0, ""), (1, "0,1")])

@@ -110,6 +110,7 @@ def test_weights_of_somebody_elses_are_probed_with_the_name_of_their_network(pla
 
 def test_options_that_are_dicts_and_lists_arrive_as_they_are(plan_file, tmp_path):
     given = {"photos": {"type": "ImageFolder", "root": "{photos}/my train"}, "a": ["x y", ("{masks}",)], "b": (0.5, 1)}
+    given |= {"c": "ImageNet, 100 epochs", "d": "5", "e": [1, {"f": None}]}
     plan = load_plan(plan_file, {"pretraining.slotcon.options": {}})
     entry = dataclasses.replace(plan.pretraining["slotcon"], options=given)
     plan = dataclasses.replace(plan, pretraining={**plan.pretraining, "slotcon": entry})
@@ -121,7 +122,7 @@ def test_options_that_are_dicts_and_lists_arrive_as_they_are(plan_file, tmp_path
     assert got == {
         "photos": {"type": "ImageFolder", "root": f"{tmp_path}/photos/my train"},
         "a": ["x y", (f"{tmp_path}/masks",)],
-        "b": (0.5, 1),
+        **{key: given[key] for key in "bcde"},
     }
 
 

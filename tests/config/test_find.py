@@ -2,7 +2,7 @@
 
 import pytest
 
-from slotcon_plugin.config import find_config, list_configs, load_config, shipped
+from slotcon_plugin.config import find_config, list_configs, load_config, shipped, shipped_file, shipped_tool
 from slotcon_plugin.config.find import names_pretraining
 from slotcon_plugin.errors import UserError
 
@@ -74,3 +74,15 @@ def test_every_config_says_in_a_line_what_it_is_for():
     assert list_configs("transfer")["fcn_r18_camvid"] == "A small segmenter on CamVid (11 classes, index 11 = ignore)"
     with pytest.raises(UserError, match="kinds of configs are benchmark, pretrain, transfer, got 'train'"):
         list_configs("train")
+
+
+def test_tools_are_the_packages_own_in_a_checkout_of_others(repo, tmp_path, monkeypatch):
+    for folder in ("tools", "configs/pretrain"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "tools/train.py").touch()
+    (tmp_path / "configs/pretrain/slotcon_small.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert shipped_tool("tools/train.py") == str(shipped() / "tools/train.py")
+    assert shipped_file("configs/pretrain/slotcon_small.py") == "configs/pretrain/slotcon_small.py"
+    monkeypatch.chdir(repo)
+    assert shipped_tool("tools/train.py") == "tools/train.py"
