@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` of the command line: what a value is, and how a text is written so that it comes back."""
+"""``KEY=VALUE`` of the command line: what a value is, and how one is written so that it comes back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import ast
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmengine.config import DictAction
@@ -44,13 +44,24 @@ class KeyValues(DictAction):
         setattr(namespace, self.dest, options)
 
 
-def written(text: str) -> str:
-    """A text behind ``KEY=``: as it is, or in quotes where it would be taken for something else."""
+def spelled(value: Any) -> str:
+    """A value as it stands behind ``KEY=`` and comes back from there; without blanks but those of texts."""
+    if not isinstance(value, str):
+        return _spelled(value)
     try:
-        same = _value(text) == text
+        same = _value(value) == value
     except (SyntaxError, ValueError, AssertionError, RecursionError):
         same = False
-    return text if same else repr(text)
+    return value if same else repr(value)
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{_spelled(key)}:{_spelled(inner)}" for key, inner in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        inner = ",".join(map(_spelled, value))
+        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
+    return repr(value)
 
 
 def _value(text: str) -> Any:

@@ -4,7 +4,7 @@ import pytest
 
 from slotcon_plugin.arguments import add_cfg_options, add_device, tool_parser
 from slotcon_plugin.cli import build_parser
-from slotcon_plugin.key_values import written
+from slotcon_plugin.key_values import spelled
 
 
 def options(*pairs: str) -> dict:
@@ -27,7 +27,7 @@ def test_values_are_what_they_look_like():
     }
 
 
-def test_a_dict_is_written_as_in_a_config():
+def test_a_dict_is_spelled_as_in_a_config():
     given = options("model.head=dict(_delete_=True, type='FCN', sizes=[1, (2, 3)], more=dict(a=-1.5, b={'c': None}))")
     sizes, more = [1, (2, 3)], {"a": -1.5, "b": {"c": None}}
     assert given == {"model.head": {"_delete_": True, "type": "FCN", "sizes": sizes, "more": more}}
@@ -69,11 +69,11 @@ def test_dicts_stand_anywhere_in_a_list():
     ],
 )
 def test_a_text_comes_back_as_it_was_written(text):
-    assert options(f"k={written(text)}") == {"k": text}
+    assert options(f"k={spelled(text)}") == {"k": text}
 
 
 def test_quotes_are_for_texts_that_need_them():
-    assert [written(text) for text in ("my photos/a", "007", "5")] == ["my photos/a", "007", "'5'"]
+    assert [spelled(text) for text in ("my photos/a", "007", "5")] == ["my photos/a", "007", "'5'"]
 
 
 @pytest.mark.parametrize(

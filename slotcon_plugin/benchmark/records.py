@@ -77,12 +77,22 @@ def _sha256(path: str, size: int, changed: int) -> str:
     return sha256_of(path)
 
 
-def request(step: Step, work_dir: Path) -> dict[str, Any]:
-    """What the step would work on now. Raises UserError if an input is not there."""
+def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
+    """What the step would work on now, and on how many GPUs if it is not one that decides its result.
+
+    Raises:
+        UserError: an input is not there.
+    """
     for path in step.inputs:
         if not path.is_file():
             raise UserError(f"{step.name}: {path} does not exist")
-    return {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
+    asked = {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
+    return asked | ({"gpus": gpus} if _deciding(step, gpus) > 1 else {})
+
+
+def _deciding(step: Step, gpus: int) -> int:
+    """GPUs that the result goes by: the CPU's process is as good as one."""
+    return max(gpus, 1) if step.batch_per_gpu else 1
 
 
 def mark_started(step: Step, asked: dict[str, Any]) -> bool:
@@ -116,7 +126,7 @@ def mark_done(step: Step, asked: dict[str, Any], seconds: float, resumed: bool =
     write_json(step.folder / RECORD, record)
 
 
-def why_not_done(step: Step, work_dir: Path) -> str | None:
+def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
     """None if the step's own record holds (those it needs apart), else the reason in words."""
     record = read_json(step.folder / RECORD)
     if record is None:
@@ -125,6 +135,8 @@ def why_not_done(step: Step, work_dir: Path) -> str | None:
         return f"{missing[0]} is gone"
     if record.get("fingerprint") != fingerprint(step, work_dir):
         return "the plan or its config has changed since"
+    if (former := record.get("gpus", 1)) != (now := _deciding(step, gpus)):
+        return f"its batch follows the GPUs, {former} then and {now} now (--gpus)"
     if any(not path.is_file() for path in step.inputs):
         return "its checkpoint is gone"
     if record.get("inputs") != [sha256(path) for path in step.inputs]:

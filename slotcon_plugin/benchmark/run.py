@@ -42,7 +42,7 @@ def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: 
         UserError: a data set is missing; nothing has been started then.
         StepError: a step failed; those before it stay done.
     """
-    reasons = reasons_to_run(steps, work_dir)
+    reasons = reasons_to_run(steps, work_dir, gpus)
     todo = [step for step in steps if step.name in reasons]
     if gone := missing_data(plan, todo):
         raise UserError("missing before anything was started:\n  " + "\n  ".join(gone))
@@ -63,7 +63,7 @@ def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: 
 
 def describe(plan: Plan, steps: list[Step], work_dir: Path, gpus: int) -> str:
     """Before anything starts: every step that is to run with its reason, hours and command; what is missing."""
-    reasons = reasons_to_run(steps, work_dir)
+    reasons = reasons_to_run(steps, work_dir, gpus)
     todo = [step for step in steps if step.name in reasons]
     lines = []
     for step in steps:
@@ -78,7 +78,7 @@ def describe(plan: Plan, steps: list[Step], work_dir: Path, gpus: int) -> str:
     return "\n".join(lines)
 
 
-def reasons_to_run(steps: list[Step], work_dir: Path) -> dict[str, str]:
+def reasons_to_run(steps: list[Step], work_dir: Path, gpus: int = 0) -> dict[str, str]:
     """Name of each step that is not done -> why not; none is done before those that it needs.
 
     Raises:
@@ -88,7 +88,7 @@ def reasons_to_run(steps: list[Step], work_dir: Path) -> dict[str, str]:
     for step in steps:
         fingerprint(step, work_dir)  # before hours have passed
         before = next((name for name in step.needs if name in reasons), None)
-        if reason := why_not_done(step, work_dir) or (before and f"{before} is run again"):
+        if reason := why_not_done(step, work_dir, gpus) or (before and f"{before} is run again"):
             reasons[step.name] = reason
     return reasons
 
@@ -101,9 +101,9 @@ def run_step(step: Step, work_dir: Path, gpus: int = 0, report: Callable[[float]
         RunFailedError: it failed, or ended without its outputs.
     """
     with _lock(work_dir / ".locks" / step.name.replace("/", "__")) as lock:
-        if why_not_done(step, work_dir) is None and all(path.exists() for path in step.inputs):
+        if why_not_done(step, work_dir, gpus) is None and all(path.exists() for path in step.inputs):
             return False
-        asked = request(step, work_dir)
+        asked = request(step, work_dir, gpus)
         resume = mark_started(step, asked)
         start = time.monotonic()
         with open(log_file(step), "a", encoding="utf-8") as log:

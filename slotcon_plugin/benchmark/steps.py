@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -11,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
-from slotcon_plugin.config import load_config, shipped_tool
-from slotcon_plugin.key_values import written
+from slotcon_plugin.config import load_config, read_config, shipped_tool
+from slotcon_plugin.key_values import spelled
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import is_random
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
+
+
+_OF_THE_BATCH = ("auto_scale_lr", "train_dataloader.batch_size")
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,7 @@ class Step:
         data: data sets it reads.
         scenes: how those of them are made that the plan makes itself, ``Data.demo_scenes``.
         can_resume: whether ``--resume`` continues it after a stop.
+        batch_per_gpu: whether its batch, and with it the result, follows the number of GPUs.
         hours: estimate, see ``Plan.estimate``.
     """
 
@@ -50,6 +55,7 @@ class Step:
     data: tuple[str, ...] = ()
     scenes: tuple[str, ...] = ()
     can_resume: bool = False
+    batch_per_gpu: bool = False
     hours: float = 0.0
 
     def command(self, gpus: int = 0, resume: bool = False) -> list[str]:
@@ -101,6 +107,19 @@ def applies(task: Task, row: str, entry: Pretraining) -> bool:
 def _groups(config: str) -> bool:
     """Whether the method of a pretraining config declares that it groups."""
     return MODELS.get(load_config(config).model.type).method.groups
+
+
+def _batch_per_gpu(config: str, options: Mapping[str, Any]) -> bool:
+    """Whether a pretraining has its batch on each GPU and keeps no total, see :mod:`slotcon_plugin.engine.batch`."""
+    cfg = copy.deepcopy(_read(config))
+    asked = {key.removeprefix("+"): value for key, value in options.items()}
+    cfg.merge_from_dict({key: value for key, value in asked.items() if key.startswith(_OF_THE_BATCH)})
+    rule = cfg.get("auto_scale_lr") or {}
+    keeps_total = rule.get("base_batch_size") is not None and rule.get("mode") != "scale-lr"
+    return not keeps_total and (cfg.get("train_dataloader") or {}).get("batch_size") is not None
+
+
+_read = cache(read_config)
 
 
 def layers(steps: list[Step]) -> list[list[Step]]:
@@ -165,6 +184,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         data=data,
         scenes=_scenes(plan, data),
         can_resume=True,
+        batch_per_gpu=_batch_per_gpu(entry.config, entry.options or {}),
         hours=entry.hours,
     )
 
@@ -252,20 +272,6 @@ def _scenes(plan: Plan, names: tuple[str, ...]) -> tuple[str, ...]:
 def _key_values(plan: Plan, options: Mapping[str, Any] | None) -> list[str]:
     """For ``--cfg-options``."""
     return [f"{key}={spelled(_moved(plan, value))}" for key, value in (options or {}).items()]
-
-
-def spelled(value: Any) -> str:
-    """An option's value on a command line, as it comes back from there; without blanks but those of texts."""
-    return written(value) if isinstance(value, str) else _spelled(value)
-
-
-def _spelled(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{_spelled(key)}:{_spelled(inner)}" for key, inner in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        inner = ",".join(map(_spelled, value))
-        return f"[{inner}]" if isinstance(value, list) else f"({inner}{',' if len(value) == 1 else ''})"
-    return repr(value)
 
 
 def _moved(plan: Plan, value: Any) -> Any:

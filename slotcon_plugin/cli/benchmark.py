@@ -20,6 +20,7 @@ from pathlib import Path
 from slotcon_plugin.arguments import add_cfg_options, at_least
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import require_writable, write_text
+from slotcon_plugin.key_values import spelled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,7 +55,6 @@ def run(args: argparse.Namespace) -> None:
     from slotcon_plugin.benchmark.render import write_tables
     from slotcon_plugin.benchmark.run import describe, run_plan, run_step
     from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-    from slotcon_plugin.benchmark.steps import spelled
     from slotcon_plugin.config import shipped_tool
 
     plan = load_plan(args.plan, args.set)

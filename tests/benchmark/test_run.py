@@ -70,6 +70,20 @@ def test_a_step_is_run_once_and_again_when_its_command_its_input_or_its_output_c
     assert why_not_done(step, work) == "step.json is damaged"
 
 
+def test_a_batch_that_follows_the_gpus_is_another_result_on_others(make, tmp_path):
+    work, step = tmp_path / "w", make(batch_per_gpu=True)
+    assert not mark_started(step, request(step, work))
+    assert mark_started(step, request(step, work, 1)), "a CPU's batch is one GPU's"
+    assert not mark_started(step, request(step, work, 8)), "a run with another batch is not gone on with"
+    assert run.run_step(step, work, gpus=8)
+    assert why_not_done(step, work, 8) is None
+    assert why_not_done(step, work, 0) == "its batch follows the GPUs, 8 then and 1 now (--gpus)"
+    assert run.reasons_to_run([step], work, 2) == {step.name: "its batch follows the GPUs, 8 then and 2 now (--gpus)"}
+    assert run.run_step(step, work) and why_not_done(step, work, 1) is None
+    assert "gpus" not in read_json(step.folder / "step.json")  # as in records of former versions
+    assert why_not_done(make(), work, 8) is None  # of a step that keeps its batch
+
+
 def test_figures_on_scenes_that_are_made_otherwise_are_taken_again(make, tmp_path):
     step = make()
     assert run.run_step(step, tmp_path / "w")

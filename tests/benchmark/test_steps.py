@@ -70,6 +70,26 @@ def test_transfer_commands_start_from_the_pretraining_of_their_seed(plan, tmp_pa
     assert steps["probe/moco-seed1"].command()[-2:] == ["--bn-calibrate", f"{tmp_path}/photos"]
 
 
+@pytest.mark.parametrize(
+    ("config", "options", "follows"),
+    [
+        ("slotcon_small", {}, True),
+        ("slotcon_coco", {}, False),  # states the total alone
+        ("slotcon_coco", {"train_dataloader.batch_size": 32}, True),
+        ("slotcon_small", {"auto_scale_lr.mode": "accumulate"}, False),
+        ("slotcon_small", {"auto_scale_lr": None}, True),
+        ("slotcon_small", {"train_dataloader.batch_size": None}, False),
+    ],
+)
+def test_the_batch_of_some_pretrainings_follows_the_gpus(config, options, follows, plan_file, tmp_path):
+    plan = load_plan(plan_file, {"pretraining.slotcon.config": f"configs/pretrain/{config}.py"})
+    entry = dataclasses.replace(plan.pretraining["slotcon"], options=options)
+    plan = dataclasses.replace(plan, pretraining={**plan.pretraining, "slotcon": entry})
+    steps = by_name(plan, tmp_path / "w")
+    assert steps["pretrain/slotcon-seed0"].batch_per_gpu is follows
+    assert not any(step.batch_per_gpu for name, step in steps.items() if not name.startswith("pretrain/"))
+
+
 def test_rows_that_start_from_weights(plan_file, tmp_path):
     """The run starts from the file and is run again when it changes; a row's own options reach its tasks."""
     weights = f"{tmp_path}/photos/net.pth"
