@@ -73,27 +73,20 @@ def pretrain(
         UserError: something that was asked for does not go together, is not there, or does not fit.
         RunFailedError: the run ended itself, and says why.
     """
-    cfg = pretraining_config(
-        config or _preset(method, init),
-        photos=photos,
-        init=init,
-        init_title=init_title,
-        data_root=data_root,
-        options=options,
-    )
+    cfg = read_config(config or _preset(method, init))
     if config and method and cfg.model.type.lower() != method.replace("_", ""):
         raise UserError(f"config {config} is one of {cfg.model.type}, not of {method}: give one of the two")
     if not config and not (photos or data_root or resume):
         raise UserError("photos: expected a folder of photos to learn from (or a config that brings its own)")
+    options = _with_epochs(options or {}, epochs)
     if resume and init and not (config or network or str(init) in LIBRARIES or Path(init).exists()):
-        _use_backbone_of_run(cfg, resume if isinstance(resume, (str, Path)) else out or cfg.work_dir)
+        folder = out or options.get("work_dir") or _work_dir_of(cfg)
+        _use_backbone_of_run(cfg, resume if isinstance(resume, (str, Path)) else folder)
     elif network or (init and not config):
         _use_network(cfg, network_by_name(network) if network else _network_in(init))
-    budget = settled_budget(budget, {**(options or {}), **({} if epochs is None else {"train_cfg.max_epochs": epochs})})
-    if epochs is not None:
-        if epochs < 1:
-            raise UserError(f"epochs must be at least 1, got {epochs}")
-        cfg.train_cfg.max_epochs = epochs
+    asked = dict(photos=photos, init=init, init_title=init_title, data_root=data_root, options=options)
+    cfg = pretraining_config(cfg, **asked)
+    budget = settled_budget(budget, options)
     if probe:
         cfg.custom_hooks = [*(cfg.get("custom_hooks") or []), dict(type="LinearProbeHook", data=str(probe))]
     if not cfg.default_hooks.get("checkpoint"):
@@ -106,8 +99,19 @@ def pretrain(
     return finished(Path(cfg.work_dir), last_checkpoint(runner), cfg)
 
 
+def _with_epochs(options: Mapping[str, Any], epochs: int | None) -> Mapping[str, Any]:
+    """Options with the number of epochs among them, by which schedules are fitted."""
+    if epochs is None:
+        return options
+    if epochs < 1:
+        raise UserError(f"epochs must be at least 1, got {epochs}")
+    if (asked := options.get("train_cfg.max_epochs", epochs)) != epochs:
+        raise UserError(f"--epochs {epochs} and train_cfg.max_epochs={asked} contradict each other: leave one out")
+    return {**options, "train_cfg.max_epochs": epochs}
+
+
 def pretraining_config(
-    config: str | Path,
+    config: str | Path | Config,
     *,
     photos: str | Path | None = None,
     init: str | Path | None = None,
@@ -117,26 +121,39 @@ def pretraining_config(
 ) -> Config:
     """A pretraining config with what was asked for on top of it, and a work dir; arguments as of :func:`pretrain`.
 
+    Its schedules are not yet fitted to its length, which a budget may change.
+
+    Args:
+        config: name or file, or what :func:`~slotcon_plugin.config.read_config` gave.
+
     Raises:
         UserError: an option is refused, or what it names is not there.
     """
-    cfg = read_config(config)
-    cfg.work_dir = cfg.get("work_dir") or f"work_dirs/{Path(config).stem}"
+    cfg = config if isinstance(config, Config) else read_config(config)
+    cfg.work_dir = _work_dir_of(cfg)
     options = {**(options or {}), **({"data_root": str(data_root)} if data_root else {})}
     if "data_root" in options and "data_root" not in cfg:
         raise UserError(
-            f"{config} has no data_root (in the copy in a work dir all paths are written out); "
+            f"{cfg.filename} has no data_root (in the copy in a work dir all paths are written out); "
             "--photos PATH takes the place of its photos"
         )
-    apply_options(cfg, options)
+    apply_options(cfg, options, fit=False)
     if photos:
         apis.use_photos(cfg, str(photos))
     if init:
+        told = cfg.init if isinstance(cfg.get("init"), dict) else {}
+        if told.get("file") and Path(told["file"]).resolve() != Path(init).resolve():
+            # what the config says of other weights is not true of these
+            told = {key: value for key, value in told.items() if {f"init.{key}", f"+init.{key}"} & options.keys()}
         more = {"title": init_title} if init_title else {}
-        cfg.init = {**(cfg.init if isinstance(cfg.get("init"), dict) else {}), "file": str(init), **more}
+        cfg.init = {**told, "file": str(init), **more}
     elif init_title:
         raise UserError("--init-title names the weights of --init, which is not there")
     return cfg
+
+
+def _work_dir_of(cfg: Config) -> str:
+    return cfg.get("work_dir") or f"work_dirs/{Path(cfg.filename).stem}"
 
 
 def settled_budget(budget: float | None, options: Mapping[str, Any]) -> float | None:

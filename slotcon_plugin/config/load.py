@@ -67,13 +67,15 @@ def read_config(path: str | Path) -> Config:
     return cfg
 
 
-def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
+def apply_options(cfg: Config, options: Mapping[str, Any], fit: bool = True) -> None:
     """Put options on top of a config and complete it, in place.
 
     Args:
         cfg: what :func:`read_config` gave.
         options: ``{"train_cfg.max_epochs": 100}``. A key that the config does not have is refused unless the class
             that it is for takes it, or it is meant: ``{"+key": value}``.
+        fit: whether schedules are fitted to the length of the run, see :func:`fit_schedules`; False where that is not
+            known yet.
 
     Raises:
         UserError: an option is refused, or a key refers to one that is not there.
@@ -81,6 +83,8 @@ def apply_options(cfg: Config, options: Mapping[str, Any]) -> None:
     check_options(cfg, options)
     cfg.merge_from_dict({key.removeprefix("+"): value for key, value in options.items()})
     resolve(cfg)
+    if fit:
+        fit_schedules(cfg._cfg_dict)
 
 
 def resolve(cfg: Config) -> None:
@@ -90,8 +94,6 @@ def resolve(cfg: Config) -> None:
       that are only there to be referred to are gone afterwards: setting them would no longer do anything.
     * Hooks set to None are left out.
     * Without workers none persist.
-    * Schedules without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last
-      epoch) are left out.
 
     What follows from the number of photos and steps (``"${teacher_momentum(0.99)}"``) is left as it is, see
     :mod:`slotcon_plugin.config.rules`.
@@ -111,7 +113,6 @@ def resolve(cfg: Config) -> None:
     loader = content.get("train_dataloader") or {}
     if loader.get("num_workers") == 0:  # torch takes it for an error that none are kept
         loader["persistent_workers"] = False
-    fit_schedules(content)
 
 
 def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[str, ...], used: set[str]) -> Any:
@@ -133,7 +134,11 @@ def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[
 
 
 def fit_schedules(content: dict[str, Any]) -> None:
-    """Fit the schedules of a config to the length of its run, in place: what :func:`resolve` says of them."""
+    """Fit the schedules of a config to the length of its run, in place.
+
+    Those without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last epoch) are left
+    out.
+    """
     schedules, last = content.get("param_scheduler"), (content.get("train_cfg") or {}).get("max_epochs")
     if not isinstance(schedules, list) or last is None:
         return

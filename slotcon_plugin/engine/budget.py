@@ -63,7 +63,7 @@ class Budget:
 def plan_budget(
     cfg: Config, seconds: float | None, began: float, checkpoint: Mapping[str, Any] | None = None
 ) -> Budget | None:
-    """Set the length of a run, ``train_cfg.max_epochs``, by the time that it may take; in place.
+    """Set the length of a run, ``train_cfg.max_epochs``, by the time that it may take, and fit its schedules; in place.
 
     Args:
         cfg: a pretraining config whose batch is settled; the process group is started.
@@ -78,6 +78,7 @@ def plan_budget(
     former = Budget(**checkpoint[BUDGET]) if BUDGET in checkpoint else None
     seconds = seconds or (former.seconds if former else math.inf)
     if math.isinf(seconds):
+        fit_schedules(cfg._cfg_dict)
         return None
     if former and former.seconds == seconds:
         budget = former
