@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -53,7 +55,8 @@ class TwoViewDataset(Dataset):
         flip_prob: probability that a view is mirrored left to right.
         photometric: strengths of the photometric augmentation of the first and of the second view.
         max_broken_share: share of the source's photos that may be unreadable (each is replaced by another photo and
-            named once in the log) before the run is stopped.
+            named once in the log) before the run is stopped; of several processes each counts in the share of the
+            photos that it has met.
         keep_damaged: use JPEGs that libjpeg warns about; by default they count as unreadable.
 
     A sample is a dict, B samples collate by adding a leading B:
@@ -89,6 +92,7 @@ class TwoViewDataset(Dataset):
         self.photometric = tuple(map(PhotometricConfig.of, photometric))
         self.max_broken_share = max_broken_share
         self.keep_damaged = keep_damaged
+        self._processes = get_world_size()
         # In shared memory: each worker sees what the others have found.
         self._broken = torch.zeros(len(self.source), dtype=torch.bool).share_memory_()
 
@@ -110,13 +114,13 @@ class TwoViewDataset(Dataset):
         try:
             return self._sample(key, key.index)
         except _UNREADABLE as error:
-            self._report_broken(key.index, error)
+            self._report_broken(key.index, error, key.epoch)
         # Which photo stands in depends on the key alone, not on what has been found broken before.
         for index in key.rng(stream=1).integers(len(self), size=_MAX_REPLACEMENTS).tolist():
             try:
                 return self._sample(key, index)
             except _UNREADABLE as error:
-                self._report_broken(index, error)
+                self._report_broken(index, error, key.epoch)
         raise BrokenPhotosError(
             f"{_MAX_REPLACEMENTS} photos in a row of {self.source.origin} cannot be read, {self._some_broken()}; check "
             "that the source names photos"
@@ -158,15 +162,20 @@ class TwoViewDataset(Dataset):
                     return reduction, placed
         return 1, stored
 
-    def _report_broken(self, index: int, error: Exception) -> None:
+    def _report_broken(self, index: int, error: Exception, epoch: int) -> None:
         """Name a broken photo the first time, and stop when there are too many."""
         if not self._broken[index]:
             self._broken[index] = True
             name = printable(self.source.path(index))
             print_log(f"photo replaced by another: {name}: {error}", "current", logging.WARNING)
-        if self.num_broken > self.max_broken_share * len(self):
+        # Of several processes each meets a share of every epoch, and chance deals the broken ones out unevenly.
+        met = min(len(self), -(-len(self) * (epoch + 1) // self._processes))
+        allowed = self.max_broken_share * met
+        if self._processes > 1:
+            allowed += 1 + 2 * math.sqrt(allowed)
+        if self.num_broken > allowed:
             raise BrokenPhotosError(
-                f"{self.num_broken} of {len(self)} photos of {self.source.origin} cannot be read, more than "
+                f"{self.num_broken} of {met} photos of {self.source.origin} cannot be read, more than "
                 f"max_broken_share={self.max_broken_share} of them: {self._some_broken()}. Repair or remove these "
                 "files, or raise max_broken_share of the dataset"
             )

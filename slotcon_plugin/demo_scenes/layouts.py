@@ -153,13 +153,16 @@ def write_cityscapes(root: Path, split: str, scenes: Scenes) -> None:
 
 
 def write_ade20k(root: Path, split: str, scenes: Scenes) -> None:
-    """`images/{training,validation}/*.jpg` and `annotations/...png` with 1..150, 0 = ignore."""
-    folder = {"train": "training", "val": "validation"}[split]
+    """`images/{training,validation}/*.jpg` and `annotations/...png` with 1..150, 0 = ignore; `sceneCategories.txt`."""
+    folder, names = {"train": "training", "val": "validation"}[split], []
     table = _table(ADE20K_IDS)
     for index, scene in scenes:
         name = f"ADE_{split}_{index + 1:08d}"
         _write(root / "images" / folder / f"{name}.jpg", scene.image)
         _write(root / "annotations" / folder / f"{name}.png", table[scene.semantic])
+        names.append(name)
+    with open(root / "sceneCategories.txt", "a", encoding="utf-8") as listing:
+        listing.writelines(f"{name} demo\n" for name in names)
 
 
 def write_voc(root: Path, split: str, scenes: Scenes) -> None:

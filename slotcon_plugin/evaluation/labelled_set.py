@@ -7,6 +7,7 @@ an item is asked for, and every complaint names the file.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +15,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.metrics import IGNORE
-from slotcon_plugin.photos import evenly_spaced, read_photo
+from slotcon_plugin.photos import evenly_spaced, read_photo, upright_size
 
 UNKNOWN = -1
 
@@ -70,18 +73,48 @@ class LabelledSet:
         Raises:
             UserError: a file cannot be read, the sizes differ, or the mask holds a value without a meaning.
         """
+        image = read_photo(self.items[index][0])
+        label = self._label(index, *image.shape[1::-1])
+        return LabelledImage(image, label) if self.square is None else _middle_square(image, label, self.square)
+
+    def read_label(self, index: int) -> np.ndarray:
+        """Decode the mask alone, (H, W) uint8 as stored; raises as :meth:`read` does."""
+        return self._label(index, *upright_size(self.items[index][0]))
+
+    def check(self) -> set[int]:
+        """Decode every mask, so that what has to be complained of is before time is spent; indices of their classes.
+
+        Raises:
+            UserError: see :meth:`read`.
+        """
+        screen, counts = Console(stderr=True), np.zeros(IGNORE + 1, np.int64)
+        indices, told = range(len(self)), f"masks of {self.name}"
+        for index in track(indices, told, console=screen, transient=True, disable=not screen.is_terminal):
+            counts += np.bincount(self.read_label(index).ravel(), minlength=len(counts))
+        return {*np.flatnonzero(counts[:IGNORE]).tolist()}
+
+    def _label(self, index: int, width: int, height: int) -> np.ndarray:
         photo, mask = self.items[index]
-        image, stored = read_photo(photo), _read_mask(mask)
-        if stored.shape != image.shape[:2]:
-            expected = f"{image.shape[1]}x{image.shape[0]} as {photo.name}"
+        stored = _read_mask(mask)
+        if stored.shape != (height, width):
+            expected = f"{width}x{height} as {photo.name}"
             raise UserError(f"{mask}: mask of wrong size: expected {expected}, got {stored.shape[1]}x{stored.shape[0]}")
         label = self.table[stored]
         if (label == UNKNOWN).any():
             unknown = ", ".join(map(str, np.unique(stored[label == UNKNOWN])[:8]))
             known = _ranges(np.flatnonzero(self.table != UNKNOWN))
             raise UserError(f"{mask}: unknown class index {unknown}: expected {known} ({len(self.classes)} classes)")
-        label = label.astype(np.uint8)
-        return LabelledImage(image, label) if self.square is None else _middle_square(image, label, self.square)
+        return label.astype(np.uint8)
+
+
+def too_few_classes(name: str, found: Sequence[str | int]) -> UserError:
+    """What to say of masks in which less than two classes were found: whatever is measured on them says nothing."""
+    if not found:
+        return UserError(f"{name}: every pixel of every mask is 255 (ignored)")
+    return UserError(
+        f"{name}: the masks hold one class only ({found[0]}; 255 is ignored): expected two or more. Of masks of 0 and "
+        "255, store the object as 1"
+    )
 
 
 def _ranges(values: np.ndarray) -> str:

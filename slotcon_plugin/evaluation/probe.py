@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import add_counts, labelled_batches, stage_features, to_size
-from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label
+from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label, too_few_classes
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
-from slotcon_plugin.evaluation.readers import too_few_classes, with_same_classes
+from slotcon_plugin.evaluation.readers import with_same_classes
 
 _QUERIES = 4096  # positions compared with the bank at once
 _GOLDEN = 0.618034  # multiples of it fill [0, 1) evenly

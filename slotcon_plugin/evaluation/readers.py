@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE, UNLABELLED
-from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet
+from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet, too_few_classes
 from slotcon_plugin.evaluation.metrics import IGNORE
 from slotcon_plugin.photos import list_photos
 
@@ -64,9 +64,21 @@ def _guess(root: Path) -> str:
         return "folder"
     for name, (signs, _) in READERS.items():
         if any((root / sign).exists() for sign in signs):
+            if name == "folder":
+                _require_own_names(root)
             return name
     signs = "; ".join(f"{name}: {' or '.join(signs)}" for name, (signs, _) in READERS.items())
     raise UserError(f"{root}: layout not recognised. Expected one of these inside ({signs})")
+
+
+def _require_own_names(root: Path) -> None:
+    """Folders called as ADE20K's, whose masks count from 1, without the files that go with ADE20K."""
+    if any((root / "annotations" / split).is_dir() for split in ("training", "validation")):
+        raise UserError(
+            f"{root}: ADE20K, or masks of your own? ADE20K has objectInfo150.txt and sceneCategories.txt beside its "
+            "annotations/: put one of them there. Beside masks of your own write a classes.txt, a name a line, or call "
+            "their folders train and val"
+        )
 
 
 def value_table(meaning: Mapping[int, int]) -> np.ndarray:
@@ -76,16 +88,6 @@ def value_table(meaning: Mapping[int, int]) -> np.ndarray:
     for value, index in meaning.items():
         table[value] = index
     return table
-
-
-def too_few_classes(name: str, found: Sequence[str | int]) -> UserError:
-    """What to say of masks in which less than two classes were found: whatever is measured on them says nothing."""
-    if not found:
-        return UserError(f"{name}: every pixel of every mask is 255 (ignored)")
-    return UserError(
-        f"{name}: the masks hold one class only ({found[0]}; 255 is ignored): expected two or more. Of masks of 0 and "
-        "255, store the object as 1"
-    )
 
 
 def _photos(folder: Path) -> list[Path]:
@@ -107,8 +109,8 @@ def read_folder(root: Path, split: str) -> LabelledSet:
     """`images/SPLIT`, `annotations/SPLIT` (.png of the same stem), and `classes.txt` if there is one.
 
     `classes.txt` has a name a line; a line such as ``unlabelled(ignore=11)`` says which value is ignored (255 always
-    is), wherever it stands: the names are those of the other values, from 0 on. Without the file, the classes are
-    counted from the masks.
+    is), wherever it stands: the names are those of the other values, from 0 on. Lines that begin with # are comments.
+    Without the file, the classes are counted from the masks.
     """
     images, masks = root / "images" / split, root / "annotations" / split
     items = _pair(_photos(images), lambda photo: masks / photo.relative_to(images).with_suffix(".png"))
@@ -130,6 +132,8 @@ def _read_classes(listing: Path) -> tuple[list[str], list[int]]:
         raise UserError(f"{listing}: expected UTF-8, got another encoding ({error}); save it as UTF-8") from error
     classes, ignored = [], []
     for line in filter(None, map(str.strip, lines)):
+        if line.startswith("#"):
+            continue
         if match := re.search(r"\(ignore\s*=\s*(\d+)\)$", line):
             ignored.append(int(match[1]))
         else:
@@ -145,7 +149,7 @@ def _read_classes(listing: Path) -> tuple[list[str], list[int]]:
 def _count_classes(data: LabelledSet) -> LabelledSet:
     highest = -1
     for index in range(len(data)):
-        label = data.read(index).label
+        label = data.read_label(index)
         highest = int(np.max(label[label != IGNORE].astype(int), initial=highest))
     if highest < 1:
         raise too_few_classes(data.name, range(highest + 1))
@@ -245,7 +249,7 @@ def read_cocostuff(root: Path, split: str) -> LabelledSet:
 READERS: dict[str, tuple[tuple[str, ...], Callable[[Path, str], LabelledSet]]] = {
     "cityscapes": (("leftImg8bit",), read_cityscapes),
     "voc": (("ImageSets/Segmentation", "VOC2012/ImageSets/Segmentation"), read_voc),
-    "ade20k": (("annotations/validation", "annotations/training"), read_ade20k),
+    "ade20k": (("objectInfo150.txt", "sceneCategories.txt"), read_ade20k),
     "cocostuff": (("curated", "stuffthingmaps", "annotations/val2017", "annotations/train2017"), read_cocostuff),
     "folder": (("annotations",), read_folder),
 }

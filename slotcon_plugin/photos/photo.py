@@ -18,6 +18,8 @@ EXIF_ORIENTATION = 0x0112
 MAX_PIXELS = 2**27
 """Photos of more pixels than this (11,585 x 11,585) are refused before any decoder allocates memory for them."""
 
+_HEADERS = 2**18  # bytes of a JPEG in which its Exif is looked for: behind a colour profile, if need be
+
 # How the stored pixels become the upright photo: swap the axes, then mirror in x, then in y (EXIF 2.32, table 6).
 _UPRIGHT = {
     1: (False, False, False),
@@ -89,7 +91,7 @@ class Photo:
         self._data = data
         self._image: Image.Image | None = None
         self.reductions: tuple[int, ...] = (1,)
-        tag = 1
+        turn = _UPRIGHT[1]
         try:
             if data[:3] == b"\xff\xd8\xff":
                 height, width, space, _ = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -98,18 +100,16 @@ class Photo:
                     self.reductions = (8, 4, 2, 1)
                 else:
                     self._image = self._open()
-                if data.find(b"Exif\x00\x00", 0, 65536) >= 0:
-                    tag = self._open().getexif().get(EXIF_ORIENTATION, 1)
+                if data.find(b"Exif\x00\x00", 0, _HEADERS) >= 0:
+                    turn = orientation_of(self._open())
             else:
                 self._image = self._open()
                 width, height = self._image.size
-                # Pillow turns TIFFs itself, and its size is that of the turned picture.
-                tag = 1 if self._image.format == "TIFF" else self._image.getexif().get(EXIF_ORIENTATION, 1)
+                turn = orientation_of(self._image)
         except Exception as error:  # decoders raise whatever they please
             raise PhotoError(f"no readable header: {_reason(error)}") from error
         if width * height > MAX_PIXELS:
             raise PhotoError(f"{width} x {height} are more than {MAX_PIXELS:,} pixels")
-        turn = _UPRIGHT.get(tag, _UPRIGHT[1])
         self.stored_size = (width, height)
         self.orientation = Orientation(*(self.stored_size[::-1] if turn[0] else self.stored_size), *turn)
 
@@ -150,6 +150,13 @@ class Photo:
 
     def _open(self) -> Image.Image:
         return Image.open(io.BytesIO(self._data))
+
+
+def orientation_of(image: Image.Image) -> tuple[bool, bool, bool]:
+    """Whether to swap the axes of stored pixels, then mirror them in x, then in y, for the upright picture."""
+    # Pillow turns TIFFs itself, and their size is that of the turned picture.
+    tag = 1 if image.format == "TIFF" else image.getexif().get(EXIF_ORIENTATION, 1)
+    return _UPRIGHT.get(tag, _UPRIGHT[1])
 
 
 def _reason(error: Exception) -> str:

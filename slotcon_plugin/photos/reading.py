@@ -13,7 +13,7 @@ from PIL import Image
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos.listing import printable
-from slotcon_plugin.photos.photo import Photo, PhotoError
+from slotcon_plugin.photos.photo import Photo, PhotoError, orientation_of
 
 _LONGEST = 8  # times the short side
 
@@ -43,6 +43,21 @@ def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
         small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
         pixels = np.array(small)
     return pixels
+
+
+def upright_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of a photo as :func:`read_photo` gives it, from its header.
+
+    Raises:
+        PhotoError: the file cannot be read, or is not a photo; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.size[::-1] if orientation_of(image)[0] else image.size
+    except Exception as error:  # decoders raise whatever they please
+        raise PhotoError(
+            f"{printable(path)}: cannot be read as a photo: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def read_photos(paths: Iterable[str | Path], max_side: int | None = None) -> Iterator[tuple[int, np.ndarray]]:

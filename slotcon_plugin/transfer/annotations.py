@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import reprlib
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 from slotcon_plugin.errors import UserError
 
@@ -15,12 +18,55 @@ def category_names(path: Path) -> list[str]:
     Raises:
         UserError: cut short, not JSON, without categories, or with names or ids of odd types.
     """
+    return [category["name"] for category in sorted(read_categories(path)[0], key=lambda category: category["id"])]
+
+
+def read_categories(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(categories in the file's order, annotations) of a COCO annotation file.
+
+    Raises:
+        UserError: as :func:`category_names`.
+    """
     try:
-        categories = json.loads(path.read_bytes())["categories"]
-        names = [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
-        if odd := [name for name in names if not isinstance(name, str)]:
+        found = json.loads(path.read_bytes())
+        categories = found["categories"]
+        if odd := [each["name"] for each in categories if not isinstance(each["name"], str)]:
             raise TypeError(f"a category's name has to be a text, got {reprlib.repr(odd[0])}")
-        return names
+        sorted(each["id"] for each in categories)  # of one type
+        return categories, found.get("annotations", [])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
+
+
+def check_for_mmdet(path: Path, classes: Sequence[str], judged: bool) -> None:
+    """Labels of a file will be those of a config: mmdet numbers them in the order of the file's categories.
+
+    Args:
+        path: of an annotation file of COCO's form.
+        classes: of the config, in the order of its heads' outputs.
+        judged: whether pycocotools takes the file for the truth, and asks more of it.
+
+    Raises:
+        UserError: other categories or another order, annotations that cannot be judged, or no whole file.
+    """
+    categories, annotations = read_categories(path)
+    names = [category["name"] for category in categories]
+    if foreign := sorted(set(names) - set(classes)):
+        raise UserError(
+            f"class mismatch: {path} has categories {foreign[:5]} that are not among the config's {len(classes)} "
+            "classes; set metainfo.classes of the data sets and num_classes of the heads"
+        )
+    for place, (name, expected) in enumerate(zip_longest(names, classes)):
+        if name != expected:
+            raise UserError(
+                f"class mismatch: categories[{place}] of {path} is {name!r}, class {place} of the config is "
+                f"{expected!r}, and mmdet gives labels in the order of the file: it has to list all {len(classes)} "
+                "classes, in the config's order"
+            )
+    if judged and (odd := [one for one in annotations if one.get("id") in (None, 0) or "iscrowd" not in one]):
+        lacking = "no 'iscrowd'" if odd[0].get("id") else "the id 0, which pycocotools takes for no match"
+        raise UserError(
+            f"{path}: {len(odd)} of {len(annotations)} annotations cannot be judged, the first has {lacking}. Number "
+            "them from 1 and add iscrowd: 0, or let val_evaluator.type be OwnCocoMetric (rcnn_r18_fpn_own.py)"
+        )

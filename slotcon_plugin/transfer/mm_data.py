@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from PIL import Image
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.transfer.annotations import category_names
+from slotcon_plugin.transfer.annotations import check_for_mmdet
 
 _COCO = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
 # What each data set class expects below its data_root; shown when something is missing.
@@ -118,8 +118,7 @@ def check_data(cfg: Config) -> None:
     for dataset in _leaves(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
         if dataset.get("data_prefix", {}).get("seg_map_path"):
             _check_masks(dataset, len(class_names(dataset)))
-        elif dataset.type != "CocoObjectDataset" and str(dataset.get("ann_file", "")).endswith(".json"):
-            _check_coco_categories(root_of(dataset) / dataset.ann_file, class_names(dataset))
+    _check_coco_files(cfg)
 
 
 def class_names(dataset: ConfigDict) -> Sequence[str]:
@@ -163,12 +162,18 @@ def _heads(model: Any, where: str) -> Iterator[tuple[str, int]]:
             yield from _heads(value, f"{where}[{index}]")
 
 
-def _check_coco_categories(path: Path, classes: Sequence[str]) -> None:
-    if foreign := sorted(set(category_names(path)) - set(classes)):
-        raise UserError(
-            f"class mismatch: {path} has categories {foreign[:5]} that are not among the config's {len(classes)} "
-            "classes; set metainfo.classes of the data sets and num_classes of the heads"
-        )
+def _check_coco_files(cfg: Config) -> None:
+    evaluators = (*evaluators_of(cfg, "val"), *evaluators_of(cfg, "test"))
+    judged = {str(each.ann_file) for each in evaluators if _is_coco(each, "CocoMetric")}
+    datasets = [dataset for dataset in datasets_of(cfg) if _is_coco(dataset, "CocoDataset")]
+    for path, dataset in {root_of(dataset) / dataset.ann_file: dataset for dataset in datasets}.items():
+        check_for_mmdet(path, class_names(dataset), str(path) in judged)
+
+
+def _is_coco(section: ConfigDict, kind: str) -> bool:
+    """Whether a data set or an evaluator is mmdet's own for COCO's files; others number classes by their own rules."""
+    name = section.type if isinstance(section.type, str) else section.type.__name__
+    return name.rpartition(".")[2] == kind and str(section.get("ann_file", "")).endswith(".json")
 
 
 def _check_masks(dataset: ConfigDict, num_classes: int) -> None:

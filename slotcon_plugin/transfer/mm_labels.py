@@ -9,35 +9,18 @@ A detector's mask head is left out where an annotation has no outline.
 
 from __future__ import annotations
 
-import json
-import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import evenly_spaced
-from slotcon_plugin.transfer.mm_data import MASKS_LOOKED_AT, datasets_of, evaluators_of, root_of
-
-if TYPE_CHECKING:
-    from slotcon_plugin.evaluation import LabelledSet
+from slotcon_plugin.transfer.mm_data import datasets_of, evaluators_of, root_of
+from slotcon_plugin.transfer.own_boxes import has_outline, read_own_boxes
 
 _CLASSES_SHOWN = 12
-_NEEDED = {  # by pycocotools and mmdet, which read them without a question
-    "categories": ("id", "name"),
-    "images": ("file_name", "id", "width", "height"),
-    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
-}
-_TYPES = {  # of what is needed
-    **dict.fromkeys(("name", "file_name"), ((str,), "a text")),
-    **dict.fromkeys(("id", "image_id", "category_id"), ((int, float, str), "a number or a text")),
-    **dict.fromkeys(("width", "height", "area"), ((int, float), "a number")),
-    "bbox": ((list,), "a list of four numbers: x, y, width, height"),
-}
 
 
 def follow_labels(cfg: Config) -> None:
@@ -54,8 +37,6 @@ def follow_labels(cfg: Config) -> None:
         files = {_annotations(dataset): dataset for dataset in left_open}
         labels = {path: _read(dataset) for path, dataset in files.items()}
         classes = _categories(labels)
-        for dataset in left_open:
-            _check_photos(dataset, labels[_annotations(dataset)])
         if bare := _without_outline(labels):
             _leave_out_masks(cfg, bare)
         _fill_annotation_files(cfg)
@@ -71,29 +52,17 @@ def follow_labels(cfg: Config) -> None:
 
 def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
     """Those of all splits; where no file names them they are counted in the masks, and a split may lack the last."""
-    from slotcon_plugin.evaluation import open_labelled_set  # half a second that pretraining need not wait for
+    # half a second that pretraining need not wait for
+    from slotcon_plugin.evaluation import open_labelled_set
+    from slotcon_plugin.evaluation.labelled_set import too_few_classes
 
     sets = {(str(root_of(each)), each.get("split", "train")): each for each in datasets}
     found = [open_labelled_set(*place) for place in sets]
     classes = max((each.classes for each in found), key=len)
-    for labelled in found:
-        for index in evenly_spaced(len(labelled), MASKS_LOOKED_AT):
-            labelled.read(index)  # complains about foreign indices now, and not after an hour
-    _require_two_classes(found[0])
+    train, *_ = (labelled.check() for labelled in found)  # complains about foreign indices now, not after an hour
+    if len(train) < 2:
+        raise too_few_classes(found[0].name, [found[0].classes[k] for k in train])
     return classes
-
-
-def _require_two_classes(labelled: LabelledSet) -> None:
-    """Refuse what nothing is learned from; a mask or two is enough to know better, save of objects that are rare."""
-    from slotcon_plugin.evaluation.metrics import IGNORE
-    from slotcon_plugin.evaluation.readers import too_few_classes
-
-    seen: set[int] = set()
-    for index in range(len(labelled)):
-        seen |= {*np.unique(labelled.read(index).label).tolist()} - {IGNORE}
-        if len(seen) > 1:
-            return
-    raise too_few_classes(labelled.name, [labelled.classes[k] for k in seen])
 
 
 def _annotations(dataset: ConfigDict) -> Path:
@@ -101,46 +70,7 @@ def _annotations(dataset: ConfigDict) -> Path:
 
 
 def _read(dataset: ConfigDict) -> dict[str, Any]:
-    path = _annotations(dataset)
-    try:
-        found = json.loads(path.read_bytes())
-        for part, needed in _NEEDED.items():
-            _check_entries(found, part, needed)
-        return found
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist. Expected below {root_of(dataset)}: photos in images/{{train,val}}/, annotations "
-            "of COCO's form in annotations/{train,val}.json. Another place: --data-root DIR; other names: "
-            "--cfg-options train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and "
-            "the same with val_dataloader and test_dataloader"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
-
-
-def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> None:
-    """Raises what :func:`_read` makes a sentence of."""
-    entries = found[part]
-    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
-        raise TypeError(f"{part} has to be a list of objects")
-    lacking = [index for index, entry in enumerate(entries) if any(entry.get(key) is None for key in needed)]
-    if lacking:
-        first = entries[lacking[0]]
-        keys = [key for key in needed if first.get(key) is None]
-        area = " (area: width x height of the bbox where there is no outline)" if "area" in keys else ""
-        raise ValueError(
-            f"{part}[{lacking[0]}] (id {first.get('id')}) has no {', '.join(map(repr, keys))}; {len(lacking)} of "
-            f"{len(entries)} {part} are incomplete. Each needs {', '.join(needed)}: add them{area}, or export the "
-            "labels again"
-        )
-    for index, entry in enumerate(entries):
-        for key in needed:
-            kinds, expected = _TYPES[key]
-            if not isinstance(entry[key], kinds) or isinstance(entry[key], bool):
-                raise TypeError(
-                    f"{part}[{index}] (id {entry['id']}) has {reprlib.repr(entry[key])} as {key!r}: expected {expected}"
-                )
+    return read_own_boxes(_annotations(dataset), root_of(dataset), root_of(dataset) / dataset.data_prefix.img)
 
 
 def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
@@ -159,22 +89,9 @@ def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:
     return [name for _, name in expected]
 
 
-def _check_photos(dataset: ConfigDict, found: dict[str, Any]) -> None:
-    """Annotation files travel without their photos, or with the paths of another machine in them."""
-    folder = root_of(dataset) / dataset.data_prefix.img
-    names = [image["file_name"] for image in found["images"]]
-    if missing := [name for name in names if not (folder / name).is_file()]:
-        raise UserError(
-            f"{len(missing)} of {len(names)} photos that {_annotations(dataset)} names are not there; the first is "
-            f"{folder / missing[0]}. file_name has to be a path below {folder}"
-        )
-    if not names or not found["annotations"]:
-        raise UserError(f"{_annotations(dataset)} has {len(names)} photos and {len(found['annotations'])} annotations")
-
-
 def _without_outline(labels: Mapping[Path, dict[str, Any]]) -> str:
     """How many annotations of which file have none, in words; empty if all have one."""
-    bare = {path: sum(not one.get("segmentation") for one in found["annotations"]) for path, found in labels.items()}
+    bare = {path: sum(not has_outline(one) for one in found["annotations"]) for path, found in labels.items()}
     counts = {path: len(found["annotations"]) for path, found in labels.items()}
     return ", ".join(f"{count:,} of {counts[path]:,} annotations of {path}" for path, count in bare.items() if count)
 

@@ -1,4 +1,4 @@
-"""COCO's annotations with one class, ``object``: where things are, whatever they are. For mmdet.
+"""Files of COCO's form for mmdet: one's own; and COCO's with one class, ``object``: where things are, not what.
 
 A detector that has seen some hundred photos does not know eighty classes yet, and its AP over them is about zero
 whatever it started from; where objects are it can learn in that time.
@@ -21,6 +21,10 @@ def merge_categories(coco: COCO) -> COCO:
     coco.dataset["categories"] = [{"id": 1, "name": OBJECT}]
     for annotation in coco.dataset["annotations"]:
         annotation["category_id"] = 1
+    return _index_again(coco)
+
+
+def _index_again(coco: COCO) -> COCO:
     coco.createIndex()
     coco.img_ann_map, coco.cat_img_map = coco.imgToAnns, coco.catToImgs
     return coco
@@ -38,8 +42,27 @@ class CocoObjectDataset(CocoDataset):
 
 
 @METRICS.register_module()
-class CocoObjectMetric(CocoMetric):
-    """mmdet's ``CocoMetric``, which compares with one class.
+class OwnCocoMetric(CocoMetric):
+    """mmdet's ``CocoMetric`` for files as labelling tools export them.
+
+    pycocotools takes a match with annotation 0 for none, and asks every annotation for ``iscrowd``: here they are
+    numbered from 1, and are no crowd where they do not say.
+
+    Args:
+        ann_file: annotations of COCO's form.
+        kwargs: see mmdet's.
+    """
+
+    def __init__(self, ann_file: str, **kwargs: Any) -> None:
+        super().__init__(ann_file=ann_file, **kwargs)
+        for number, annotation in enumerate(self._coco_api.dataset["annotations"], start=1):
+            annotation |= {"id": number, "iscrowd": annotation.get("iscrowd", 0)}
+        _index_again(self._coco_api)
+
+
+@METRICS.register_module()
+class CocoObjectMetric(OwnCocoMetric):
+    """The same, which compares with one class.
 
     Args:
         ann_file: COCO's annotations, of any categories.

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, default_collate
 
 from slotcon_plugin.data import BrokenPhotosError, EpochSampler, ImageFolder, SampleKey, TwoViewDataset
+from slotcon_plugin.data import dataset as data_set
 from slotcon_plugin.data.dataset import resize_crop
 from slotcon_plugin.data.photometric import SOLARISE
 from slotcon_plugin.errors import UserError
@@ -257,6 +258,18 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+def test_each_of_several_processes_counts_among_the_photos_that_it_met(folder, monkeypatch):
+    """Of 12 photos one of two processes meets 6 in the first epoch: 1.5 may be broken, with the odds of a deal 4.9."""
+    break_photos(folder, 5)
+    monkeypatch.setattr(data_set, "get_world_size", lambda: 2)
+    dataset = TwoViewDataset(ImageFolder(folder), view_size=8, max_broken_share=0.25)
+    for index in range(4):
+        dataset[SampleKey(0, 0, index)]
+    with pytest.raises(BrokenPhotosError, match=r"5 of 6 photos"):
+        dataset[SampleKey(0, 0, 4)]
+    assert dataset[SampleKey(0, 1, 4)]["sample_index"] > 4, "7.5 of the 12 that it has met by now"
 
 
 def test_too_many_broken_photos_stop_the_run(folder):

@@ -202,6 +202,22 @@ def test_names_are_those_of_the_values_that_count(tmp_path, lines, expected):
     assert {value: int(data.read(k).label[0, 0]) for k, value in enumerate(expected)} == expected
 
 
+def test_a_list_of_classes_may_have_comments(tmp_path):
+    root = small_folder(tmp_path, [np.zeros((4, 6))], "# of the yard\nroad\n# and what moves\ncar\n")
+    assert open_labelled_set(root).classes == ("road", "car")
+
+
+def test_folders_called_as_ade20k_does_are_not_taken_for_it(tmp_path):
+    """Its masks count from 1, and 0 is ignored: one's own would be shifted by a class."""
+    root = small_folder(tmp_path, [np.zeros((4, 6))], None)
+    for kind in ("images", "annotations"):
+        (root / kind / "val").rename(root / kind / "validation")
+    with pytest.raises(UserError, match=r"ADE20K, or masks of your own\? .*sceneCategories\.txt.*classes\.txt"):
+        open_labelled_set(root, "validation")
+    (root / "sceneCategories.txt").touch()
+    assert len(open_labelled_set(root).classes) == 150
+
+
 def test_a_folder_with_a_list_of_classes_is_one_whatever_its_splits_are_called(tmp_path):
     root = small_folder(tmp_path, [np.zeros((4, 6))], "road\ncar\n")
     for kind in ("images", "annotations"):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import PhotoError, read_photo, read_photos, reading
+from slotcon_plugin.photos import PhotoError, read_photo, read_photos, reading, upright_size
 from slotcon_plugin.photos.photo import EXIF_ORIENTATION
 
 
@@ -25,6 +25,17 @@ def test_photos_are_read_upright(tmp_path, tag, suffix):
     expected = np.asarray(ImageOps.exif_transpose(Image.open(path)).convert("RGB"))
     assert seen.shape == expected.shape
     assert np.abs(seen.astype(int) - expected).max() <= 2
+    assert upright_size(path) == seen.shape[1::-1]
+
+
+def test_a_long_profile_before_the_orientation(tmp_path):
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
+    data = (tmp_path / "a.jpg").read_bytes()
+    filling = b"\xff\xe2\xff\xff" + bytes(0xFFFD)
+    (tmp_path / "a.jpg").write_bytes(data[:2] + 2 * filling + data[2:])
+    assert read_photo(tmp_path / "a.jpg").shape == (6, 4, 3) and upright_size(tmp_path / "a.jpg") == (4, 6)
 
 
 def test_photos_are_shrunk_to_their_longer_side(tmp_path):
@@ -43,8 +54,9 @@ def test_what_is_no_photo_is_named(tmp_path):
     (tmp_path / "no\ntes.jpg").write_text("no photo")
     with pytest.raises(PhotoError, match=r"no\\ntes\.jpg: cannot be read as a photo: no readable header"):
         read_photo(tmp_path / "no\ntes.jpg")
-    with pytest.raises(PhotoError, match=r"gone\.jpg: cannot be read as a photo: .*No such file"):
-        read_photo(tmp_path / "gone.jpg")
+    for read in (read_photo, upright_size):
+        with pytest.raises(PhotoError, match=r"gone\.jpg: cannot be read as a photo: .*No such file"):
+            read(tmp_path / "gone.jpg")
 
 
 def test_of_many_photos_those_that_can_be_read_are_read(tmp_path, monkeypatch):

@@ -33,8 +33,15 @@ def test_every_object_has_the_one_label(annotations):
 
 
 @pytest.mark.parametrize(("moved", "perfect"), [(0, 100.0), (1000, 0.0)])
-def test_boxes_are_right_whatever_lies_in_them(annotations, moved, perfect):
+@pytest.mark.parametrize("first", [0, 1])
+def test_boxes_are_right_whatever_lies_in_them(annotations, moved, perfect, first, tmp_path):
+    """Nor does it matter that tools number annotations from 0 and leave out iscrowd."""
     _, path, found = annotations
+    for number, annotation in enumerate(found["annotations"]):
+        annotation["id"] = first + number
+        annotation.pop("iscrowd")
+    path = tmp_path / "val.json"
+    path.write_text(json.dumps(found))
     metric = CocoObjectMetric(ann_file=str(path), metric="bbox")
     metric.dataset_meta = {"classes": ("object",)}
     for image in found["images"]:

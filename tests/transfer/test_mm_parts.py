@@ -211,6 +211,53 @@ def test_categories_unknown_to_the_config_are_named(scenes, tmp_path):
         check_data(cfg)
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (
+            lambda found: found["categories"].reverse(),
+            r"categories\[0\] of .*2017\.json is 'toothbrush', class 0 of the conf",
+        ),
+        (
+            lambda found: found["categories"].pop(3),
+            r"categories\[3\] of .* is 'airplane', class 3 of the config is 'motorcycle'",
+        ),
+        (lambda found: found["categories"].pop(), r"categories\[79\] of .* is None, class 79 .* is 'toothbrush'"),
+        (lambda found: found["categories"][0].update(name="x"), r"categories \['x'\] that are not among"),
+    ],
+)
+def test_labels_that_mmdet_would_number_otherwise_are_refused(split, edit, message, scenes, tmp_path):
+    cfg = coco_with(scenes, tmp_path, {split: edit})
+    with pytest.raises(UserError, match=message):
+        check_data(cfg)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda found: found["annotations"][3].update(id=0), "1 of .* cannot be judged, the first has the id 0"),
+        (lambda found: found["annotations"][3].pop("iscrowd"), "1 of .* cannot be judged, the first has no 'iscrowd'"),
+    ],
+)
+def test_a_truth_that_cannot_be_judged_by_is_refused(edit, message, scenes, tmp_path):
+    check_data(coco_with(scenes, tmp_path, {"train": edit}))
+    with pytest.raises(UserError, match=message):
+        check_data(coco_with(scenes, tmp_path, {"val": edit}))
+
+
+def coco_with(scenes, root: Path, edits: dict) -> Config:
+    for split in ("train", "val"):
+        (root / f"{split}2017").mkdir(exist_ok=True)
+        (root / "annotations").mkdir(exist_ok=True)
+        found = json.loads((scenes("coco") / f"annotations/instances_{split}2017.json").read_text())
+        edits.get(split, lambda _: None)(found)
+        (root / f"annotations/instances_{split}2017.json").write_text(json.dumps(found))
+    cfg = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
+    relocate(cfg, root)
+    return cfg
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -244,7 +291,7 @@ def test_a_cut_annotation_file_is_named(scenes, tmp_path):
         text = (whole / f"annotations/instances_{split}2017.json").read_text()
         (tmp_path / f"annotations/instances_{split}2017.json").write_text(text[: len(text) // 2])
     relocate(cfg, tmp_path)
-    with pytest.raises(UserError, match=r"instances_val2017\.json is no whole annotation file"):
+    with pytest.raises(UserError, match=r"instances_train2017\.json is no whole annotation file"):
         check_data(cfg)
 
 

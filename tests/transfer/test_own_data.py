@@ -19,10 +19,11 @@ from .shrink import shrink
 pytest.importorskip("mmdet")
 pytest.importorskip("mmseg")
 
-from slotcon_plugin.transfer import mm_labels, openmmlab
+from slotcon_plugin.transfer import mm_labels, openmmlab, own_boxes
 from slotcon_plugin.transfer.mm_data import class_names, datasets_of
 from slotcon_plugin.transfer.mm_labelled import LabelledPhotosDataset
 from slotcon_plugin.transfer.mm_labels import follow_labels
+from slotcon_plugin.transfer.mm_photo import LoadPhoto
 
 from .test_mm_configs import load
 
@@ -139,16 +140,74 @@ def test_a_detector_with_masks_trains_from_a_checkpoint(boxes, tmp_path, pretrai
         ),
         (lambda found: found["images"][0].update(width="160"), r"has '160' as 'width': expected a number"),
         (
-            lambda found: [category.update(id=str(category["id"])) for category in found["categories"]],
+            lambda found: [
+                *(category.update(id=str(category["id"])) for category in found["categories"]),
+                *(annotation.update(category_id=str(annotation["category_id"])) for annotation in found["annotations"]),
+            ],
             r"val\.json has other categories .*\('3', 'ball'\).*\(7, 'crate'\)\]\. All splits need the same list",
         ),
         (lambda found: found["categories"][0].pop("name"), r"val\.json .*: categories\[0\] \(id 7\) has no 'name'"),
+        (
+            lambda found: found["images"][1].update(id=found["images"][0]["id"]),
+            r"val\.json: 1 ids are of several images, the first is \d+: annotations would go to the wrong ones",
+        ),
+        (
+            lambda found: found["annotations"][1].update(id=1),
+            r"val\.json: 1 ids are of several annotations, the first is 1",
+        ),
+        (lambda found: found["categories"][1].update(id=7), r"val\.json: 1 ids are of several categories"),
+        (
+            lambda found: found["annotations"][0].update(category_id=4),
+            r"val\.json: 1 of \d+ annotations have a category_id that no entry of categories has, the first is 4 of",
+        ),
+        (
+            lambda found: [a.update(image_id=str(a["image_id"])) for a in found["annotations"]],
+            r"have a image_id that no entry of images has, .*: a number here and a text there",
+        ),
+        (lambda found: found["annotations"][0]["bbox"].pop(), r"as 'bbox': expected a list of four numbers"),
+        (
+            lambda found: [a.update(area=0) for a in found["annotations"]],
+            r"(\d+) of \1 annotations of .*val\.json are of no area.*Expected x, y, width, height in pixels",
+        ),
+        (
+            lambda found: [a.update(bbox=[0.1, 0.1, 0.5, 0.5]) for a in found["annotations"]],
+            r"(\d+) of \1 annotations of .*of less than a pixel",
+        ),
+        (
+            lambda found: [i.update(width=i["height"], height=i["width"]) for i in found["images"]],
+            r"val\.json gives .*\.jpg as 120 x 160 pixels, and it has 160 x 120; the labels are of the photo as it is",
+        ),
+        (lambda found: found["images"][0].update(width=161), r"as 161 x 120 pixels, and it has 160 x 120: its boxes"),
     ],
 )
 def test_labels_that_cannot_be_trained_on_are_refused(edit, message, boxes, tmp_path):
     change(boxes, "val", edit)
     with pytest.raises(UserError, match=message):
         prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+
+
+def test_boxes_that_mmdet_leaves_out_are_counted(boxes, tmp_path, monkeypatch):
+    change(boxes, "train", lambda found: found["annotations"][2].update(bbox=[500, 3, 10, 10]))
+    said = []
+    monkeypatch.setattr(own_boxes, "print_log", lambda text, *_: said.append(text))
+    prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+    assert re.match(
+        r"1 of \d+ annotations of .*train\.json are .* outside .*\[500, 3, 10, 10\].*: they are left out", said[0]
+    )
+
+
+def test_photos_are_read_as_their_labels_were_drawn(tmp_path):
+    """Upright by their EXIF, the upper byte of 16 bits; OpenCV, mmcv's reader, has other ideas of some of them."""
+    pixels = np.zeros((8, 12, 3), np.uint8)
+    pixels[:2] = (250, 10, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    seen = LoadPhoto()(dict(img_path=str(tmp_path / "turned.png")))
+    assert seen["img"].shape == (12, 8, 3) and seen["img_shape"] == seen["ori_shape"] == (12, 8)
+    assert seen["img"][5, -1].tolist() == [30, 10, 250], "BGR, turned"
+    Image.fromarray(np.full((4, 4), 770, np.uint16)).save(tmp_path / "deep.png")
+    assert LoadPhoto()(dict(img_path=str(tmp_path / "deep.png")))["img"].max() == 3
 
 
 def test_a_missing_annotation_file_is_named_with_the_layout(boxes, tmp_path):
@@ -223,7 +282,11 @@ def test_masks_of_0_and_255_are_refused_before_the_run(listing, named, scenes, t
 def test_a_mask_with_a_foreign_index_is_named_before_the_run(scenes, tmp_path):
     root = tmp_path / "own"
     shutil.copytree(scenes("camvid"), root)
-    path = next((root / "annotations/val").glob("*.png"))
+    for kind, suffix in (("images", ".jpg"), ("annotations", ".png")):  # more than anyone would take a sample of
+        first = sorted((root / kind / "val").iterdir())[0]
+        for number in range(40):
+            shutil.copy(first, root / kind / "val" / f"more_{number:02}{suffix}")
+    path = root / "annotations/val/more_17.png"
     Image.fromarray(np.full_like(np.array(Image.open(path)), 40)).save(path)
     with pytest.raises(UserError, match=rf"{path.name}: unknown class index 40: expected 0.*11 classes"):
         prepared("mmseg/fpn_r18_own", root, tmp_path)

@@ -9,7 +9,6 @@ backbone = dict(type="slotcon_plugin.TimmBackbone", name="tf_efficientnet_lite0"
 channels, mean, std = look_up(backbone)
 iterations = 2000
 
-custom_imports = dict(imports=["slotcon_plugin"])
 model = dict(
     data_preprocessor=dict(mean=mean, std=std),
     backbone=dict(_delete_=True, **backbone),

@@ -1,0 +1,162 @@
+"""Annotation files of one's own, of COCO's form: whole, without contradictions, and made for the photos beside them.
+
+mmdet and pycocotools read such files without a question, and drop or misplace what does not fit without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import reprlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.logging import print_log
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.photos import PhotoError, upright_size
+
+_NEEDED = {
+    "categories": ("id", "name"),
+    "images": ("file_name", "id", "width", "height"),
+    "annotations": ("id", "image_id", "category_id", "bbox", "area"),
+}
+_TYPES = {  # of what is needed
+    **dict.fromkeys(("name", "file_name"), ((str,), "a text")),
+    **dict.fromkeys(("id", "image_id", "category_id"), ((int, float, str), "a number or a text")),
+    **dict.fromkeys(("width", "height", "area"), ((int, float), "a number")),
+    "bbox": ((list,), "a list of four numbers: x, y, width, height"),
+}
+
+
+def read_own_boxes(path: Path, root: Path, photos: Path) -> dict[str, Any]:
+    """Content of an annotation file that can be trained on as it is.
+
+    Args:
+        path: of the file.
+        root: of the data set, for messages.
+        photos: folder that its ``file_name`` are in.
+
+    Raises:
+        UserError: the file is not there, not whole, or contradicts itself or the photos; says where.
+    """
+    try:
+        found = json.loads(path.read_bytes())
+        for part, needed in _NEEDED.items():
+            _check_entries(found, part, needed)
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations "
+            "of COCO's form in annotations/{train,val}.json. Another place: --data-root DIR; other names: "
+            "--cfg-options train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and "
+            "the same with val_dataloader and test_dataloader"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
+    _check_references(path, found)
+    _check_photos(path, found["images"], photos)
+    if not found["images"] or not found["annotations"]:
+        raise UserError(f"{path} has {len(found['images'])} photos and {len(found['annotations'])} annotations")
+    _check_boxes(path, found)
+    return found
+
+
+def has_outline(annotation: Mapping[str, Any]) -> bool:
+    """Whether an annotation has a polygon with a point in it, or run lengths."""
+    outline = annotation.get("segmentation")
+    return any(outline) if isinstance(outline, list) else bool(outline)
+
+
+def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> None:
+    """Raises what :func:`read_own_boxes` makes a sentence of."""
+    entries = found[part]
+    if not (isinstance(entries, list) and all(isinstance(entry, dict) for entry in entries)):
+        raise TypeError(f"{part} has to be a list of objects")
+    lacking = [index for index, entry in enumerate(entries) if any(entry.get(key) is None for key in needed)]
+    if lacking:
+        first = entries[lacking[0]]
+        keys = [key for key in needed if first.get(key) is None]
+        area = " (area: width x height of the bbox where there is no outline)" if "area" in keys else ""
+        raise ValueError(
+            f"{part}[{lacking[0]}] (id {first.get('id')}) has no {', '.join(map(repr, keys))}; {len(lacking)} of "
+            f"{len(entries)} {part} are incomplete. Each needs {', '.join(needed)}: add them{area}, or export the "
+            "labels again"
+        )
+    for index, entry in enumerate(entries):
+        for key in needed:
+            kinds, expected = _TYPES[key]
+            fits = _is_box(entry[key]) if key == "bbox" else isinstance(entry[key], kinds)
+            if not fits or isinstance(entry[key], bool):
+                raise TypeError(
+                    f"{part}[{index}] (id {entry['id']}) has {reprlib.repr(entry[key])} as {key!r}: expected {expected}"
+                )
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+
+
+def _check_references(path: Path, found: Mapping[str, Any]) -> None:
+    """Every id is of one entry, and every annotation of a photo and a category that are there."""
+    for part in _NEEDED:
+        counts = Counter(entry["id"] for entry in found[part])
+        if twice := [each for each, count in counts.items() if count > 1]:
+            raise UserError(
+                f"{path}: {len(twice)} ids are of several {part}, the first is {twice[0]!r}: annotations would go to "
+                "the wrong ones. Of two exports that were put together, number one anew"
+            )
+    for key, part in (("image_id", "images"), ("category_id", "categories")):
+        known = {entry["id"] for entry in found[part]}
+        if odd := [annotation for annotation in found["annotations"] if annotation[key] not in known]:
+            spelled = str(odd[0][key]) in map(str, known)
+            text = ": a number here and a text there, or the other way round" if spelled else ""
+            raise UserError(
+                f"{path}: {len(odd)} of {len(found['annotations'])} annotations have a {key} that no entry of {part} "
+                f"has, the first is {odd[0][key]!r} of annotation {odd[0]['id']!r}{text}"
+            )
+
+
+def _check_photos(path: Path, images: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Annotation files travel without their photos, or with the paths and sizes of others."""
+    names = [image["file_name"] for image in images]
+    if missing := [name for name in names if not (folder / name).is_file()]:
+        raise UserError(
+            f"{len(missing)} of {len(names)} photos that {path} names are not there; the first is "
+            f"{folder / missing[0]}. file_name has to be a path below {folder}"
+        )
+    for image in images:
+        try:
+            size = upright_size(folder / image["file_name"])
+        except PhotoError as error:
+            raise UserError(f"{path} names a photo that cannot be read: {error}") from error
+        told = image["width"], image["height"]
+        if told != size:
+            turned = "; the labels are of the photo as it is stored, before its EXIF rotation" * (told == size[::-1])
+            raise UserError(
+                f"{path} gives {folder / image['file_name']} as {told[0]} x {told[1]} pixels, and it has {size[0]} x "
+                f"{size[1]}{turned}: its boxes would lie elsewhere. Export the labels for these photos"
+            )
+
+
+def _check_boxes(path: Path, found: Mapping[str, Any]) -> None:
+    """mmdet leaves out boxes of nothing, of less than a pixel and outside their photo."""
+    sizes = {image["id"]: (image["width"], image["height"]) for image in found["images"]}
+    dropped = [one for one in found["annotations"] if not _has_area(one, *sizes[one["image_id"]])]
+    if not dropped:
+        return
+    text = (
+        f"{len(dropped)} of {len(found['annotations'])} annotations of {path} are of no area, of less than a pixel or "
+        f"outside their photo; the first has bbox {dropped[0]['bbox']} and area {dropped[0]['area']}"
+    )
+    if len(dropped) == len(found["annotations"]):
+        raise UserError(f"{text}. Expected x, y, width, height in pixels, and the area that they enclose")
+    print_log(f"{text}: they are left out", "current", logging.WARNING)
+
+
+def _has_area(annotation: Mapping[str, Any], width: float, height: float) -> bool:
+    x, y, w, h = annotation["bbox"]
+    inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
+    return inside and annotation["area"] > 0 and w >= 1 and h >= 1
