@@ -21,13 +21,13 @@ def test_ranks_end_a_budget_together(tmp_path, repo, config_file):
         "--work-dir",
         tmp_path / "run",
     ]
-    command += ["--budget", "12s", "--batch-mode", "scale-lr"]
+    command += ["--budget", "40s", "--batch-mode", "scale-lr"]
     run_ranks(command, command)
     checkpoints = list((tmp_path / "run").glob("iter_*.pth"))
     last = load_file(max(checkpoints, key=lambda path: path.stat().st_mtime))
     budget = last["meta"]["budget"]
-    assert budget["seconds"] == 12
-    assert 1 < budget["used"] < 120  # two processes on a busy machine with few cores
+    assert budget["seconds"] == 40
+    assert 1 < budget["used"] < 200  # two processes on a busy machine with few cores
     assert last["meta"]["iter"] == last["state_dict"]["teacher_steps"].item() >= 1
 
 
