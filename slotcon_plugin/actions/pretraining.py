@@ -13,7 +13,7 @@ from mmengine.dist import barrier
 
 from slotcon_plugin import apis
 from slotcon_plugin.actions.runs import Pretrained
-from slotcon_plugin.config import apply_options, list_configs, read_config
+from slotcon_plugin.config import apply_options, list_configs, read_config, require_model
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.runs import find_checkpoint
@@ -23,6 +23,7 @@ from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import LIBRARIES
 from slotcon_plugin.models import TimmBackbone
+from slotcon_plugin.transfer.openmmlab import is_transfer_config
 
 
 def pretrain(
@@ -73,7 +74,7 @@ def pretrain(
         UserError: something that was asked for does not go together, is not there, or does not fit.
         RunFailedError: the run ended itself, and says why.
     """
-    cfg = read_config(config or _preset(method, init))
+    cfg = _pretraining_of(config or _preset(method, init))
     if config and method and cfg.model.type.lower() != method.replace("_", ""):
         raise UserError(f"config {config} is one of {cfg.model.type}, not of {method}: give one of the two")
     if not config and not (photos or data_root or resume):
@@ -129,7 +130,7 @@ def pretraining_config(
     Raises:
         UserError: an option is refused, or what it names is not there.
     """
-    cfg = config if isinstance(config, Config) else read_config(config)
+    cfg = config if isinstance(config, Config) else _pretraining_of(config)
     cfg.work_dir = _work_dir_of(cfg)
     options = {**(options or {}), **({"data_root": str(data_root)} if data_root else {})}
     if "data_root" in options and "data_root" not in cfg:
@@ -149,6 +150,14 @@ def pretraining_config(
         cfg.init = {**told, "file": str(init), **more}
     elif init_title:
         raise UserError("--init-title names the weights of --init, which is not there")
+    return cfg
+
+
+def _pretraining_of(config: str | Path) -> Config:
+    cfg = read_config(config)
+    if is_transfer_config(cfg):
+        raise UserError(f"{cfg.filename} is a fine-tuning's (slotcon finetune --config): expected a pretraining's")
+    require_model(cfg)
     return cfg
 
 

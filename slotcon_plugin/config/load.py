@@ -37,7 +37,8 @@ def require_model(cfg: Config) -> None:
     """
     if not isinstance(cfg.get("model"), dict):
         raise UserError(
-            f"{cfg.filename or 'the config'} sets no model: expected the config of the run, which lies in its work dir"
+            f"{cfg.filename or 'the config'} sets no model: expected the config of a pretraining, such as the one that "
+            "lies in a run's work dir"
         )
 
 

@@ -18,12 +18,11 @@ from slotcon_plugin.photos.photo import Photo, PhotoError, orientation_of
 _LONGEST = 8  # times the short side
 
 
-def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
+def read_photo(path: str | Path) -> np.ndarray:
     """An upright RGB photo; damaged JPEGs are taken as far as Pillow takes them, since what is asked for is this one.
 
     Args:
         path: of the file.
-        max_side: if given, the photo is shrunk to a longer side of this many pixels at most.
 
     Returns:
         (H, W, 3) uint8.
@@ -33,16 +32,11 @@ def read_photo(path: str | Path, max_side: int | None = None) -> np.ndarray:
     """
     try:
         photo = Photo(Path(path).read_bytes())
-        pixels = photo.orientation.turn(photo.decode(keep_damaged=True))
+        return photo.orientation.turn(photo.decode(keep_damaged=True))
     except (PhotoError, OSError, MemoryError) as error:
         raise PhotoError(
             f"{printable(path)}: cannot be read as a photo: {str(error) or type(error).__name__}"
         ) from error
-    if max_side and max(pixels.shape[:2]) > max_side:
-        small = Image.fromarray(pixels)
-        small.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-        pixels = np.array(small)
-    return pixels
 
 
 def upright_size(path: str | Path) -> tuple[int, int]:
@@ -60,12 +54,11 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         ) from error
 
 
-def read_photos(paths: Iterable[str | Path], max_side: int | None = None) -> Iterator[tuple[int, np.ndarray]]:
+def read_photos(paths: Iterable[str | Path]) -> Iterator[tuple[int, np.ndarray]]:
     """Those of many photos that can be read, each with its place in ``paths``; the others are named in a warning, once.
 
     Args:
         paths: of the files.
-        max_side: see :func:`read_photo`.
 
     Raises:
         UserError: at the end, if none could be read.
@@ -74,7 +67,7 @@ def read_photos(paths: Iterable[str | Path], max_side: int | None = None) -> Ite
     found = False
     for index, path in enumerate(paths):
         try:
-            pixels = read_photo(path, max_side)
+            pixels = read_photo(path)
         except PhotoError as error:
             reason = f"the last: {error}"
             _name_once(str(error))

@@ -329,6 +329,8 @@ def test_a_run_goes_on_without_the_file_that_it_began_with(folder, tmp_path, mon
         (dict(photos="PHOTOS", init_title="ImageNet"), "names the weights of --init"),
         (dict(photos="PHOTOS", config="slotcon_smol"), "did you mean slotcon_small?"),
         (dict(photos="PHOTOS", network="resnet_fifty"), "resnet_fifty"),
+        (dict(photos="PHOTOS", config="configs/benchmark/small_real.py"), "small_real.py sets no model"),
+        (dict(photos="PHOTOS", config="configs/transfer/mmseg/fpn_r18_own.py"), "fpn_r18_own.py is a fine-tuning's"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, message, folder):

@@ -71,7 +71,7 @@ def test_a_config_without_a_model_is_named(run):
         lambda: load_pretrainer(run / "notes.py", run / "iter_5.pth"),
         lambda: build_untrained(run / "notes.py", 0),
     ):
-        with pytest.raises(UserError, match=r"notes\.py sets no model: expected the config of the run"):
+        with pytest.raises(UserError, match=r"notes\.py sets no model: expected the config of a pretraining"):
             load()
 
 

@@ -38,13 +38,6 @@ def test_a_long_profile_before_the_orientation(tmp_path):
     assert read_photo(tmp_path / "a.jpg").shape == (6, 4, 3) and upright_size(tmp_path / "a.jpg") == (4, 6)
 
 
-def test_photos_are_shrunk_to_their_longer_side(tmp_path):
-    Image.new("RGB", (60, 40), (9, 99, 199)).save(tmp_path / "a.png")
-    assert read_photo(tmp_path / "a.png", max_side=30).shape == (20, 30, 3)
-    assert (read_photo(tmp_path / "a.png", max_side=30) == (9, 99, 199)).all()
-    assert read_photo(tmp_path / "a.png", max_side=60).shape == (40, 60, 3)
-
-
 def test_sixteen_bit_grey_is_not_white(tmp_path):
     Image.fromarray(np.full((4, 5), 0x4080, np.uint16)).save(tmp_path / "deep.png")
     assert (read_photo(tmp_path / "deep.png") == 0x40).all()
