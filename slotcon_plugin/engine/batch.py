@@ -118,13 +118,19 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
         What was done, as the log says it.
 
     Raises:
-        UserError: see :func:`plan_batch`; or a teacher's momentum has to follow and is not stated.
+        UserError: see :func:`plan_batch`; a teacher's momentum has to follow and is not stated; or a mode is asked for,
+            and the config states no batch to follow.
     """
     rule = cfg.get("auto_scale_lr") or {}
     if rule.get("base_batch_size") is None:
         passes = cfg.optim_wrapper.get("accumulative_counts", 1)
         _refuse_graphs(cfg, passes, f"optim_wrapper.accumulative_counts={passes}")
-        text = "The config states no total batch (auto_scale_lr.base_batch_size): it runs as it stands"
+        each = cfg.train_dataloader.get("batch_size")
+        text = "The config states no total batch (auto_scale_lr.base_batch_size)"
+        if mode:
+            raise UserError(f"--batch-mode {mode}: t{text[1:]}, so there is none to keep or to scale from: add it")
+        if each:
+            text += f": {processes * each * passes} = {_product(processes, each, passes)}, learning rate as it is"
         print_log(text, "current")
         return text
     mode = mode or rule.get("mode") or MODES[0]

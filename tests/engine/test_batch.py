@@ -121,6 +121,15 @@ def test_cuda_graphs_and_accumulated_passes_do_not_go_together():
         fit_batch(cfg, 2)
 
 
+def test_a_recipe_without_a_total_batch_is_told_of_the_one_it_gets():
+    cfg = recipe(batch_size=4)
+    cfg.pop("auto_scale_lr")
+    cfg.optim_wrapper.accumulative_counts = 3
+    assert "base_batch_size): 24 = 2 processes x 4 images x 3 accumulated passes" in fit_batch(cfg, 2)
+    with pytest.raises(UserError, match="--batch-mode scale-lr: the config states no total batch"):
+        fit_batch(cfg, 2, "scale-lr")
+
+
 def test_a_momentum_that_must_follow_has_to_be_stated():
     cfg = recipe(batch_size=32)
     del cfg.model.teacher_momentum
