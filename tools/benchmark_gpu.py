@@ -1,6 +1,7 @@
 """Time steps of SlotCon and VADeR at several batches, ours and a plain arm in turn, into a result file; or tabulate it.
 
     python tools/benchmark_gpu.py --out work_dirs/gpu_check/gpu.json
+    python tools/benchmark_gpu.py --out work_dirs/gpu_check/gpu.json --resume
     python tools/benchmark_gpu.py --table work_dirs/gpu_check/gpu.json
     python tools/benchmark_gpu.py --device cpu --out /tmp/rehearsal.json
 
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["bfloat16", "float16", "float32"], default="bfloat16")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each arm (%(default)s)")
     parser.add_argument("--out", type=Path, help="result file to write")
+    parser.add_argument("--resume", action="store_true", help="measure what --out lacks, or has as failed")
     parser.add_argument("--table", type=Path, help="print this result file as a table, and measure nothing")
     args = parser.parse_args()
     if args.table:
@@ -44,7 +46,8 @@ def main() -> None:
         return
     if not args.out:
         parser.error("--out FILE or --table FILE")
-    for result in measure(args.device, args.dtype, args.repeats):
+    former = json.loads(args.out.read_text()) if args.resume and args.out.is_file() else None
+    for result in measure(args.device, args.dtype, args.repeats, former):
         write_json(args.out, result)  # what is measured is kept, whatever comes
     print(table(result))
     failed = sum("failed" in row for row in result["rows"])
@@ -52,10 +55,16 @@ def main() -> None:
         raise RunFailedError(f"{failed} of {len(result['rows'])} rows failed; why is below the table")
 
 
-def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
+def measure(device: str, dtype: str, repeats: int, former: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Images/s and peak memory of both arms for every method and batch that fits: the result so far, row after row.
 
     Ends early when the GPU can no longer be used.
+
+    Args:
+        former: an earlier result, whose rows that have not failed are kept.
+
+    Raises:
+        UserError: that is of another device, torch or setting.
     """
     import torch
 
@@ -67,8 +76,23 @@ def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
     configs = Path(__file__).resolve().parent.parent / "configs/pretrain"
     where = torch.cuda.get_device_name() if on_gpu else "CPU, a rehearsal: ResNet-18, small heads, views of 64"
     size = "coco" if on_gpu else "small"
-    rows: list[dict[str, Any]] = []
-    for method, name, batch, mode in _plan(on_gpu):
+    result = {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats}
+    for name, value in result.items() if former else ():
+        if former.get(name) != value:
+            raise UserError(f"--resume: the file was measured with {name} {former.get(name)}, this is {value}")
+    kept = [row for row in former["rows"] if "failed" not in row] if former else []
+    rows = {(row["method"], row["batch"], row["compile"]): row for row in kept}
+    plan = list(_plan(on_gpu))
+
+    def so_far() -> dict[str, Any]:
+        keys = [(method, batch, mode) for method, _, batch, mode in plan]
+        return {**result, "rows": [rows[key] for key in keys if key in rows]}
+
+    if rows:
+        yield so_far()
+    for method, name, batch, mode in plan:
+        if (method, batch, mode) in rows:
+            continue
         row: dict[str, Any] = {"method": method, "batch": batch, "compile": mode}
         options = ({} if on_gpu else REHEARSAL) | {"model.compile": mode}
         try:
@@ -92,8 +116,8 @@ def measure(device: str, dtype: str, repeats: int) -> Iterator[dict[str, Any]]:
             traceback.print_exc()
             usable, lost = False, "the GPU could not be used any more"
             row["failed"] = f"{row['failed']}; {lost}" if "failed" in row else lost
-        rows.append(row)
-        yield {"device": where, "torch": str(torch.__version__), "dtype": dtype, "repeats": repeats, "rows": rows}
+        rows[method, batch, mode] = row
+        yield so_far()
         if not usable:
             return
 

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
     cat <<'TEXT'
-usage: bash tools/gpu_check.sh [--device cuda|cpu] [--wheels DIR] [--only tests|steps] [--out DIR]
+usage: bash tools/gpu_check.sh [--device cuda|cpu] [--wheels DIR] [--only tests|steps] [--out DIR] [--resume]
        bash tools/gpu_check.sh --fetch DIR [--python VERSION]
 
 Runs the tests that need a GPU (pytest -m gpu), then times steps of SlotCon and VADeR at batches of 64 to 512 against a
@@ -15,13 +15,14 @@ plain arm. Needs torch, torchvision, timm, numpy, opencv, scipy, safetensors, ma
   --python VERSION  of the machine with the GPU, such as 3.12 (default: that of the Python that fetches)
   --wheels DIR      take those packages from DIR
   --only tests      the tests alone, --only steps the timing alone: two commands where one may not take so long
+  --resume          time only what DIR/gpu.json lacks: after a first run that was cut off
   --device cpu      a rehearsal without a GPU, on small networks
   --out DIR         for the result file, gpu.json (default: work_dirs/gpu_check);
                     python tools/benchmark_gpu.py --table DIR/gpu.json prints it for docs/benchmarks.md
 TEXT
 }
 
-DEVICE=cuda WHEELS="" FETCH="" VERSION="" ONLY="" OUT="$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../work_dirs/gpu_check"
+DEVICE=cuda WHEELS="" FETCH="" VERSION="" ONLY="" RESUME="" OUT="$(dirname "$(realpath "${BASH_SOURCE[0]}")")/../work_dirs/gpu_check"
 fail() { echo "gpu_check.sh: $*" >&2; exit 2; }
 while [ $# -gt 0 ]; do
     case "$1" in
@@ -36,6 +37,7 @@ while [ $# -gt 0 ]; do
                 --out) OUT="$(realpath -m "$2")" ;;
             esac
             shift 2 ;;
+        --resume) RESUME=--resume; shift ;;
         -h | --help) usage; exit 0 ;;
         *) echo "gpu_check.sh: unknown argument $1" >&2; usage >&2; exit 2 ;;
     esac
@@ -86,6 +88,6 @@ if [ "$ONLY" != steps ]; then
     SLOTCON_CHECK_DEVICE="$DEVICE" run -m pytest -q -m gpu -p no:cacheprovider tests/gpu || failed=$?
 fi
 if [ "$ONLY" != tests ]; then  # figures also where a test has failed
-    run tools/benchmark_gpu.py --device "$DEVICE" --out "$OUT/gpu.json" || failed=$?
+    run tools/benchmark_gpu.py --device "$DEVICE" --out "$OUT/gpu.json" $RESUME || failed=$?
 fi
 exit $failed

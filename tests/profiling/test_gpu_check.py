@@ -42,6 +42,9 @@ def test_it_runs_in_parts(check, tmp_path):
         assert done.returncode == 0, done.stderr
         commands = [note for note in notes if note.startswith(("-m", "tools"))]
         assert [note[: len(start)] for note, start in zip(commands, want, strict=True)] == want
+        assert "--resume" not in commands[-1]
+    _, notes = check("--device", "cpu", "--out", tmp_path, "--only", "steps", "--resume")
+    assert notes[-1] == f"{steps} --resume"
 
 
 def test_steps_are_timed_where_a_test_has_failed(check, tmp_path):

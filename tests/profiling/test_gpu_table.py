@@ -3,10 +3,13 @@
 import json
 import runpy
 import sys
+from itertools import islice
 from types import SimpleNamespace
 
 import pytest
 import torch
+
+from slotcon_plugin.errors import UserError
 
 
 @pytest.fixture
@@ -117,3 +120,24 @@ def test_a_gpu_that_is_lost_ends_it(tool, gpu):
     (result,) = results
     lost = "CUDA error: an illegal memory access; the GPU could not be used any more"
     assert [row.get("failed") for row in result["rows"]] == [None, lost]
+
+
+def test_a_run_that_was_cut_off_goes_on_with_what_it_lacks(tool, gpu):
+    gpu.errors = {"VADeR 64": RuntimeError("no engine"), "SlotCon 512": torch.OutOfMemoryError("CUDA out of memory.")}
+    *_, former = islice(tool["measure"]("cuda", "bfloat16", 1), 6)  # SlotCon's four, VADeR's first two
+    former = json.loads(json.dumps(former))
+    gpu.done, gpu.errors = [], {}
+    first, *later = tool["measure"]("cuda", "bfloat16", 1, former)
+    assert [(row["method"], row["batch"]) for row in first["rows"]] == [
+        *(("SlotCon", batch) for batch in (64, 128, 256, 512)),
+        ("VADeR", 128),
+    ]
+    assert len(later) == 5 and len(later[-1]["rows"]) == 10
+    assert [note for note in gpu.done if note.startswith(("SlotCon", "VADeR"))] == [
+        *("VADeR 64", "VADeR 256", "VADeR 512"),
+        *("SlotCon 256 compiled", "VADeR 256 compiled"),
+    ]
+    whole = later[-1]
+    assert list(tool["measure"]("cuda", "bfloat16", 1, whole)) == [whole]
+    with pytest.raises(UserError, match="--resume: the file was measured with dtype bfloat16, this is float16"):
+        next(tool["measure"]("cuda", "float16", 1, whole))
