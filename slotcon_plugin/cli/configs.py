@@ -1,27 +1,40 @@
-"""List the configs that come with the package, or say where one is.
+"""List the configs that come with the package, say where one is, or write a copy to change.
 
     slotcon configs
     slotcon configs pretrain
     slotcon configs slotcon_small
+    slotcon configs slotcon_small --out mine.py
 
-Every command takes them by their names.
+Every command takes them by their names. A copy is one file with its bases in it, for a folder of your own.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`slotcon_plugin.config.list_configs` and :func:`~slotcon_plugin.config.find_config`."""
     parser.add_argument("which", nargs="?", help="pretrain, transfer or benchmark (default: all), or a config's name")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write a copy of the named config to this file")
 
 
 def run(args: argparse.Namespace) -> None:
-    """List, or find."""
-    from slotcon_plugin.config import find_config, list_configs, shipped
+    """List, find, or copy."""
+    from slotcon_plugin.config import find_config, list_configs, read_config, shipped
+    from slotcon_plugin.errors import UserError
+    from slotcon_plugin.files import write_text
 
     kinds = sorted(path.name for path in (shipped() / "configs").iterdir() if path.is_dir())
+    if args.out:
+        if not args.which or args.which in kinds:
+            raise UserError("--out FILE writes one config: say which, `slotcon configs` lists them")
+        if args.out.suffix != ".py" or args.out.exists():
+            raise UserError(f"--out {args.out}: expected a new file whose name ends in .py")
+        text = read_config(args.which).pretty_text
+        write_text(args.out, text)
+        return
     if args.which and args.which not in kinds:
         print(find_config(args.which))
         return

@@ -58,6 +58,10 @@ def read_config(path: str | Path) -> Config:
         raise
     except (SyntaxError, ConfigParsingError, OSError, ImportError, NameError, ValueError, YAMLError) as error:
         raise UserError(f"config {path} cannot be read: {error}") from error
+    except AssertionError as error:  # by mmengine, of a package that it does not know
+        raise UserError(
+            f"config {path}: {error} `slotcon configs NAME --out FILE` writes a copy of one of this package's"
+        ) from error
     except (KeyError, TypeError) as error:
         if "in child config" in str(error) or "among bases" in str(error):  # how it is put together, not a bug
             raise UserError(f"config {path} does not fit its bases: {error.args[0]}") from error

@@ -13,6 +13,7 @@ import pytest
 
 import slotcon_plugin
 from slotcon_plugin import cli
+from slotcon_plugin.config import load_config
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
 
@@ -228,6 +229,18 @@ def test_configs(monkeypatch, capsys, repo):
     assert call("configs vader_small", monkeypatch)[0] == 0
     assert capsys.readouterr().out.strip() == str(repo / "configs/pretrain/vader_small.py")
     assert call("configs vader_smal", monkeypatch)[0] == 2
+
+
+def test_a_copy_of_a_config_is_the_config_wherever_it_lies(monkeypatch, tmp_path):
+    mine = tmp_path / "mine.py"
+    assert call(f"configs vader_small --out {mine}", monkeypatch)[0] == 0
+    assert load_config(mine).to_dict() == load_config("vader_small").to_dict()
+    for words in (
+        f"configs vader_small --out {mine}",
+        f"configs pretrain --out {tmp_path}/all.py",
+        f"configs --out {mine}",
+    ):
+        assert call(words, monkeypatch)[0] == 2
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

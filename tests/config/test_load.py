@@ -97,6 +97,7 @@ def test_references_keep_the_kind_of_what_they_refer_to():
         (None, "there is no config .*; `slotcon configs` lists"),
         ("a = (", "cannot be read"),
         ("_base_ = ['none.py']", "cannot be read"),
+        ("_base_ = ['slotcon_plugin::pretrain/slotcon_small.py']", "`slotcon configs NAME --out FILE` writes a copy"),
         ("_base_ = ['one.py', 'two.py']", "does not fit its bases: Duplicate key"),
         ("_base_ = ['one.py']\na = dict(b=1)", "does not fit its bases"),
         ("optim_wraper = dict(dtype='float16')", "sets optim_wraper, which nothing reads; did you mean optim_wrapper?"),
