@@ -19,9 +19,11 @@ from slotcon_plugin.resnet import BASIC_BLOCK_DEPTHS, BLOCKS, STAGES, resnet_blo
 
 # Options of timm's networks that leave the shapes and the meaning of all weights as they are.
 _INDIFFERENT = {
-    *("output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate"),
-    *("dynamic_img_size", "dynamic_img_pad", "zero_init_last"),
+    *("output_stride", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "drop_block_rate"),
+    *("pos_drop_rate", "patch_drop_rate", "dynamic_img_size", "dynamic_img_pad", "zero_init_last"),
 }
+# Those that fit weights to photos of another size; a position embedding is resampled.
+_OF_PHOTOS = {"img_size", "strict_img_size"}
 _OF_THE_ADAPTER = {"type", "name", "out_indices", "norm_eval", "init_cfg"}
 
 
@@ -88,18 +90,20 @@ class Network:
         if self.library == "torchvision":
             return TorchvisionResNet(self.depth, output_stride, zero_init_residual=False)
         more = {} if output_stride is None else {"output_stride": output_stride}
-        return TimmBackbone(self.name, **{**self.options, **more, **(self._options_for_any_size if any_size else {})})
+        return TimmBackbone(self.name, **{**self.options, **more, **(self.options_for_any_size if any_size else {})})
 
     @cached_property
-    def _options_for_any_size(self) -> dict[str, bool]:
-        """Empty where timm's network takes photos of many sizes anyway, or of one alone."""
+    def options_for_any_size(self) -> dict[str, bool]:
+        """Of a network of timm's; empty where it takes photos of many sizes anyway, or of one alone."""
+        return self.accepted(dynamic_img_size=True, dynamic_img_pad=True) if self._built.image_size else {}
+
+    def accepted(self, **options: Any) -> dict[str, Any]:
+        """The options, if timm builds this network with them, else nothing: only building it tells."""
         from slotcon_plugin.models import TimmBackbone
 
-        options = dict(dynamic_img_size=True, dynamic_img_pad=True)
-        if self._built.image_size:
-            with suppress(UserError):
-                TimmBackbone(self.name, **{**self.options, **options})
-                return options
+        with suppress(UserError):
+            TimmBackbone(self.name, **{**self.options, **options})
+            return options
         return {}
 
     @cached_property
@@ -159,6 +163,19 @@ class Network:
         if self.library == "torchvision":
             return IMAGENET_MEAN, IMAGENET_STD
         return self._built.mean, self._built.std
+
+    def computes_like(self, other: Network) -> bool:
+        """Whether weights mean the same in both: networks of equal shapes may differ in activations or padding.
+
+        timm's plain ResNets count as torchvision's, and its tags (``convnext_tiny.fb_in22k``) say nothing of a network.
+        """
+        return self._architecture == other._architecture
+
+    @property
+    def _architecture(self) -> tuple[str, dict[str, Any]]:
+        options = {key: value for key, value in self.options.items() if key not in _INDIFFERENT | _OF_PHOTOS}
+        listed = {key: list(value) if isinstance(value, (list, tuple)) else value for key, value in options.items()}
+        return self.name.partition(".")[0], listed
 
     def described(self) -> dict[str, Any]:
         """For metadata; :class:`Network` takes it back."""

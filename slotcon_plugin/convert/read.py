@@ -54,7 +54,7 @@ def read_checkpoint(
         network: that is wanted; None = the one that this project's file declares, else a plain ResNet.
 
     Raises:
-        ConversionError: unreadable, damaged, ambiguous, without that branch, or of another network.
+        ConversionError: unreadable, damaged, ambiguous, without that branch, or of another network than is wanted.
     """
     path = locate(path)
     content = load_file(path)
@@ -66,7 +66,7 @@ def read_checkpoint(
     if origin and source.kind == UNKNOWN:
         source, why = recognise((), "converted")
 
-    network = network or _declared_network(origin, told)
+    network = _network_of(path, _declared_network(origin, told), network)
     anchor, spellings = _ANCHOR, _SPELLINGS
     if network and network.library == "timm" and network.name not in _TORCHVISIONS:
         anchor, spellings = max(network.shapes, key=lambda name: (name.count("."), name.endswith("weight"))), (None,)
@@ -119,6 +119,16 @@ def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Net
     if "network" in origin:
         return Network(**origin["network"])
     return network_of_backbone(told["backbone"]) if told.get("backbone") else None
+
+
+def _network_of(path: Path, declared: Network | None, wanted: Network | None) -> Network | None:
+    """The wanted one, if a file does not say that it holds another: shapes alone would not tell some of them apart."""
+    if declared and wanted and not wanted.computes_like(declared):
+        raise ConversionError(
+            f"{path} says that it holds {declared}, and {wanted} was asked for. Ask for the one that it holds, under "
+            "the same name and with the same options; img_size fits it to photos of another size"
+        )
+    return wanted or declared
 
 
 def _dict(content: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:

@@ -103,6 +103,43 @@ def test_a_file_of_somebody_else_s_needs_its_network_s_name(tmp_path):
     assert (meta["method"], meta["colour_order"], meta["left_over"]) == ("unknown", "unknown", ["head"])
 
 
+@pytest.mark.parametrize(
+    ("declared", "asked"),
+    [
+        (LITE, "efficientnet_lite0"),
+        (LITE, Network(LITE["name"], "timm", {"act_layer": "gelu"})),
+        ({"name": "resnet18", "act_layer": "gelu"}, "resnet18"),
+        ({"name": "resnetblur18"}, "resnet18"),
+    ],
+    ids=["padding", "asked activation", "declared activation", "pooling"],
+)
+def test_a_network_of_the_same_shapes_is_not_taken_for_the_one_that_is_declared(declared, asked, tmp_path):
+    pretrained(tmp_path / "x.pth", declared)
+    convert(tmp_path / "x.pth", tmp_path / "converted.pth", "timm")
+    for path in (tmp_path / "x.pth", tmp_path / "converted.pth"):
+        with pytest.raises(
+            ConversionError, match=rf"{path.name} says that it holds timm's {declared['name']}.* was asked"
+        ):
+            convert(path, tmp_path / "out.pth", "timm", network=asked)
+    assert not (tmp_path / "out.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("declared", "asked"),
+    [
+        ({"name": "resnet18"}, "resnet18"),
+        ({**CONVNEXT, "drop_path_rate": 0.2}, "convnext_atto.d2_in1k"),
+        ({**CONVNEXT, "depths": (2, 2, 6, 2)}, Network("convnext_atto", "timm", {"depths": [2, 2, 6, 2]})),
+        (VIT, "vit_tiny_patch16_224"),
+    ],
+    ids=["torchvision's", "a tag", "a list", "another size of photos"],
+)
+def test_the_declared_network_may_be_named_again(declared, asked, tmp_path):
+    pretrained(tmp_path / "x.pth", declared)
+    meta = convert(tmp_path / "x.pth", tmp_path / "out.pth", "timm", network=asked)
+    assert meta["proof"]["method"] == "feature parity"
+
+
 def test_without_what_is_behind_the_maps_there_is_no_folder(tmp_path):
     pretrained(tmp_path / "x.pth", LITE)
     content = torch.load(tmp_path / "x.pth")

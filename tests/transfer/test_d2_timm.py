@@ -112,7 +112,9 @@ def test_every_tensor_of_timm_s_arrives(changed, tmp_path, weights_of_timm):
     [
         ({"MODEL.PIXEL_MEAN": "[123.675, 116.28, 103.53]"}, r"mean: the weights want \[127.5"),
         ({"INPUT.FORMAT": "BGR"}, "the weights want RGB, the config has BGR"),
-        ({"MODEL.TIMM.NAME": "convnext_atto"}, "holds no timm's convnext_atto"),
+        ({"MODEL.TIMM.NAME": "convnext_atto"}, "lite0, and timm's convnext_atto was asked for"),
+        ({"MODEL.TIMM.NAME": "efficientnet_lite0"}, "lite0, and timm's efficientnet_lite0 was asked for"),
+        ({"MODEL.TIMM.OPTIONS": "['act_layer', 'gelu']"}, "lite0, act_layer=gelu was asked for"),
     ],
 )
 def test_weights_that_do_not_fit_stop_a_run_of_timm_s(changed, message, tmp_path, weights_of_timm):

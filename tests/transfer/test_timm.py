@@ -155,9 +155,11 @@ def test_vader_s_pyramid_goes_into_mmdet_s_neck(name, tmp_path, weights_of_timm)
          r"mean: the weights want \[127.5"),
         ("mmseg/fcn_lite0_ade20k", lambda m: m.data_preprocessor.update(bgr_to_rgb=False), "want RGB"),
         ("mmdet/mask_rcnn_lite0_fpn_1x_coco", lambda m: m.backbone.update(name="convnext_atto", norm_eval=False),
-         "holds no timm's convnext_atto"),
-        ("mmdet/mask_rcnn_lite0_fpn_1x_coco", lambda m: m.backbone.update(name="tf_efficientnet_lite1"),
-         r"missing from what looks like timm's tf_efficientnet_lite1"),
+         "holds timm's tf_efficientnet_lite0, and timm's convnext_atto was asked for"),
+        ("mmdet/mask_rcnn_lite0_fpn_1x_coco", lambda m: m.backbone.update(name="efficientnet_lite0"),  # other padding
+         "holds timm's tf_efficientnet_lite0, and timm's efficientnet_lite0 was asked for"),
+        ("mmdet/mask_rcnn_lite0_fpn_1x_coco", lambda m: m.backbone.update(act_layer="gelu"),
+         "tf_efficientnet_lite0, and timm's tf_efficientnet_lite0, act_layer=gelu was asked for"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_stops_the_run(name, change, message, tmp_path, weights_of_timm):
