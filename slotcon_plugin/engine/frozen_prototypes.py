@@ -10,13 +10,15 @@ from slotcon_plugin.models import SemanticGrouping
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
 
+_LET_GO = "prototypes_let_go"
+
 
 @HOOKS.register_module()
 class FrozenPrototypesHook(Hook):
     """Leaves the student's prototypes at their random start for the first share of a run (SwAV, DINO, SlotMIM).
 
-    Their gradients are thrown away, so that the optimiser keeps no moments of them and decays nothing. What is frozen
-    follows from the iteration alone.
+    Their gradients are thrown away before a step, so that they neither count in its clipping nor leave moments in the
+    optimiser. Prototypes that have begun to learn are not frozen again when a run is made longer.
 
     Args:
         share: of the run's iterations, 0 to below 1.
@@ -26,6 +28,15 @@ class FrozenPrototypesHook(Hook):
         if not 0 <= share < 1:
             raise UserError(f"FrozenPrototypesHook: share must be from 0 to below 1, got {share}")
         self.share = share
+        self._let_go = False
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Say whether the prototypes have begun to learn."""
+        checkpoint["meta"][_LET_GO] = self._let_go
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """See :meth:`before_save_checkpoint`."""
+        self._let_go = checkpoint["meta"].get(_LET_GO, False)
 
     def before_train(self, runner: Runner) -> None:
         """Listen to the optimiser."""
@@ -34,9 +45,10 @@ class FrozenPrototypesHook(Hook):
         steps = round(self.share * runner.max_iters)
         prototypes = [part.prototypes for part in model.student.modules() if isinstance(part, SemanticGrouping)]
 
-        def drop_gradients(*_) -> None:
-            if runner.iter < steps:
+        def drop_gradients() -> None:
+            self._let_go |= runner.iter >= steps
+            if not self._let_go:
                 for parameter in prototypes:
                     parameter.grad = None
 
-        runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
+        runner.optim_wrapper.before_step.append(drop_gradients)

@@ -21,8 +21,8 @@ class HeadsFirstHook(Hook):
     jump; their running statistics stay those of the initial weights, since they belong to these. So what a checkpoint
     of this phase holds of the backbone is what the run started from, bit for bit.
 
-    What is held follows from the iteration alone, so that a resumed run needs nothing stored. Gradients of the backbone
-    are computed and thrown away (DistributedDataParallel waits for them), the optimiser keeps no moments of it.
+    Gradients of the backbone are computed (DistributedDataParallel waits for them) and thrown away before a step, so
+    that they neither count in its clipping nor leave moments in the optimiser.
 
     Args:
         share: of the run's iterations, 0 to below 1.
@@ -56,12 +56,12 @@ class HeadsFirstHook(Hook):
         self._momenta = {norm: norm.momentum for norm in norms}
         trained = list(model.student["backbone"].parameters())
 
-        def drop_gradients(*_) -> None:
+        def drop_gradients() -> None:
             if self._held:
                 for parameter in trained:
                     parameter.grad = None
 
-        runner.optim_wrapper.optimizer.register_step_pre_hook(drop_gradients)
+        runner.optim_wrapper.before_step.append(drop_gradients)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A backbone that has learned is not held again when the run is made longer."""

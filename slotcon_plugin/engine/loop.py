@@ -9,6 +9,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import EpochBasedTrainLoop
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import LOOPS
 
 
@@ -44,7 +45,7 @@ class PretrainLoop(EpochBasedTrainLoop):
         kwargs: see mmengine's loop.
 
     Raises:
-        UserError: there is not one epoch, or one is shorter than one batch.
+        UserError: there is not one epoch, one is shorter than one batch, or the pretrainer refuses the data set.
     """
 
     def __init__(self, *args: Any, max_epochs: float, **kwargs: Any) -> None:
@@ -59,6 +60,7 @@ class PretrainLoop(EpochBasedTrainLoop):
                 f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos, or a smaller batch: "
                 f"--cfg-options train_dataloader.batch_size={max(photos // ranks, 1)}"
             )
+        unwrapped(self.runner.model).check_data(self.dataloader.dataset)
 
     def end_with_this_iteration(self) -> None:
         """Make the iteration that is under way the last one; hooks take it for the last from here on."""

@@ -38,6 +38,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         on_device: the optimiser leaves steps out by itself. All batches accumulated for a step are then left out
             together; otherwise those up to the refused one.
         step_skipped: the last step was left out; the last but one, if ``on_device``.
+        before_step: called before gradients are unscaled and clipped, to throw away those of parts that are held.
         guard: asked with each loss before it is propagated back. Gives a flag ``()`` on the loss's device, 1 for a loss
             that must not reach the weights.
     """
@@ -54,6 +55,7 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         self.on_device = self.device_type == "cuda" and getattr(self.optimizer, "_step_supports_amp_scaling", False)
         self.step_skipped = False
         _give_momentum(self.optimizer)
+        self.before_step: list[Callable[[], None]] = []
         self._refused: Tensor | None = None  # by the guard, since the last step
         self._left_out = LateFlag()
 
@@ -90,6 +92,8 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         The optimiser's post-step hooks run on real steps only; with ``on_device`` on all, and ``optimizer.found_inf``
         tells them.
         """
+        for prepare in self.before_step:
+            prepare()
         flags = [] if self._refused is None else [self._refused]
         if self.scaler.is_enabled():
             self.scaler.unscale_(self.optimizer)

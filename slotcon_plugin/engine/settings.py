@@ -45,7 +45,9 @@ def _run_size(cfg: Config, processes: int, recipe_batch: int | None, from_weight
         photos = min(photos, most * loader.batch_size * processes)
     passes = cfg.optim_wrapper.get("accumulative_counts", 1)
     batch = loader.batch_size * processes * passes
-    iterations = int(epochs * (photos // processes // loader.batch_size))
+    share = photos // processes
+    per_epoch = share // loader.batch_size if loader.get("drop_last") else -(-share // loader.batch_size)
+    iterations = int(epochs * per_epoch)
     return RunSize(
         photos=photos,
         batch=batch,

@@ -5,6 +5,7 @@ import math
 
 import pytest
 from mmengine.config import Config
+from torch.utils.data import DataLoader
 
 from slotcon_plugin.config import RunSize, load_config, settle
 from slotcon_plugin.config.rules import num_prototypes, queue_size, teacher_momentum, warmup_epochs
@@ -70,7 +71,7 @@ def test_steps_and_batch_are_those_of_all_processes_and_passes(from_weights, rec
     cfg = Config(
         dict(
             model=dict(teacher_momentum="${teacher_momentum(0.99)}"),
-            train_dataloader=dict(batch_size=4, dataset=dict()),
+            train_dataloader=dict(batch_size=4, drop_last=True, dataset=dict()),
             train_cfg=dict(max_epochs=5),
             optim_wrapper=dict(accumulative_counts=2),
         )
@@ -81,6 +82,15 @@ def test_steps_and_batch_are_those_of_all_processes_and_passes(from_weights, rec
     settled = settings.settle_for_run(cfg, 2, recipe_batch, from_weights)
     assert settled == {"${teacher_momentum(0.99)}": pytest.approx(expected, abs=1e-9)}
     assert cfg.model.teacher_momentum == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("drop_last", [True, False, None])
+@pytest.mark.parametrize("photos", [64, 100, 129])
+def test_steps_are_those_of_the_loader(drop_last, photos, monkeypatch):
+    monkeypatch.setattr(settings.DATASETS, "build", lambda config: range(photos))
+    options = dict(batch_size=64) | ({} if drop_last is None else dict(drop_last=drop_last))
+    cfg = Config(dict(train_dataloader=dict(**options, dataset=dict()), train_cfg=dict(max_epochs=3), optim_wrapper={}))
+    assert settings._run_size(cfg, 1, None, False).steps == 3 * len(DataLoader(range(photos), **options))
 
 
 @pytest.mark.parametrize(

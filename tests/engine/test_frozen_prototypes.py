@@ -41,6 +41,16 @@ def test_prototypes_stay_for_the_first_share_and_move_then(tiny):
     assert "center" not in runner.model.monitor and not dict(runner.model.center.named_buffers())
 
 
+def test_prototypes_that_have_learned_are_not_frozen_again_in_a_longer_run(tiny):
+    hooks = [dict(type="FrozenPrototypesHook", share=0.5)]
+    tiny(epochs=1, hooks=hooks).train()  # 4 steps, of which the last two move them; a checkpoint after 3
+    runner = tiny(epochs=4, hooks=hooks, resume=True)  # 16 steps, half of which would be 8
+    watch = Watch()
+    runner.register_hook(watch)
+    runner.train()
+    assert runner.iter == 16 and not torch.equal(watch.prototypes[0], watch.prototypes[1])
+
+
 def test_a_share_that_cannot_be(tiny):
     with pytest.raises(UserError, match="share must be from 0 to below 1, got 1"):
         tiny(hooks=[dict(type="FrozenPrototypesHook", share=1)]).train()

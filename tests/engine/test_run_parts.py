@@ -21,6 +21,8 @@ from slotcon_plugin.engine import (
     TeacherUpdateHook,
     allow_checkpoint_classes,
 )
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.models import SlotCon
 
 
 def wrapper_of(model, **kwargs):
@@ -132,6 +134,20 @@ def test_gradients_are_clipped_as_they_are_without_the_scale(dtype, max_norm):
     assert hub.get_scalar("train/grad_norm").current() == pytest.approx(norm, rel=1e-5)
 
 
+def test_gradients_of_held_parts_do_not_count_in_the_clipping():
+    """Head 1 and body 1,000 times as large: with the body held the head moves as if it were alone."""
+    head, body = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    wrapper = wrapper_of(nn.ModuleList([head, body]), dtype="float32", clip_grad=dict(max_norm=1.0))
+
+    def hold() -> None:
+        body.weight.grad = None
+
+    wrapper.before_step.append(hold)
+    before = head.weight.item(), body.weight.item()
+    wrapper.update_params(head(torch.ones(1, 1)).sum() + 1000 * body(torch.ones(1, 1)).sum())
+    assert (head.weight.item(), body.weight.item()) == (pytest.approx(before[0] - 0.1, rel=1e-4), before[1])
+
+
 def test_scaler_state_survives_a_checkpoint():
     model = nn.Linear(1, 1)
     wrapper = wrapper_of(model, dtype="float16", init_scale=8.0)
@@ -203,3 +219,12 @@ def test_a_checkpoint_has_the_mode_of_the_umask(tiny, tmp_path):
     finally:
         os.umask(former)
     assert stat.S_IMODE((tmp_path / "iter_3.pth").stat().st_mode) == 0o640
+
+
+def test_a_pretrainer_sees_its_data_before_the_first_step(tiny, monkeypatch):
+    def refuse(model, dataset):
+        raise UserError(f"{len(dataset)} photos")
+
+    monkeypatch.setattr(SlotCon, "check_data", refuse)
+    with pytest.raises(UserError, match="16 photos"):
+        tiny().train()

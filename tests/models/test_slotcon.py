@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +10,11 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import roi_align
 
+from slotcon_plugin.data.crops import CropPairSampler
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import Center, MLPHead, SemanticGrouping, SlotCon, TimmBackbone, TorchvisionResNet
+from slotcon_plugin.models.grouping_head import GroupingObjective
 
 
 def build(**changes) -> SlotCon:
@@ -117,11 +120,11 @@ def test_loss_equals_the_slow_one():
 
 
 @pytest.mark.parametrize("prototypes", [8, 16])  # fewer and more than the nine positions of a map
-def test_a_fixed_capacity_changes_nothing(prototypes):
+def test_fixed_shapes_change_nothing(prototypes, monkeypatch):
     results = []
     for fixed in (False, True):
         model = build(grouping={"num_prototypes": prototypes}).train()
-        model.objective = replace(model.objective, fixed_capacity=fixed)
+        monkeypatch.setattr(GroupingObjective, "_has_fixed_shapes", lambda *_, fixed=fixed: fixed)
         losses = model.loss(batch(size=8, side=96))
         model.parse_losses(losses)[0].backward()
         gradients = {name: p.grad for name, p in model.student.named_parameters()}
@@ -166,10 +169,10 @@ def test_identical_views_of_equal_branches_agree():
     assert losses["loss_group"].item() == pytest.approx(losses["teacher_entropy"].item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("fixed_capacity", [False, True])
-def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient(fixed_capacity):
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_batch_without_a_common_slot_gives_a_zero_slot_loss_with_gradient(fixed, monkeypatch):
     model = build().train()
-    model.objective = replace(model.objective, fixed_capacity=fixed_capacity)
+    monkeypatch.setattr(GroupingObjective, "_has_fixed_shapes", lambda *_: fixed)
     # every position of the student belongs to prototype 0, every position of the teacher to prototype 1
     for owner, parts in enumerate((model.student, model.teacher)):
         parts["projector"].layers[-1].bias.data.fill_(100.0)
@@ -266,3 +269,11 @@ def test_timm_backbones_pretrain(name):
     loss.backward()
     assert torch.isfinite(loss)
     assert isinstance(model.student["backbone"], TimmBackbone)
+
+
+def test_views_that_may_share_nothing_are_refused():
+    model = build()
+    for fine in (dict(), dict(min_overlap=0, min_overlap_pixels=1)):
+        model.check_data(SimpleNamespace(crops=CropPairSampler(**fine)))
+    with pytest.raises(UserError, match="min_overlap is 0"):
+        model.check_data(SimpleNamespace(crops=CropPairSampler(min_overlap=0)))

@@ -1,11 +1,14 @@
 import io
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 
+from slotcon_plugin.data.crops import CropPairSampler
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import VADeR
 from slotcon_plugin.models.pixel_pairs import sample_pairs
@@ -191,3 +194,23 @@ def test_what_cannot_work_is_refused():
     for option, value in (("temperature", 0), ("num_pairs", 0), ("interpolation", "bicubic"), ("queue_size", 0)):
         with pytest.raises(ValueError):
             make_vader(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("view_size", "pixels", "grid", "cure"),
+    [
+        (64, 6, 16, None),
+        (62, 8, 16, None),  # more than is asked for, on a map that is rounded up
+        (64, 6, 24, "min_overlap_pixels=6 train_dataloader.dataset.overlap_grid=16"),
+        (96, 6, 16, "overlap_grid=24"),
+        (64, 5, 16, "min_overlap_pixels=6"),
+    ],
+)
+def test_crops_have_to_share_the_pixels_that_are_drawn(vader, view_size, pixels, grid, cure):
+    assert vader.embed(torch.zeros(1, 3, view_size, view_size)).shape[-1] == -(-view_size // 4)
+    data = SimpleNamespace(view_size=view_size, crops=CropPairSampler(min_overlap_pixels=pixels, overlap_grid=grid))
+    if cure is None:
+        vader.check_data(data)
+    else:
+        with pytest.raises(UserError, match=cure):
+            vader.check_data(data)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from mmengine.model import BaseModel, BaseModule
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import UserError
@@ -203,6 +204,16 @@ class BasePretrainer(BaseModel):
             known = f"the heads {', '.join(heads)}" if heads else "one head, which has no name"
             raise UserError(f"head: {self.method.title} has {known}; got {name!r}")
         self.shown_head = name or getattr(self, "shown_head", None)
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse a data set whose views the loss could not work with, before the first step; none by default.
+
+        Args:
+            dataset: a :class:`~slotcon_plugin.data.TwoViewDataset`, or one that takes its place.
+
+        Raises:
+            UserError: says which of its options to set.
+        """
 
     def require(self, ability: str, what_for: str) -> None:
         """Refuse what this method cannot do.

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch, overlap_boxes
 from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.grouping import Grouping
 from slotcon_plugin.models.grouping_head import GroupingObjective, build_grouping_head, group_map
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
 from slotcon_plugin.registry import MODELS
+
+
+def require_overlap(dataset: Dataset) -> None:
+    """Refuse a data set whose views may share nothing: groupings are compared where both views look.
+
+    Raises:
+        UserError: its crops need not overlap.
+    """
+    crops = getattr(dataset, "crops", None)
+    if crops and not (crops.min_overlap or crops.min_overlap_pixels):
+        raise UserError(
+            "train_dataloader.dataset.min_overlap is 0, and SlotCon compares what both views show: set it above 0"
+        )
 
 
 @MODELS.register_module()
@@ -66,6 +81,10 @@ class SlotCon(BasePretrainer):
     def prototypes(self, branch: str = "teacher") -> Tensor:
         """Of a branch, ``(K, D)``."""
         return self.branch(branch)["grouping"].prototypes.detach()
+
+    def check_data(self, dataset: Dataset) -> None:
+        """See :func:`require_overlap`."""
+        require_overlap(dataset)
 
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`."""

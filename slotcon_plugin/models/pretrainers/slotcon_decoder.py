@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch, overlap_boxes
@@ -14,6 +15,7 @@ from slotcon_plugin.models.build import build_part
 from slotcon_plugin.models.grouping import Grouping, SemanticGrouping
 from slotcon_plugin.models.grouping_head import GroupingObjective, build_grouping_head, group_map
 from slotcon_plugin.models.pretrainers.base import BasePretrainer, Method
+from slotcon_plugin.models.pretrainers.slotcon import require_overlap
 from slotcon_plugin.registry import MODELS
 
 ENCODER = "encoder"
@@ -122,6 +124,10 @@ class SlotConDecoder(BasePretrainer):
     def prototypes(self, branch: str = "teacher") -> Tensor:
         """Of :attr:`shown_head`, ``(K, D)``."""
         return self.branch(branch)["heads"][self.shown_head]["grouping"].prototypes.detach()
+
+    def check_data(self, dataset: Dataset) -> None:
+        """See :func:`~slotcon_plugin.models.pretrainers.slotcon.require_overlap`."""
+        require_overlap(dataset)
 
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`; the decoder's losses have the name of their map behind them."""

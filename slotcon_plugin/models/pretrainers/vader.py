@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.geometry import TwoViewBatch
@@ -77,6 +78,20 @@ class VADeR(BasePretrainer):
     def embed(self, images: Tensor, branch: str = "teacher") -> Tensor:
         """Embedding ``(B, D, h, w)`` of normalised images ``(B, 3, H, W)``, un-normalised, at the decoder's stride."""
         return self.branch(branch)["decoder"](self.extract_features(images, branch))
+
+    def check_data(self, dataset: Dataset) -> None:
+        """Refuse crops that may share fewer than ``num_pairs`` pixels of the embedding."""
+        crops = getattr(dataset, "crops", None)
+        if crops is None:
+            return
+        side = -(-dataset.view_size // self.student["decoder"].output_stride)
+        if crops.min_overlap_pixels < self.num_pairs or crops.overlap_grid != side:
+            raise UserError(
+                f"VADeR draws {self.num_pairs} pairs of pixels from maps of {side} x {side} (views of "
+                f"{dataset.view_size}), and the data set guarantees {crops.min_overlap_pixels} of {crops.overlap_grid} x "
+                f"{crops.overlap_grid}: set train_dataloader.dataset.min_overlap_pixels={self.num_pairs} "
+                f"train_dataloader.dataset.overlap_grid={side}"
+            )
 
     def loss(self, batch: TwoViewBatch) -> dict[str, Tensor]:
         """See :meth:`BasePretrainer.loss`; ``sample_index`` tells which keys of the queue are of the same image."""
