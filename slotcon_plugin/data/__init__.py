@@ -5,7 +5,7 @@ from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.data.photometric import PhotometricConfig
 from slotcon_plugin.data.preprocessor import TwoViewPreprocessor
 from slotcon_plugin.data.sampler import EpochSampler
-from slotcon_plugin.data.sources import CocoImages, ConcatSources, ImageFolder, ListFile
+from slotcon_plugin.data.sources import CocoImages, ConcatSources, ImageFolder, ListFile, PhotoSource
 
 __all__ = [
     "BrokenPhotosError",
@@ -14,6 +14,7 @@ __all__ = [
     "EpochSampler",
     "ImageFolder",
     "ListFile",
+    "PhotoSource",
     "PhotometricConfig",
     "SampleKey",
     "TwoViewDataset",

@@ -26,6 +26,7 @@ from slotcon_plugin.registry import DATASETS
 _UNREADABLE = (PhotoError, OSError, MemoryError)
 # A run of this many unreadable photos in a row is no bad luck.
 _MAX_REPLACEMENTS = 16
+_MOST_NAMED = 10  # broken photos in a message
 
 
 class BrokenPhotosError(UserError):
@@ -127,7 +128,7 @@ class TwoViewDataset(Dataset):
         )
 
     def _sample(self, key: SampleKey, index: int) -> dict[str, Tensor]:
-        photo = Photo(self.source.read(index))
+        photo = Photo(self._read(index))
         rng = key.rng()
         pair = self.crops.draw(rng, photo.orientation.width, photo.orientation.height)
         reduction, placed = self._place(photo, pair)
@@ -144,6 +145,14 @@ class TwoViewDataset(Dataset):
             photometric=torch.from_numpy(np.stack([draw_photometric(rng, config) for config in self.photometric])),
             sample_index=torch.tensor(index),
         )
+
+    def _read(self, index: int) -> bytes:
+        try:
+            return self.source.read(index)
+        except _UNREADABLE:
+            raise
+        except Exception as error:  # archives and data bases raise what they please
+            raise PhotoError(f"{type(error).__name__}: {error}") from error
 
     def _place(self, photo: Photo, pair: tuple[IntBox, IntBox]) -> tuple[int, list[IntBox]]:
         """How far the decoder may shrink the photo, and the crops in whole pixels of what it then gives.
@@ -180,11 +189,11 @@ class TwoViewDataset(Dataset):
                 "files, or raise max_broken_share of the dataset"
             )
 
-    def _some_broken(self, limit: int = 10) -> str:
+    def _some_broken(self) -> str:
         # nonzero() counts, allocates, then writes: while other workers set flags, it would write past its memory
         broken = self._broken.clone().nonzero().flatten()
-        names = ", ".join(printable(self.source.path(index)) for index in broken[:limit].tolist())
-        return names + (f" and {len(broken) - limit} more" if len(broken) > limit else "")
+        names = ", ".join(printable(self.source.path(index)) for index in broken[:_MOST_NAMED].tolist())
+        return names + (f" and {len(broken) - _MOST_NAMED} more" if len(broken) > _MOST_NAMED else "")
 
 
 def _in_source(photo: Photo, box: IntBox, reduction: int) -> IntBox:

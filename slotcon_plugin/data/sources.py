@@ -18,6 +18,8 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import evenly_spaced, list_photos, printable
 from slotcon_plugin.registry import DATASETS
 
+_INTERFACE = ("__len__", "path", "read", "origin")
+
 
 class PackedStrings(Sequence[str]):
     """An immutable list of strings in two numpy arrays, free of Python objects."""
@@ -39,6 +41,10 @@ class PackedStrings(Sequence[str]):
 
 class PhotoSource:
     """Paths of photos below one root.
+
+    A source of another kind (an archive, a data base) has the same four parts: ``len()``, :meth:`path`, a name of each
+    photo that no other has and that stays the same from run to run, :meth:`read`, and :attr:`origin`. What its ``read``
+    raises makes that photo a broken one, which another takes the place of.
 
     Args:
         root: folder that the names are relative to.
@@ -159,8 +165,18 @@ class ConcatSources:
 
 
 def build_source(source: PhotoSource | ConcatSources | dict) -> PhotoSource | ConcatSources:
-    """A source from its config; one that is already built passes through."""
-    return DATASETS.build(source) if isinstance(source, dict) else source
+    """A source from its config; one that is already built passes through.
+
+    Raises:
+        UserError: it lacks a part of :class:`PhotoSource`'s interface.
+    """
+    source = DATASETS.build(source) if isinstance(source, dict) else source
+    if lacking := [part for part in _INTERFACE if not hasattr(source, part)]:
+        raise UserError(
+            f"the photo source {type(source).__name__} has no {', '.join(lacking)}; a source has "
+            f"{', '.join(_INTERFACE)} as slotcon_plugin.data.PhotoSource describes them"
+        )
+    return source
 
 
 def _lines(path: str | Path) -> list[bytes]:

@@ -1,4 +1,4 @@
-"""A ring buffer of teacher pixels: many more negatives than a batch holds (MoCo's queue, used by VADeR)."""
+"""A ring buffer of the teacher's keys: many more negatives than a batch holds (MoCo's queue; VADeR, DenseCL)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class KeyQueue(nn.Module):
         channels: D, length of a key.
 
     Attributes:
-        keys: ``(size, D)`` float32, stored as given.
+        keys: ``(size, D)`` float32, stored as given. :meth:`enqueue` writes into it: a loss whose gradient passes
+            through products with it takes ``keys.clone()``.
         image_ids: ``(size,)`` int64, ``sample_index`` of each key's image; -1 marks a row that is still empty.
         position: ``()`` int64, the row that is written next, which is the oldest once the queue is full.
     """

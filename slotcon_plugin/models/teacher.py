@@ -56,7 +56,7 @@ def _cosine(angle: float, step: int | Tensor, total: int) -> float | Tensor:
 
 def parameter_pairs(teacher: nn.Module, student: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     """The teacher's parameters and the student's of the same names; ``student`` may hold more modules."""
-    source = dict(student.named_parameters())
+    source = dict(student.named_parameters(remove_duplicate=False))  # parts may share weights
     names, targets = zip(*teacher.named_parameters())
     return list(targets), [source[name] for name in names]
 

@@ -4,6 +4,7 @@ import io
 import logging
 import subprocess
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -312,6 +313,23 @@ def test_a_photo_too_large_for_the_memory_is_replaced(folder, monkeypatch):
     monkeypatch.setattr(ImageFolder, "read", hungry)
     dataset = TwoViewDataset(source, view_size=16, max_broken_share=0.1)
     assert int(dataset[3]["sample_index"]) != 3
+
+
+def test_what_a_source_of_another_kind_raises_makes_a_broken_photo(folder, log):
+    class Archive(ImageFolder):
+        def read(self, index):
+            if index == 0:
+                raise zipfile.BadZipFile("Bad CRC-32")
+            return super().read(index)
+
+    dataset = TwoViewDataset(Archive(folder), view_size=16, max_broken_share=0.2)
+    assert dataset[0]["sample_index"] != 0 and dataset.num_broken == 1
+    assert "BadZipFile: Bad CRC-32" in log.getvalue()
+
+
+def test_a_source_without_names_is_refused():
+    with pytest.raises(UserError, match="the photo source list has no path, read, origin; a source has __len__, path"):
+        TwoViewDataset(["a.jpg"], view_size=16)
 
 
 def test_a_source_of_nothing_but_broken_photos_stops_soon(folder):

@@ -182,3 +182,29 @@ def test_the_batch_goes_through_ddp(tmp_path):
         assert all(p.grad is not None for p in model.student.parameters())
     finally:
         dist.destroy_process_group()
+
+
+class Pair(Mean):
+    """Two parts that share a layer, in a teacher too."""
+
+    def set_branches(self, student, teacher_parts):
+        layer = nn.Linear(2, 2)
+        student.update({"one": layer, "two": layer})
+        super().set_branches(student, (*teacher_parts, "one", "two"))
+
+
+def test_parts_may_share_weights():
+    model = Pair(teacher_momentum=0.5, teacher_momentum_schedule="constant")
+    torch.nn.init.zeros_(model.teacher["two"].weight), torch.nn.init.ones_(model.student["one"].weight)
+    model.update_teacher()
+    assert (model.teacher["two"].weight == 0.5).all()
+
+
+@pytest.mark.parametrize(("parts", "teacher_parts"), [(("backbone",), ()), (("body",), ("body",))])
+def test_both_branches_need_a_backbone(parts, teacher_parts):
+    class Odd(Mean):
+        def set_branches(self, student, **_):
+            super().set_branches(nn.ModuleDict(dict.fromkeys(parts, student["backbone"])), teacher_parts)
+
+    with pytest.raises(UserError, match=r"Odd\.set_branches: student and teacher_parts need a 'backbone'"):
+        Odd()

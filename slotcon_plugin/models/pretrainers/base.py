@@ -148,7 +148,16 @@ class BasePretrainer(BaseModel):
         return backbone, *describe_backbone(backbone)
 
     def set_branches(self, student: nn.ModuleDict, teacher_parts: tuple[str, ...]) -> None:
-        """Take the student's parts, copy those named into the teacher, and prepare both for the hardware."""
+        """Take the student's parts, copy those named into the teacher, and prepare both for the hardware.
+
+        Raises:
+            UserError: the backbone is not among either's parts.
+        """
+        if "backbone" not in student or "backbone" not in teacher_parts:
+            raise UserError(
+                f"{type(self).__name__}.set_branches: student and teacher_parts need a 'backbone', which is what is "
+                "transferred; a method without a teacher names it too and takes the student's (transfers='student')"
+            )
         use_quick_weight_gradients(student)
         if self.sync_bn:
             student = synchronise_batchnorm(student)
