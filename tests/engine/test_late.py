@@ -7,7 +7,7 @@ import torch
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from slotcon_plugin.engine.late import LateFlag, LateHistory, log_late, mean_on_host
-from slotcon_plugin.profiling.waits import HostWaits
+from tests.host_waits import HostWaits
 
 
 def test_a_flag_comes_one_call_late():

@@ -17,9 +17,9 @@ from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.engine import PretrainLoop
 from slotcon_plugin.geometry import TwoViewBatch
-from slotcon_plugin.profiling.waits import HostWaits
 from slotcon_plugin.registry import MODELS
 from tests.fake_gpu import FakeGPU, onto_fake_gpu
+from tests.host_waits import HostWaits
 
 
 class EnoughError(Exception):

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from slotcon_plugin.profiling.waits import HostWaits
+from tests.host_waits import HostWaits
 
 WAITING = {
     "a value": lambda x: x.sum().item(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections import Counter
 from typing import Any
@@ -11,6 +12,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import slotcon_plugin
+
+_PACKAGE = os.path.join(os.path.dirname(slotcon_plugin.__file__), "")
 _aten = torch.ops.aten
 # Operations whose result is a Python number, or has a shape that only the values tell.
 _WAITING = {
@@ -64,6 +68,6 @@ class HostWaits(TorchDispatchMode):
 
 
 def _asking_line() -> str:
-    frames = [f for f in traceback.extract_stack() if "slotcon_plugin" in f.filename and "waits.py" not in f.filename]
+    frames = [frame for frame in traceback.extract_stack() if frame.filename.startswith(_PACKAGE)]
     frame = frames[-1] if frames else traceback.extract_stack()[-3]
-    return f"{frame.filename.rpartition('slotcon_plugin/')[2]}:{frame.lineno}"
+    return f"{frame.filename.removeprefix(_PACKAGE)}:{frame.lineno}"
