@@ -25,14 +25,12 @@ class Grouping(NamedTuple):
         assignment_logits: cosine similarity to each prototype, in [-1, 1], ``(B, K, H, W)``.
         slots: one vector a prototype and image, ``(B, K, D)``.
         present: the prototype is the largest at one position at least, ``(B, K)`` bool.
-        assignment: softmax of the logits over K at the pooling temperature, ``(B, K, H, W)``.
     """
 
     z: Tensor
     assignment_logits: Tensor
     slots: Tensor
     present: Tensor
-    assignment: Tensor
 
 
 def present_prototypes(assignment_logits: Tensor) -> Tensor:
@@ -64,11 +62,10 @@ class SemanticGrouping(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             z = z.float()
             logits = torch.einsum("kd,bdhw->bkhw", F.normalize(self.prototypes.float(), dim=1), F.normalize(z, dim=1))
-            assignment = (logits / self.temperature).softmax(dim=1)
-            attention = assignment + _ATTENTION_FLOOR
+            attention = (logits / self.temperature).softmax(dim=1) + _ATTENTION_FLOOR
             attention = attention / attention.sum(dim=(2, 3), keepdim=True)
             slots = torch.einsum("bkhw,bdhw->bkd", attention, z)
-        return Grouping(z, logits, slots, present_prototypes(logits), assignment)
+        return Grouping(z, logits, slots, present_prototypes(logits))
 
 
 def pixel_owners(assignment_logits: Tensor, height: int, width: int) -> Tensor:

@@ -54,8 +54,6 @@ class GroupingObjective:
         contrast_temperature: tau_c.
         group_loss_weight: lambda_g in [0, 1].
         mean_entropy_weight: w of ``w * (log K - H(mean of the student's assignments))``, which is added; 0 = without.
-        fixed_capacity: compute the slot contrast in shapes that do not depend on what the photos show, so that nothing
-            waits for the device. None: on an accelerator, unless a photo may have too many slots. The same results.
     """
 
     student_temperature: float = 0.1
@@ -63,7 +61,6 @@ class GroupingObjective:
     contrast_temperature: float = 0.2
     group_loss_weight: float = 0.5
     mean_entropy_weight: float = 0.0
-    fixed_capacity: bool | None = None
 
     def __post_init__(self) -> None:
         if min(self.student_temperature, self.teacher_temperature, self.contrast_temperature) <= 0:
@@ -87,7 +84,7 @@ class GroupingObjective:
         Args:
             student: groupings of both views by the student's head.
             teacher: by the teacher's.
-            predictor: of the student's head; takes ``(N, D)`` and, in a fixed capacity, which rows count.
+            predictor: of the student's head; takes ``(N, D)`` and, where shapes are fixed, which rows count.
             center: makes targets of the teacher's aligned logits, see :class:`~slotcon_plugin.models.Center`.
             overlap: boxes of the overlap in each view, ``(B, 2, 4)``, see :func:`overlap_boxes`.
             flipped: ``(B, 2)`` bool.
@@ -127,9 +124,6 @@ class GroupingObjective:
         asked = student.present & teacher.present  # (B, K)
         batch, num_prototypes = asked.shape
         capacity = min(num_prototypes, student.assignment_logits[0, 0].numel())  # each needs a position of its own
-        fixed = self.fixed_capacity
-        if fixed is None:
-            fixed = asked.device.type != "cpu" and capacity <= _MOST_FIXED_SLOTS
 
         key_rows, key_counts = _packed(teacher.present, capacity)
         keys, key_counts = gather_ranks(teacher.slots.flatten(0, 1)[key_rows]), gather_ranks(key_counts)
@@ -141,7 +135,7 @@ class GroupingObjective:
         total = all_reduce_sum(num_queries.float())[0]
         slots = student.slots.flatten(0, 1)
 
-        if fixed:
+        if self._has_fixed_shapes(asked.device, capacity):
             predicted = predictor(slots[query_rows], counted)
             loss = slot_contrast_loss(
                 predicted, keys, targets.where(counted, NOT_ASKED), self.contrast_temperature, key_counts
@@ -154,6 +148,12 @@ class GroupingObjective:
             predicted = predictor(slots[query_rows[counted]])
             loss = slot_contrast_loss(predicted, keys[key_counts], targets, self.contrast_temperature)
         return loss * get_world_size() / total.clamp(min=1), num_queries
+
+    @staticmethod
+    def _has_fixed_shapes(device: torch.device, capacity: int) -> bool:
+        """Whether the slot contrast is computed in shapes that do not depend on what the photos show, so that the host
+        need not wait for an accelerator to count the slots. The results are the same either way."""
+        return device.type != "cpu" and capacity <= _MOST_FIXED_SLOTS
 
 
 def _mean_assignment(logits: Sequence[Tensor], temperature: float) -> Tensor:

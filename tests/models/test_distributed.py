@@ -1,7 +1,7 @@
 """Two gloo ranks with half of the batch each give what one process with the whole batch gives."""
 
 import sys
-from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models import Sinkhorn, SlotCon, SlotConDecoder
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm, synchronise_batchnorm
 from slotcon_plugin.models.grouping import Grouping
+from slotcon_plugin.models.grouping_head import GroupingObjective
 
 WORLD = 2
 
@@ -160,18 +161,16 @@ def groupings(images: slice):
     present[1, 2:, 4:] = True
     empty, logits = torch.zeros(4, 1, 1, 1), torch.zeros(4, 8, 2, 3)  # six positions: at most six slots a photo
     return [
-        Grouping(
-            empty[images], logits[images], slots[i, images].clone().requires_grad_(), present[i, images], empty[images]
-        )
+        Grouping(empty[images], logits[images], slots[i, images].clone().requires_grad_(), present[i, images])
         for i in range(2)
     ]
 
 
-def contrast_of(images: slice, fixed_capacity: bool = False):
+def contrast_of(images: slice, fixed: bool = False):
     model = build()
     student, teacher = groupings(images)
-    objective = replace(model.objective, fixed_capacity=fixed_capacity)
-    loss, num_queries = objective.contrast(student, teacher, model.student["predictor"])
+    with mock.patch.object(GroupingObjective, "_has_fixed_shapes", return_value=fixed):
+        loss, num_queries = model.objective.contrast(student, teacher, model.student["predictor"])
     loss.backward()
     return {
         "loss": loss.detach(),
@@ -187,7 +186,7 @@ def contrast_of_rank(rank):
 
 
 def fixed_contrast_of_rank(rank):
-    return contrast_of(slice(rank * 2, rank * 2 + 2), fixed_capacity=True)
+    return contrast_of(slice(rank * 2, rank * 2 + 2), fixed=True)
 
 
 @pytest.mark.slow

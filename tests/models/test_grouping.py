@@ -131,5 +131,6 @@ def test_a_head_takes_no_notice_of_rows_that_do_not_count():
 def test_entropy_of_uniform_assignment_is_log_k():
     grouping = SemanticGrouping(num_prototypes=4, channels=2)
     grouping.prototypes.data = torch.ones(4, 2)
-    assignment = grouping(torch.randn(1, 2, 3, 3)).assignment
+    logits = grouping(torch.randn(1, 2, 3, 3)).assignment_logits
+    assignment = (logits / grouping.temperature).softmax(1)
     assert -(assignment * assignment.log()).sum(1).mean().item() == pytest.approx(math.log(4), rel=1e-5)

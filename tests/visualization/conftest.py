@@ -38,7 +38,7 @@ class ColourModel(torch.nn.Module):
         logits = torch.einsum("kd,bdhw->bkhw", self.teacher["grouping"].prototypes, z)
         assignment = (logits * 100).softmax(dim=1)
         slots = torch.einsum("bkhw,bdhw->bkd", assignment, z) / assignment.sum(dim=(2, 3)).clamp(min=1e-6)[..., None]
-        return Grouping(z, logits, slots, present_prototypes(logits), assignment)
+        return Grouping(z, logits, slots, present_prototypes(logits))
 
 
 @pytest.fixture
