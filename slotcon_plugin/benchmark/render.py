@@ -72,7 +72,7 @@ def markdown(table: Table, base: str | Path, page: str | Path | None = None) -> 
         base: folder that links are relative to.
         page: what :func:`runs_page` has been written to: a figure links to the runs behind it. None = to result files.
     """
-    sources, parts = Footnotes("S"), []
+    sources, parts = Footnotes(), []
     for title, columns in _tasks(table).items():
         rows = [(name, [cells[i] for i in columns]) for name, cells in table.rows]
         known = [(name, cells) for name, cells in rows if any(cell.values for cell in cells)]
@@ -113,7 +113,7 @@ def brief(table: Table, base: str | Path, page: str | Path, keys: Sequence[str])
         asked = [cells[i] for i in columns if cells[i].text != NOT_PLANNED]
         if asked and all(cell.kind == "measured" for cell in asked):
             texts = (
-                _cell(cells[i], Path(base), page, f"{name}: {table.columns[i].title}", Footnotes("S")) for i in columns
+                _cell(cells[i], Path(base), page, f"{name}: {table.columns[i].title}", Footnotes()) for i in columns
             )
             lines.append(_line([name, *texts]))
     return "\n".join(lines) + "\n"
@@ -163,17 +163,16 @@ def _wanting(rows: Sequence[tuple[str, Sequence[Cell]]]) -> str:
 
 
 class Footnotes:
-    """Texts, each with a number that it keeps."""
+    """Sources, each with a number that it keeps."""
 
-    def __init__(self, letter: str) -> None:
-        self.letter = letter
+    def __init__(self) -> None:
         self.texts: list[str] = []
 
     def mark(self, text: str) -> str:
         """``[S2]``, the same for the same text."""
         if text not in self.texts:
             self.texts.append(text)
-        return f"[{self.letter}{self.texts.index(text) + 1}]"
+        return f"[S{self.texts.index(text) + 1}]"
 
     def listed(self) -> str:
         """All of them with their marks."""

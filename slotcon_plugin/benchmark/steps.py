@@ -86,7 +86,7 @@ def plan_steps(plan: Plan, work_dir: str | Path) -> list[Step]:
     return list(steps.values())
 
 
-def step_name(plan: Plan, task: str, pretraining: str, seed: int) -> str:
+def step_name(task: str, pretraining: str, seed: int) -> str:
     """Name of the step that fills a cell of the table."""
     return f"{task}/{pretraining}-seed{seed}"
 
@@ -219,7 +219,7 @@ def _measure(
     plan: Plan, work_dir: Path, name: str, row: str, seed: int, checkpoint: Path | None, needs: tuple[str, ...]
 ) -> Step:
     task, entry = plan.tasks[name], plan.pretraining[row]
-    step = step_name(plan, name, row, seed)
+    step = step_name(name, row, seed)
     folder = work_dir / step
     path = plan.data[task.data].path
     extra = [_with_paths(plan, text) for text in task.args]

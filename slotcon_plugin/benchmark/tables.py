@@ -215,7 +215,7 @@ def _needs(plan: Plan, name: str, key: str) -> str:
     hours = task.hours + (entry.hours if entry.config else 0)
     wanted = [task.data, *entry.reads, *((entry.photos,) if entry.photos else ())]
     data = ", ".join(dict.fromkeys(wanted))
-    return f"to run: {step_name(plan, key, name, seed)}; about {hours:g} h; data: {data}"
+    return f"to run: {step_name(key, name, seed)}; about {hours:g} h; data: {data}"
 
 
 def _published_rows(

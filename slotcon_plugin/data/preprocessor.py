@@ -22,9 +22,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
     Args:
         mean: of the RGB channels, for pixels in [0, 1].
         std: likewise.
-        channels_last: give the views that memory format; a pretrainer sets it as its own is.
-        augment: apply the photometric augmentation; False shows the plain crops.
-        non_blocking: copy to the device without waiting (needs ``pin_memory`` in the loader to have an effect).
+        channels_last: give the views ``torch.channels_last`` memory; a pretrainer sets this to its own option.
 
     Attributes:
         input_convention: what the network is fed, for pixels in 0..255, as checkpoints state it.
@@ -35,15 +33,12 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
         channels_last: bool = False,
-        augment: bool = True,
-        non_blocking: bool = True,
     ) -> None:
-        super().__init__(non_blocking=non_blocking)
+        super().__init__(non_blocking=True)  # has an effect where the loader pins memory
         self.register_buffer("mean", torch.empty(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.empty(3, 1, 1), persistent=False)
         self.normalise_by(mean, std)
         self.channels_last = channels_last
-        self.augment = augment
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
         """Set the statistics of RGB pixels in [0, 1].
@@ -92,8 +87,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         for block in plan_blocks(parameters, views[0].numel(), views.device):
             chosen = send(block, views.device)
             pixels = views.index_select(0, chosen).float().div_(255)
-            if self.augment:
-                apply_photometric(pixels, parameters[block])
+            apply_photometric(pixels, parameters[block])
             place = send(block % 2 * count + block // 2, views.device)
             out.index_copy_(0, place, pixels.sub_(self.mean).div_(self.std))
         return dict(inputs=TwoViewBatch(views=tuple(out.chunk(2)), **rest))

@@ -51,9 +51,9 @@ CAMVID_IDS = {
 }  # fmt: skip
 
 
-def _table(ids: dict[str, int], dtype: type = np.uint8) -> np.ndarray:
-    """Look-up table from the index in `CLASSES` to a layout's id."""
-    return np.array([ids[name] for name in CLASSES], dtype)
+def _table(ids: dict[str, int]) -> np.ndarray:
+    """Look-up table (uint8) from the index in `CLASSES` to a layout's id."""
+    return np.array([ids[name] for name in CLASSES], np.uint8)
 
 
 def _write(path: Path, image: np.ndarray) -> None:

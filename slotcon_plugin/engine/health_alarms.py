@@ -119,21 +119,16 @@ SITUATIONS = (
 
 
 class Alarms:
-    """Judges figures line after line and gives each situation's text once, until it has been over for a while.
+    """Judges figures, report after report, and gives each situation's text once, until it has been over for a while."""
 
-    Args:
-        situations: what to look out for.
-    """
-
-    def __init__(self, situations: tuple[Situation, ...] = SITUATIONS) -> None:
-        self.situations = situations
+    def __init__(self) -> None:
         self._streaks: dict[str, int] = {}  # judgements in a row: positive where it held, negative where not
         self._told: set[str] = set()
 
     def judge(self, figures: Figures) -> list[tuple[Situation, str]]:
         """Situations to speak of now. ``figures['epoch']`` counts from 1; None means not known."""
         news = []
-        for situation in self.situations:
+        for situation in SITUATIONS:
             if figures["epoch"] <= situation.grace_epochs or any(figures.get(n) is None for n in situation.needs):
                 continue
             streak = self._streaks.get(situation.name, 0)
@@ -149,7 +144,7 @@ class Alarms:
     @property
     def verdict(self) -> str:
         """``healthy``, or what is wrong in a word or two; empty as long as nothing but the loading can be judged."""
-        wrong = [situation.name.replace("_", " ") for situation in self.situations if situation.name in self._told]
+        wrong = [situation.name.replace("_", " ") for situation in SITUATIONS if situation.name in self._told]
         return ", ".join(wrong) or ("healthy" if self._streaks.keys() - {"slow_data"} else "")
 
     def state_dict(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from slotcon_plugin.errors import UserError
 
 IGNORE = 255
+_TRIES = 10  # of k-means, each from another start
 
 
 class SegmentationScores(NamedTuple):
@@ -21,13 +22,11 @@ class SegmentationScores(NamedTuple):
     Attributes:
         miou: mean of `iou` over the classes that occur.
         pixel_accuracy: share of the labelled pixels that are right.
-        mean_accuracy: mean recall over the classes that occur in the truth.
         iou: (C,) float64.
     """
 
     miou: float
     pixel_accuracy: float
-    mean_accuracy: float
     iou: np.ndarray
 
 
@@ -99,7 +98,7 @@ def merge_clusters(counts: np.ndarray, match: np.ndarray) -> np.ndarray:
 
 
 def segmentation_scores(counts: np.ndarray) -> SegmentationScores:
-    """IoU and accuracies from a table of classes: IoU_c = n_cc / (predicted_c + true_c - n_cc).
+    """IoU and pixel accuracy from a table of classes: IoU_c = n_cc / (predicted_c + true_c - n_cc).
 
     Args:
         counts: (C, C), or (C + 1, C) with a last row of pixels that were given no class (as `merge_clusters` returns).
@@ -117,20 +116,18 @@ def segmentation_scores(counts: np.ndarray) -> SegmentationScores:
     union = true + predicted - right
     with np.errstate(invalid="ignore", divide="ignore"):
         iou = np.where(union > 0, 100 * right / union, np.nan)
-        recall = np.where(true > 0, 100 * right / true, np.nan)
     accuracy = 100 * float(right.sum()) / float(counts.sum())
-    return SegmentationScores(float(np.nanmean(iou)), accuracy, float(np.nanmean(recall)), iou)
+    return SegmentationScores(float(np.nanmean(iou)), accuracy, iou)
 
 
-def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0, tries: int = 10) -> np.ndarray:
-    """k-means by cosine similarity (Dhillon & Modha 2001), started as k-means++; the best of several tries.
+def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0) -> np.ndarray:
+    """k-means by cosine similarity (Dhillon & Modha 2001), started as k-means++; the best of ten tries.
 
     Args:
         points: (N, D), not all zero. A point's length is its weight: the sum of many unit vectors that are to stay
             together counts as all of them.
         num_clusters: C, 1 to N.
-        seed: of the starts.
-        tries: number of starts; the one with the largest weighted sum of cosines wins.
+        seed: of the starts; the try with the largest weighted sum of cosines wins.
 
     Returns:
         (N,) int64, the cluster of each point; every cluster has at least one.
@@ -144,7 +141,7 @@ def spherical_kmeans(points: np.ndarray, num_clusters: int, seed: int = 0, tries
     unit = points / np.maximum(weights, 1e-12)[:, None]
     rng = np.random.default_rng(seed)
     best, best_sum = np.zeros(len(unit), np.int64), -np.inf
-    for _ in range(tries):
+    for _ in range(_TRIES):
         centres = _spread_start(unit, weights, num_clusters, rng)
         assigned = np.full(len(unit), -1)
         for _ in range(100):

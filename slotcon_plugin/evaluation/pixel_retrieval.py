@@ -24,6 +24,7 @@ from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sampl
 from slotcon_plugin.registry import DATASETS
 
 _BATCH_SIZE = 32
+_RADIUS = 0.05  # how far off a place may be and still count as found, as a share of the view's side
 
 
 @torch.no_grad()
@@ -31,7 +32,6 @@ def evaluate_pixel_retrieval(
     embed: Callable[[Tensor], Tensor],
     dataset: TwoViewDataset,
     num_pairs: int = 8,
-    radius: float = 0.05,
     device: str = "cpu",
     seed: int = 0,
 ) -> dict[str, float]:
@@ -46,7 +46,6 @@ def evaluate_pixel_retrieval(
             in evaluation mode.
         dataset: held-out photos; crops, flips and colours are drawn from ``seed``, the same for every embedding.
         num_pairs: P, pixels looked up a photo.
-        radius: how far off a place may be, as a share of the view's side.
         device: where ``embed`` wants its images.
         seed: of the views and of the pixels.
 
@@ -54,7 +53,8 @@ def evaluate_pixel_retrieval(
         Shares in [0, 1], and for each what guessing gives:
         ``pixel_accuracy``: the nearest of all photos' matching places is the right one. ``pixel_chance``: 1 / (N P).
         ``photo_accuracy``: it is at least of the right photo. ``photo_chance``: 1 / N.
-        ``place_accuracy``: the best pixel of the same photo's second view lies within ``radius`` of the right place.
+        ``place_accuracy``: the best pixel of the same photo's second view lies within 5 % of the view's
+            side of the right place.
         ``place_chance``: mean share of pixels that do.
 
     Raises:
@@ -71,7 +71,7 @@ def evaluate_pixel_retrieval(
             query = take_pixels(first, pairs.index)
             queries.append(query.cpu())
             matches.append(sample_points(second, pairs.points).cpu())
-            near = _within(pairs.points, second.shape[-2:], radius)  # (B, P, h*w)
+            near = _within(pairs.points, second.shape[-2:], _RADIUS)  # (B, P, h*w)
             similarity = torch.einsum(
                 "bpd,bdn->bpn", F.normalize(query.float(), dim=-1), F.normalize(second.flatten(2).float(), dim=1)
             )

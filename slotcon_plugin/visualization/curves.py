@@ -65,6 +65,7 @@ _OF_HEADS = {
 }
 # Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash: matplotlib's and SVG's.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_COLUMNS = 3  # of the grid of charts
 _DASHES = (("-", ""), ("--", "7 5"), (":", "0.1 4"), ("-.", "7 5 0.1 5"))
 
 
@@ -201,7 +202,7 @@ def figures_of(runs: Sequence[Run], wanted: Sequence[str] | None = None) -> list
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean over the ``window`` last values (fewer at the start), NaN left out."""
+    """Trailing mean of up to ``window`` values, ignoring NaN."""
     known = np.isfinite(values)
     window = max(min(window, len(values)), 1)
     # Each window by itself: a difference of running sums loses all that comes after one huge value.
@@ -212,9 +213,7 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def plot_runs(
-    runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = False, window: int = 1, columns: int = 3
-) -> Image.Image:
+def plot_runs(runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = False, window: int = 1) -> Image.Image:
     """Small multiples, one for each figure, a line a run.
 
     Args:
@@ -222,9 +221,8 @@ def plot_runs(
         figures: names, see :func:`figures_of`.
         by_epoch: x axis in epochs instead of iterations; makes runs of different batch sizes comparable.
         window: values to average over; the raw curve stays visible behind.
-        columns: of the grid.
     """
-    columns = min(columns, len(figures))
+    columns = min(_COLUMNS, len(figures))
     rows = -(-len(figures) // columns)
     canvas = Figure(figsize=(4.6 * columns, 3.0 * rows + 0.3 * (len(runs) // 4 + 1)), layout="constrained", dpi=110)
     grid = canvas.subplots(rows, columns, squeeze=False).ravel()

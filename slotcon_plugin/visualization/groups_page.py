@@ -11,7 +11,7 @@ from PIL import Image
 from slotcon_plugin.page import fill, html_page, picture_data
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import GroupedPhoto
-from slotcon_plugin.visualization.sheet import LISTED_SHARE, fit_height, numbered_overlay
+from slotcon_plugin.visualization.sheet import LISTED, LISTED_SHARE, fit_height, numbered_overlay
 
 _HEIGHT = 300  # of a picture, in pixels of the page
 _LEGEND = """\
@@ -50,7 +50,7 @@ def groups_page(
     """
     shares = np.mean([grouped.shares() for grouped in trained], axis=0)
     colors = prototype_colors(len(shares))
-    order = [k for k in np.argsort(-shares, kind="stable")[:24].tolist() if shares[k] >= LISTED_SHARE]
+    order = [k for k in np.argsort(-shares, kind="stable")[:LISTED].tolist() if shares[k] >= LISTED_SHARE]
     entries = [(k, tuple(colors[k].tolist()), shares[k]) for k in order]
     which = "with random weights, not those that this run began with" if from_weights else "before training"
     parts: list[Markup] = [fill(_LEGEND, entries=entries, untrained=which if untrained else "")]

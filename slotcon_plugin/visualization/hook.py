@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
@@ -25,22 +23,19 @@ class GroupingPicturesHook(Hook):
     before the first step as well; of a method with several heads, a sheet a head.
 
     Args:
-        photos: paths; some of the training set, evenly spaced, when None.
-        num_photos: how many to take of the training set.
+        num_photos: how many photos of the training set to draw, evenly spaced.
         interval: epochs between pictures.
         short_side: of what the model sees, in pixels.
     """
 
     priority = "LOW"
 
-    def __init__(
-        self, photos: Sequence[str] | None = None, num_photos: int = 6, interval: int = 1, short_side: int = 320
-    ) -> None:
+    def __init__(self, num_photos: int = 6, interval: int = 1, short_side: int = 320) -> None:
         if interval < 1 or num_photos < 1:
             raise UserError(
                 f"GroupingPicturesHook: interval and num_photos must be 1 or more, got {interval} and {num_photos}"
             )
-        self.photos = list(photos) if photos is not None else None
+        self.photos: list[str] = []
         self.num_photos = num_photos
         self.interval = interval
         self.short_side = short_side
@@ -48,9 +43,8 @@ class GroupingPicturesHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Choose the photos; draw the groupings before training."""
         unwrapped(runner.model).require("groups", "GroupingPicturesHook")
-        if self.photos is None:
-            source = runner.train_dataloader.dataset.source
-            self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
+        source = runner.train_dataloader.dataset.source
+        self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
         if runner.iter == 0:
             self._draw_on_first_rank(runner, step=0)
 

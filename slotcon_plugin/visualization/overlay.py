@@ -45,21 +45,20 @@ def overlay(photo: np.ndarray, owners: np.ndarray, num_prototypes: int) -> np.nd
     return mixed.round().astype(np.uint8)
 
 
-def spotlight(photo: np.ndarray, mask: np.ndarray, color: np.ndarray, thickness: int = 2) -> np.ndarray:
-    """The photo where the mask is, dark and grey elsewhere, with a line in ``color`` just outside the mask.
+def spotlight(photo: np.ndarray, mask: np.ndarray, color: np.ndarray) -> np.ndarray:
+    """The photo where the mask is, dark and grey elsewhere, with a line of two pixels in ``color`` just outside it.
 
     Args:
         photo: ``(H, W, 3)`` uint8 RGB.
         mask: ``(H, W)`` bool.
         color: ``(3,)`` uint8 RGB of the line.
-        thickness: of the line, in pixels.
 
     Returns:
         ``(H, W, 3)`` uint8 RGB.
     """
     _require_same_size(photo, mask)
     shown = np.where(mask[..., None], photo, (_DIMMED * _grey(photo)).round().astype(np.uint8))
-    shown[boundaries(mask, thickness) & ~mask] = color
+    shown[boundaries(mask, thickness=2) & ~mask] = color
     return shown
 
 

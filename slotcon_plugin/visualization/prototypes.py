@@ -21,6 +21,8 @@ from slotcon_plugin.visualization.overlay import spotlight
 from slotcon_plugin.visualization.sheet import INK, PAPER, below, beside, caption, fit_height, font
 
 _MAX_SIDE = 480  # of a photo that is shown, in pixels
+_ROW_HEIGHT = 150  # of a prototype's row, in pixels
+_MIN_SHARE = 0.02  # of a photo's positions; smaller segments do not count
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class NearestSegments:
     Attributes:
         similarity: cosine between slot and prototype, best first, ``(K, N)``; ``-inf`` where there is none.
         photo: index of the photo, ``(K, N)``; -1 where there is none.
-        usage: number of photos in which the prototype owns a segment large enough, ``(K,)``.
+        usage: number of photos in which the prototype owns at least 2 % of the positions, ``(K,)``.
         num_photos: how many photos were looked at.
     """
 
@@ -46,7 +48,7 @@ class NearestSegments:
 
 
 def find_nearest_segments(
-    model: BasePretrainer, paths: Sequence[str | Path], count: int, short_side: int = 224, min_share: float = 0.02
+    model: BasePretrainer, paths: Sequence[str | Path], count: int, short_side: int = 224
 ) -> NearestSegments:
     """Look at every photo once and keep the best of each prototype.
 
@@ -55,7 +57,6 @@ def find_nearest_segments(
         paths: of the photos.
         count: N, segments to keep a prototype.
         short_side: of what the model sees, in pixels.
-        min_share: segments of a smaller share of the positions do not count.
 
     Raises:
         UserError: there is no photo, or not one can be read.
@@ -70,7 +71,7 @@ def find_nearest_segments(
         grouping = run_grouping(model, pixels, short_side)
         owners = grouping.assignment_logits[0].argmax(dim=0).flatten().cpu()
         shares = torch.bincount(owners, minlength=len(prototypes)) / len(owners)
-        found = shares >= min_share
+        found = shares >= _MIN_SHARE
         usage += found
         near = (F.normalize(grouping.slots[0].cpu(), dim=1) * prototypes).sum(dim=1)
         near[~found] = -torch.inf
@@ -98,17 +99,18 @@ def prototype_row(
     nearest: NearestSegments,
     prototype: int,
     short_side: int = 224,
-    height: int = 150,
 ) -> Image.Image:
     """One prototype: a swatch with its number, what it is used for, its nearest segments with their similarity."""
     tiles = []
     for value, index in zip(nearest.similarity[prototype].tolist(), nearest.photo[prototype].tolist()):
         if index >= 0:
-            tile = fit_height(Image.fromarray(segment_picture(model, paths[index], prototype, short_side)[0]), height)
+            tile = fit_height(
+                Image.fromarray(segment_picture(model, paths[index], prototype, short_side)[0]), _ROW_HEIGHT
+            )
             tiles.append(below([tile, caption(f"{value:.2f}  {printable(Path(paths[index]).name)}", tile.width)], 0, 0))
     color = tuple(prototype_colors(len(nearest.usage))[prototype].tolist())
     used = nearest.usage[prototype].item() / nearest.num_photos
     text = f"prototype {prototype}\n" + (f"in {used:.0%} of\nphotos" if used else "in no photo")
-    head = Image.new("RGB", (120, height), PAPER)
-    ImageDraw.Draw(head).multiline_text((0, height // 2), text, fill=INK, font=font(), anchor="lm")
-    return beside([Image.new("RGB", (12, height), color), head, *tiles])
+    head = Image.new("RGB", (120, _ROW_HEIGHT), PAPER)
+    ImageDraw.Draw(head).multiline_text((0, _ROW_HEIGHT // 2), text, fill=INK, font=font(), anchor="lm")
+    return beside([Image.new("RGB", (12, _ROW_HEIGHT), color), head, *tiles])

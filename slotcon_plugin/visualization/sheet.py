@@ -19,6 +19,8 @@ _FONT_SIZE = 15
 _NUMBERED_SHARE = 0.02
 # Prototypes below this share of the area are not in the legend.
 LISTED_SHARE = 0.001
+LISTED = 24  # prototypes in a legend at most
+_MAX_WIDTH = 1500  # of a contact sheet, in pixels, unless one photo is wider
 
 
 def font(size: int = _FONT_SIZE) -> ImageFont.FreeTypeFont:
@@ -52,15 +54,14 @@ def numbered_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
     return picture
 
 
-def legend(shares: np.ndarray, width: int, limit: int = 24) -> Image.Image:
+def legend(shares: np.ndarray, width: int) -> Image.Image:
     """The largest prototypes: colour, number and share of the area.
 
     Args:
         shares: ``(K,)``, sums to 1.
         width: of the picture, in pixels.
-        limit: how many to show at most.
     """
-    order = [k for k in np.argsort(-shares, kind="stable")[:limit].tolist() if shares[k] >= LISTED_SHARE]
+    order = [k for k in np.argsort(-shares, kind="stable")[:LISTED].tolist() if shares[k] >= LISTED_SHARE]
     cell, height = 104, 28
     columns = max(1, width // cell)
     picture = Image.new("RGB", (width, height * -(-len(order) // columns)), PAPER)
@@ -115,19 +116,18 @@ def photo_beside_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
     return beside([fit_height(Image.fromarray(grouped.photo), height), numbered_overlay(grouped, height)], gap=2)
 
 
-def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240, max_width: int = 1500) -> Image.Image:
+def contact_sheet(photos: Sequence[GroupedPhoto], height: int = 240) -> Image.Image:
     """Photos and their groupings in rows, a legend of the largest prototypes of all of them at the end.
 
     Args:
         photos: at least one.
         height: of each photo, in pixels.
-        max_width: rows are filled up to this.
     """
     rows, row = [], []
     for grouped in photos:
         pair = photo_beside_overlay(grouped, height)
         pair = below([caption(grouped.name, pair.width), pair], gap=0, margin=0)
-        if row and sum(p.width + 2 * GAP for p in row) + pair.width > max_width:
+        if row and sum(p.width + 2 * GAP for p in row) + pair.width > _MAX_WIDTH:
             rows.append(beside(row, gap=2 * GAP))
             row = []
         row.append(pair)

@@ -19,16 +19,15 @@ from slotcon_plugin.visualization.sheet import below, beside, caption, fit_heigh
 
 _FIRST, _SECOND, _SHARED = (230, 75, 53), (0, 130, 200), (255, 215, 0)
 _TILES = 6
+_HEIGHT = 224  # of the pictures, in pixels
 
 
-def views_sheet(
-    dataset: TwoViewDataset, keys: Iterable[SampleKey], augment: bool = True, height: int = 224
-) -> Image.Image:
+def views_sheet(dataset: TwoViewDataset, keys: Iterable[SampleKey], augment: bool = True) -> Image.Image:
     """A row for each sample, see :func:`views_row`."""
-    return below([views_row(dataset, key, augment, height) for key in keys])
+    return below([views_row(dataset, key, augment) for key in keys])
 
 
-def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, height: int = 224) -> Image.Image:
+def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True) -> Image.Image:
     """A sample as it is trained on.
 
     From left to right: the photo with both crops; the two views with the region that both show outlined in yellow; that
@@ -39,7 +38,6 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
         dataset: of two views.
         key: of the sample.
         augment: with the photometric augmentation.
-        height: of the pictures, in pixels.
     """
     sample = dataset[key]
     index = int(sample["sample_index"])
@@ -47,17 +45,17 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True, hei
     if augment:
         pixels = apply_photometric(pixels, sample["photometric"])
     photo = Image.fromarray(read_photo(dataset.source.path(index)))
-    scale = height / photo.height
-    photo = _outlined(fit_height(photo, height), sample["crop_boxes"].numpy() * scale, (_FIRST, _SECOND))
-    pictures = [photo, *(fit_height(_picture(view), height) for view in pixels)]
+    scale = _HEIGHT / photo.height
+    photo = _outlined(fit_height(photo, _HEIGHT), sample["crop_boxes"].numpy() * scale, (_FIRST, _SECOND))
+    pictures = [photo, *(fit_height(_picture(view), _HEIGHT) for view in pixels)]
     if box_iou(*sample["crop_boxes"][:, None]).item() > 0:
         shared = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0]
         for picture, box in zip(pictures[1:], shared):
-            _outlined(picture, box.numpy()[None] * height, (_SHARED,))
+            _outlined(picture, box.numpy()[None] * _HEIGHT, (_SHARED,))
         aligned = align_to_overlap(pixels, shared, sample["flipped"])
         tile = (torch.arange(aligned.shape[-1]) * _TILES // aligned.shape[-1]) % 2
         mixed = torch.where((tile[:, None] == tile)[None], aligned[0], aligned[1])
-        pictures += [fit_height(_picture(maps), height) for maps in (*aligned, mixed)]
+        pictures += [fit_height(_picture(maps), _HEIGHT) for maps in (*aligned, mixed)]
     first, second = (" (flipped)" if flip else "" for flip in sample["flipped"].tolist())
     name = printable(os.path.basename(dataset.source.path(index)))
     notes = (

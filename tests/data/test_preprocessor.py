@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import default_collate
 
 from slotcon_plugin.data import ImageFolder, TwoViewDataset, TwoViewPreprocessor
-from slotcon_plugin.data.photometric import apply_photometric
+from slotcon_plugin.data.photometric import NEUTRAL, apply_photometric
 from slotcon_plugin.registry import MODELS
 
 MEAN, STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
@@ -19,8 +19,9 @@ def batch(folder):
     return default_collate([dataset[index] for index in range(5)])
 
 
-def test_views_without_augmentation_are_the_normalised_crops(batch):
-    out = MODELS.build(dict(type="slotcon_plugin.TwoViewPreprocessor", augment=False))(batch, True)["inputs"]
+def test_samples_that_nothing_happens_to_are_the_normalised_crops(batch):
+    batch["photometric"][:] = torch.tensor(NEUTRAL)
+    out = MODELS.build(dict(type="slotcon_plugin.TwoViewPreprocessor"))(batch, True)["inputs"]
     for view in range(2):
         expected = (batch["views"][:, view] / 255 - MEAN[:, None, None]) / STD[:, None, None]
         torch.testing.assert_close(out.views[view], expected, atol=1e-6, rtol=0)

@@ -73,7 +73,7 @@ def test_unreadable_photos_do_not_end_a_run(runner, caplog):
 
 def test_a_resumed_run_does_not_draw_at_its_start(runner):
     runner.iter = 10
-    HOOKS.build(dict(type="GroupingPicturesHook", photos=[runner.paths[1]], short_side=96)).before_train(runner)
+    HOOKS.build(dict(type="GroupingPicturesHook", num_photos=1, short_side=96)).before_train(runner)
     assert runner.drawn == []
 
 

@@ -43,7 +43,7 @@ def test_overlay_pixels():
 def test_spotlight_pixels():
     photo = np.full((1, 8, 3), (10, 200, 60), dtype=np.uint8)
     mask = np.array([[True, True, True, False, False, False, False, False]])
-    picture = spotlight(photo, mask, np.array([1, 2, 3], dtype=np.uint8), thickness=2)
+    picture = spotlight(photo, mask, np.array([1, 2, 3], dtype=np.uint8))
     assert (picture[0, :3] == photo[0, :3]).all()
     assert (picture[0, 3:5] == [1, 2, 3]).all()
     grey = round(0.45 * (0.299 * 10 + 0.587 * 200 + 0.114 * 60))

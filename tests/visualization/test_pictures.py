@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from slotcon_plugin.photos import read_photo
+from slotcon_plugin.visualization import prototypes
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import group_photos, model_input
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
@@ -70,7 +71,7 @@ def test_the_legend_shows_the_largest_first_in_their_colours():
 
 def test_contact_sheet_shows_photo_and_colours_side_by_side(model, halves, tmp_path):
     photos = [halves(tmp_path / f"{i}.png", RED, BLUE, size=(320, 240)) for i in range(3)]
-    sheet = np.asarray(contact_sheet(group_photos(model, photos, 96), height=240, max_width=1400))
+    sheet = np.asarray(contact_sheet(group_photos(model, photos, 96), height=240))
     top = 8 + 22  # margin and caption
     assert sheet.shape[1] == 8 + 642 + 16 + 642 + 8  # two pairs a row
     assert (sheet[top + 20, 8 + 20] == RED).all()
@@ -99,7 +100,7 @@ def test_only_png_and_html_are_written(tmp_path):
         write_pictures(tmp_path / "a.gif", "", Image.new("RGB", (1, 1)))
 
 
-def test_nearest_segments_against_a_naive_search(model, halves, tmp_path):
+def test_nearest_segments_against_a_naive_search(model, halves, tmp_path, monkeypatch):
     reds = [(200, 30, 30), (200, 90, 90), (200, 60, 60), (200, 0, 0)]
     paths = [halves(tmp_path / f"{i}.png", red, BLUE, share=0.25 + 0.1 * i) for i, red in enumerate(reds)]
     paths.append(halves(tmp_path / "green.png", GREEN, GREEN))
@@ -115,8 +116,9 @@ def test_nearest_segments_against_a_naive_search(model, halves, tmp_path):
         assert found.similarity[0, rank].item() == pytest.approx(want, rel=1e-5)
     assert found.photo[1].tolist() == [4, -1, -1]
     assert found.photo[3].tolist() == [-1, -1, -1]
-    # segments of less than the share asked for do not count
-    large = find_nearest_segments(model, paths, count=3, short_side=96, min_share=0.4)
+    # segments of less than the least share do not count
+    monkeypatch.setattr(prototypes, "_MIN_SHARE", 0.4)
+    large = find_nearest_segments(model, paths, count=3, short_side=96)
     assert large.usage.tolist() == [2, 1, 4, 0]
 
 

@@ -6,8 +6,15 @@ from PIL import Image
 
 from slotcon_plugin.data import ImageFolder, SampleKey, TwoViewDataset
 from slotcon_plugin.geometry import overlap_boxes
+from slotcon_plugin.visualization import views
 from slotcon_plugin.visualization.views import views_row, views_sheet
 from tests.processes import run_python
+
+
+@pytest.fixture(autouse=True)
+def height(monkeypatch):
+    """That of the views, so that a picture's pixels are theirs."""
+    monkeypatch.setattr(views, "_HEIGHT", 48)
 
 
 @pytest.fixture
@@ -24,7 +31,7 @@ def photos(tmp_path):
 def test_tiles_of_both_views_fit_together(photos):
     dataset = TwoViewDataset(ImageFolder(photos), view_size=48, min_overlap=0.3)
     for epoch in range(4):
-        row = np.asarray(views_row(dataset, SampleKey(0, epoch, 1), augment=False, height=48)).astype(int)
+        row = np.asarray(views_row(dataset, SampleKey(0, epoch, 1), augment=False)).astype(int)
         first, second, mixed = (row[-48:, row.shape[1] - (k * 48 + (k - 1) * 8) :][:, :48] for k in (3, 2, 1))
         assert np.abs(first - second).mean() < 4
         assert np.abs(first - second[:, ::-1]).mean() > 10
@@ -33,12 +40,12 @@ def test_tiles_of_both_views_fit_together(photos):
 
 
 def test_shared_region_is_outlined_in_each_view(photos):
-    dataset = TwoViewDataset(ImageFolder(photos), view_size=40, scale=(0.3, 0.5), min_overlap=0.3)
+    dataset = TwoViewDataset(ImageFolder(photos), view_size=48, scale=(0.3, 0.5), min_overlap=0.3)
     sample = dataset[0]
-    row = np.asarray(views_row(dataset, SampleKey(0, 0, 0), augment=False, height=40))
-    boxes = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0] * 40
+    row = np.asarray(views_row(dataset, SampleKey(0, 0, 0), augment=False))
+    boxes = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0] * 48
     for view, box in zip((5, 4), boxes):
-        picture = row[-40:, row.shape[1] - (view * 40 + (view - 1) * 8) :][:, :40]
+        picture = row[-48:, row.shape[1] - (view * 48 + (view - 1) * 8) :][:, :48]
         yellow = (picture == (255, 215, 0)).all(-1)
         ys, xs = yellow.nonzero()
         seen = xs.min(), ys.min(), xs.max() + 1, ys.max() + 1
@@ -47,15 +54,15 @@ def test_shared_region_is_outlined_in_each_view(photos):
 
 def test_views_that_share_nothing_are_shown_without_their_overlap(photos):
     dataset = TwoViewDataset(ImageFolder(photos), view_size=32, scale=(0.08, 0.1), min_overlap=0)
-    widths = {views_row(dataset, SampleKey(0, epoch, 0), height=32).width for epoch in range(20)}
+    widths = {views_row(dataset, SampleKey(0, epoch, 0)).width for epoch in range(20)}
     assert len(widths) == 2
-    assert max(widths) - min(widths) == 3 * (32 + 8)
+    assert max(widths) - min(widths) == 3 * (48 + 8)
 
 
 def test_a_row_for_each_sample(photos):
     dataset = TwoViewDataset(ImageFolder(photos), view_size=32)
-    one = views_sheet(dataset, [SampleKey(0, 0, 0)], height=32)
-    three = views_sheet(dataset, [SampleKey(0, 0, index) for index in range(3)], height=32)
+    one = views_sheet(dataset, [SampleKey(0, 0, 0)])
+    three = views_sheet(dataset, [SampleKey(0, 0, index) for index in range(3)])
     assert three.height > 2.5 * one.height
 
 
