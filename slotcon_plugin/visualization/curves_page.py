@@ -144,7 +144,7 @@ for (const chart of charts) {
 def curves_page(
     title: str, runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = False, window: int = 1
 ) -> str:
-    """A page of charts, one a figure, a line a run; arguments as of :func:`~slotcon_plugin.visualization.plot_runs`."""
+    """A page of charts, a chart for each figure and a line for each run; arguments as :func:`.curves.plot_runs` has."""
     looks = []
     for number, run in enumerate(runs):
         color, _, dash = line_style(number)

@@ -1,4 +1,4 @@
-"""What the tools call: from names of files to pictures."""
+"""From names of files to pictures: what the tools and :func:`slotcon_plugin.look` call."""
 
 from __future__ import annotations
 
@@ -26,17 +26,35 @@ def visualize_groups(
     checkpoint: str,
     photos: Sequence[str],
     out: str,
-    limit: int,
-    size: int,
-    branch: str,
-    device: str,
+    limit: int = 16,
+    size: int = 320,
+    branch: str = "teacher",
+    device: str = "cpu",
     head: str | None = None,
 ) -> Path:
-    """See ``tools/visualize_groups.py``; returns the file written."""
+    """Draw photos and the segments that a trained model divides them into; on a page those of an untrained one, too.
+
+    Args:
+        config: the config that trained the model.
+        checkpoint: of that run, or its work dir: the newest whole one.
+        photos: photos, or folders of them.
+        out: picture (``.png``) or page (``.html``) to write.
+        limit: photos to draw at most, evenly spaced.
+        size: shorter side of what the model sees, in pixels; larger gives finer segments.
+        branch: ``'teacher'`` or ``'student'``.
+        device: where the model runs.
+        head: whose grouping, of a method with several heads; None = the decoder's finest.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: no prototypes, no such head, no photo that can be read, or a file that cannot be read or written.
+    """
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
-    model.require("groups", "tools/visualize_groups.py")
+    model.require("groups", "a picture of groupings")
     model.show_head(head)
     grouped = group_photos(model, paths, size, branch=branch)
     title = f"Groupings of {printable(Path(checkpoint).name)}"
@@ -44,7 +62,7 @@ def visualize_groups(
         return write_pictures(out, title, contact_sheet(grouped))
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        untrained = load_pretrainer(config, checkpoint, device, False)
+        untrained = load_pretrainer(config, checkpoint, device, trained=False)
     untrained.show_head(head)
     beside = group_photos(untrained, paths, size, branch=branch)
     write_text(out, groups_page(title, grouped, beside, from_weights=model.init is not None))
@@ -56,19 +74,34 @@ def visualize_prototypes(
     checkpoint: str,
     photos: Sequence[str],
     out: str,
-    limit: int,
-    prototypes: Sequence[int] | None,
-    most_used: int,
-    nearest: int,
-    size: int,
-    device: str,
+    limit: int = 1000,
+    prototypes: Sequence[int] | None = None,
+    most_used: int = 12,
+    nearest: int = 7,
+    size: int = 224,
+    device: str = "cpu",
     head: str | None = None,
 ) -> Path:
-    """See ``tools/visualize_prototypes.py``; returns the file written."""
+    """Draw what prototypes have learned: a row for each, of the segments of the photos that are nearest to it.
+
+    Args:
+        config, checkpoint, photos, out, device, head: see :func:`visualize_groups`.
+        limit: photos to search at most, evenly spaced.
+        prototypes: their numbers; None = those found in most photos.
+        most_used: how many of these.
+        nearest: segments a prototype, of at most one a photo.
+        size: shorter side of what the model sees, in pixels.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: as :func:`visualize_groups`; there is no such prototype, or none to show.
+    """
     out = require_picture_path(out)
     paths = collect_photos(photos, limit)
     model = load_pretrainer(config, checkpoint, device)
-    model.require("groups", "tools/visualize_prototypes.py")
+    model.require("groups", "a picture of prototypes")
     model.show_head(head)
     found = find_nearest_segments(model, paths, nearest, size)
     count = len(found.usage)
@@ -94,10 +127,20 @@ def visualize_retrieval(
     branch: str = "teacher",
     device: str = "cpu",
 ) -> Path:
-    """See ``tools/visualize_retrieval.py``; returns the file written.
+    """Draw points of one photo and the pixels of another that are most like them.
+
+    Args:
+        config, checkpoint, out, branch, device: see :func:`visualize_groups`.
+        photos: two of them.
+        points: xy in [0, 1] of the first photo; None = nine, spread over it.
+        size: shorter side of what the model sees, in pixels.
+
+    Returns:
+        The file written.
 
     Raises:
-        UserError: the pretrainer has no dense embedding, or a point lies outside the photo.
+        UserError: the pretrainer has no dense embedding, a point lies outside the photo, or a file cannot be read or
+            written.
     """
     out = require_picture_path(out)
     points = points or DEFAULT_POINTS
@@ -117,12 +160,28 @@ def visualize_retrieval(
 def plot_run(
     runs: Sequence[str],
     out: str,
-    names: Sequence[str] | None,
-    figures: Sequence[str] | None,
-    x: str,
-    smooth: int,
+    names: Sequence[str] | None = None,
+    figures: Sequence[str] | None = None,
+    x: str = "iter",
+    smooth: int = 1,
 ) -> Path:
-    """See ``tools/plot_run.py``; returns the file written."""
+    """Draw the curves of runs, to compare them.
+
+    Args:
+        runs: work dirs.
+        out: picture (``.png``) or page (``.html``) to write.
+        names: what to call the runs; None = as their folders are called.
+        figures: what to plot; None = all there is.
+        x: ``'iter'`` or ``'epoch'``.
+        smooth: values to average over.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: not one name a run, ``smooth`` below 1, no run has such a figure, or a file cannot be read or
+            written.
+    """
     out = require_picture_path(out)
     if names and len(names) != len(runs):
         raise UserError(f"--names: expected {len(runs)} names, one a run, got {len(names)}")

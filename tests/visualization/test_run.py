@@ -1,4 +1,6 @@
+import copy
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,24 @@ PROTOTYPES = dict(limit=4, prototypes=None, most_used=2, nearest=2, size=64, dev
 
 
 @pytest.fixture
-def loaded(model, monkeypatch):
-    monkeypatch.setattr("slotcon_plugin.visualization.run.load_pretrainer", lambda *_: model)
+def untrained(model):
+    """The same network, whose prototypes own other colours."""
+    other = copy.deepcopy(model)
+    other.teacher["grouping"].prototypes.data = model.prototypes().flip(0)
+    return other
+
+
+@pytest.fixture
+def loaded(model, untrained, monkeypatch):
+    """Models come from no file; what they were asked for."""
+    asked = []
+
+    def load(config, checkpoint, device="cpu", trained=True):
+        asked.append((config, checkpoint, device, trained))
+        return model if trained else untrained
+
+    monkeypatch.setattr("slotcon_plugin.visualization.run.load_pretrainer", load)
+    return asked
 
 
 @pytest.fixture
@@ -32,6 +50,25 @@ def test_a_page_shows_each_photo_and_each_prototype(photos, tmp_path):
     assert "prototype 0" in page
     assert "prototype 2" in page
     assert "in 3 photos" in page
+
+
+def test_a_page_puts_an_untrained_network_beside_the_trained_one(loaded, model, untrained, photos, tmp_path):
+    """Loaded from the same files, and asked for the same branch and head."""
+    drawn = []
+    for name, network in (("trained", model), ("untrained", untrained)):
+        network.heads, network.shown_head, group = ("encoder", "p2"), "p2", network.group
+
+        def noted(images, branch="teacher", name=name, network=network, group=group):
+            drawn.append((name, branch, network.shown_head))
+            return group(images, branch)
+
+        network.group = noted
+    options = GROUPS | {"limit": 1, "branch": "student", "head": "encoder"}
+    page = visualize_groups("config", "c.pth", photos, str(tmp_path / "g.html"), **options).read_text()
+    assert loaded == [("config", "c.pth", "cpu", True), ("config", "c.pth", "cpu", False)]
+    assert drawn == [("trained", "student", "encoder"), ("untrained", "student", "encoder")]
+    pictures = dict(re.findall(r'alt="[^"]*: (trained|untrained)" src="([^"]+)"', page))
+    assert len({*pictures.values()}) == 2
 
 
 @pytest.mark.usefixtures("loaded")
