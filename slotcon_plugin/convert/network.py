@@ -204,6 +204,14 @@ def network_of_backbone(config: Mapping[str, Any]) -> Network | None:
     return Network(str(config["name"]), "timm", options)
 
 
+def is_plain_resnet(config: Mapping[str, Any]) -> bool:
+    """Whether a ``backbone`` config builds a ResNet of mmdet's or mmseg's that computes as torchvision's does."""
+    scope, _, kind = str(config.get("type", "")).rpartition(".")
+    if scope not in ("mmdet", "mmseg") or kind != "ResNet" or config.get("style", "pytorch") != "pytorch":
+        return False
+    return not any(config.get(option) for option in ("deep_stem", "avg_down", "dcn", "plugins"))
+
+
 def network_by_name(name: str) -> Network:
     """A network as the user names it: ``resnet50``, or a name of timm's.
 

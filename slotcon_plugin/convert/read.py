@@ -17,7 +17,7 @@ from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
-from slotcon_plugin.convert.network import Network, network_of_backbone
+from slotcon_plugin.convert.network import Network, is_plain_resnet, network_of_backbone
 from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
@@ -66,7 +66,10 @@ def read_checkpoint(
     if origin and source.kind == UNKNOWN:
         source, why = recognise((), "converted")
 
-    network = _network_of(path, _declared_network(origin, told), network)
+    stated = _declared_network(origin, told)
+    if not (stated or network) and told.get("backbone"):
+        _refuse_unknown_backbone(path, told["backbone"])
+    network = _network_of(path, stated, network)
     anchor, spellings = _ANCHOR, _SPELLINGS
     if network and network.library == "timm" and network.name not in _TORCHVISIONS:
         anchor, spellings = max(network.shapes, key=lambda name: (name.count("."), name.endswith("weight"))), (None,)
@@ -119,6 +122,17 @@ def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Net
     if "network" in origin:
         return Network(**origin["network"])
     return network_of_backbone(told["backbone"]) if told.get("backbone") else None
+
+
+def _refuse_unknown_backbone(path: Path, backbone: Mapping[str, Any]) -> None:
+    """Keys like a ResNet's do not make one: activations, strides and padding are not in them."""
+    if not is_plain_resnet(backbone):
+        options = ", ".join(f"{key}={value!r}" for key, value in backbone.items() if key != "type")
+        raise ConversionError(
+            f"{path} was pretrained with a {backbone.get('type')}({options}), which cannot be converted: known are "
+            "TorchvisionResNet, TimmBackbone, and mmdet's and mmseg's ResNet with style='pytorch' and without "
+            "deep_stem, avg_down, dcn or plugins. If it computes what a plain ResNet does, say so: --network resnet50"
+        )
 
 
 def _network_of(path: Path, declared: Network | None, wanted: Network | None) -> Network | None:

@@ -11,7 +11,7 @@ from mmengine.dist import get_world_size
 from mmengine.runner import Runner
 
 from slotcon_plugin.command import own_command
-from slotcon_plugin.convert.network import network_of_backbone
+from slotcon_plugin.convert.network import is_plain_resnet, network_of_backbone
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.json_lines import read_json_lines
@@ -66,14 +66,17 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     if probed := runner.message_hub.runtime_info.get("linear_probe"):  # of evaluation.LinearProbeHook, a room above
         rows.append(("probe", probed))
     if next_steps:
-        rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups))))
+        backbone = runner.cfg.model.backbone
+        converts = bool(network_of_backbone(backbone)) or is_plain_resnet(backbone)
+        rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups, converts))))
     return rows
 
 
 def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     """The first and the last mean of a loss that compare: as long as a queue of negatives fills, its loss rises."""
     filling = [number for number, record in enumerate(records) if record.get("queue_fill", 1) < 1]
-    # a report's mean is of the steps before it, its fill that of its last step: the one in which it got full counts not
+    # A report averages the steps before it but gives the fill after its last step, so the report in which the queue
+    # became full is skipped.
     first = filling[-1] + 2 if filling else 0
     # None was not finite: such a step is left out by the scaler of float16 or by `nan_guard.action=skip`
     losses = [record["loss"] for record in records[first:] if record.get("loss") is not None]
@@ -84,14 +87,11 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     return f"{last:.4g} at the end" if last else ""
 
 
-def _next_steps(work_dir: str, groups: bool) -> list[str]:
-    """Commands that go on from a finished pretraining."""
+def _next_steps(work_dir: str, groups: bool, converts: bool) -> list[str]:
+    """Commands that go on from a finished pretraining: by a method with prototypes, of a backbone that can be converted."""
     command, run = own_command(), shlex.quote(work_dir)
     look = [f"{command} look {run}"]
     if groups:
         look.append(f"{command} look {run} PHOTOS")
-    return [
-        *look,
-        f"{command} evaluate {run} LABELLED",
-        f"{command} export {run} backbone.pth --target mmseg    # or detectron2, mmdet, timm, torchvision",
-    ]
+    export = f"{command} export {run} backbone.pth --target mmseg    # or detectron2, mmdet, timm, torchvision"
+    return [*look, f"{command} evaluate {run} LABELLED", *([export] if converts else [])]

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
 from slotcon_plugin.convert.find import refuse_holes
-from slotcon_plugin.convert.network import network_of_backbone
+from slotcon_plugin.convert.network import network_by_name, network_of_backbone
 from slotcon_plugin.declaration import PRETRAINING_KEY
 
 from .conftest import random_resnet, torchvision_file
@@ -215,6 +215,24 @@ def test_a_checkpoint_that_declares_itself_is_believed(tmp_path):
     assert (meta["method"], meta["branch"]) == ("mine", "student")
     assert (meta["colour_order"], meta["mean"], meta["std"]) == ("BGR", [103.53, 116.28, 123.675], [1.0] * 3)
     assert read_checkpoint(path, which="teacher").meta["branch"] == "teacher"
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        dict(type="SiluResNet", depth=18),
+        dict(type="mmdet.ResNet", depth=18, style="caffe"),
+        dict(type="mmdet.ResNet", depth=18, dcn=dict(type="DCN")),
+        dict(type="mmseg.ResNetV1c", depth=18),
+    ],
+)
+def test_a_backbone_that_only_has_the_keys_of_a_resnet_is_not_taken_for_one(tmp_path, backbone):
+    path = declaring(tmp_path, method="mine", branch="student", backbone=backbone)
+    with pytest.raises(ConversionError, match=rf"pretrained with a {backbone['type']}\(depth=18.*--network resnet50"):
+        read_checkpoint(path)
+    read_checkpoint(path, network=network_by_name("resnet18"))  # as the user says
+    plain = declaring(tmp_path, method="mine", branch="student", backbone=dict(type="mmdet.ResNet", depth=18))
+    read_checkpoint(plain)
 
 
 @pytest.mark.parametrize(("key", "method"), [("teacher.grouping.prototypes", "slotcon"), ("queue.keys", "unknown")])
