@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,17 @@ def read_categories(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
         return categories, found.get("annotations", [])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
+        raise UserError(f"{path} is not a complete COCO annotation file: {reason}") from error
+
+
+def make_judgeable(annotations: Iterable[dict[str, Any]]) -> None:
+    """Number annotations from 1 and let them be no crowd where they do not say, in place.
+
+    pycocotools takes a match with annotation 0 for none, and asks every annotation for ``iscrowd``. The index of a
+    loaded file has to be made again.
+    """
+    for number, annotation in enumerate(annotations, start=1):
+        annotation |= {"id": number, "iscrowd": annotation.get("iscrowd", 0)}
 
 
 def check_for_mmdet(path: Path, classes: Sequence[str], judged: bool) -> None:

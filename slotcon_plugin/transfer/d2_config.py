@@ -41,6 +41,8 @@ def read_config(config_file: str, opts: Sequence[str], data_root: str | None) ->
         ) from error
     except (AssertionError, KeyError, ValueError) as error:  # yacs's ways to say that a key or a value is wrong
         raise UserError(f"{config_file} {' '.join(opts)}: {error}") from error
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER must be at least 1, got {cfg.SOLVER.MAX_ITER}")
     if cfg.SEED >= 0:  # a negative one asks for none
         require_seed("SEED", cfg.SEED)
     if nowhere == cfg.OUTPUT_DIR:

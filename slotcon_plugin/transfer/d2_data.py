@@ -1,11 +1,12 @@
-"""detectron2's built-in data sets: put elsewhere, and checked before anything is built."""
+"""Data sets of detectron2: the built-in ones put elsewhere, and all of them checked before anything is built."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.data.datasets import builtin, register_coco_instances
 from detectron2.data.datasets.builtin_meta import _get_builtin_metadata
 from detectron2.data.datasets.cityscapes import load_cityscapes_instances
@@ -13,6 +14,7 @@ from detectron2.data.datasets.cityscapes import load_cityscapes_instances
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer.annotations import category_names
 from slotcon_plugin.transfer.d2_evaluation import check_evaluable
+from slotcon_plugin.transfer.own_boxes import has_outline, read_own_boxes
 
 COCO_FILES = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
 CITYSCAPES_FILES = (
@@ -21,6 +23,7 @@ CITYSCAPES_FILES = (
 )
 VOC_FILES = "JPEGImages/*.jpg, Annotations/*.xml, ImageSets/Main/SPLIT.txt"
 _FILES = {"coco": COCO_FILES, "cityscapes_instance": CITYSCAPES_FILES, "pascal_voc": VOC_FILES}
+_BUILT_IN = {name for splits in builtin._PREDEFINED_SPLITS_COCO.values() for name in splits}
 _PATHS = ("json_file", "image_root", "image_dir", "gt_dir", "dirname")  # keys of metadata; dirname is VOC's
 
 
@@ -77,12 +80,14 @@ def check_data(cfg: CfgNode) -> None:
     """Everything that the data sets read is there, with the classes that the heads count.
 
     Training takes whatever detectron2 has registered; what is evaluated has to be of a type with an evaluator here.
+    Annotation files that were registered as COCO's are read, and compared with their photos.
 
     Raises:
         UserError: a data set that is not registered, or that cannot be evaluated; which path is missing and which
-            layout was expected; or which classes do not agree.
+            layout was expected; which classes do not agree; or what is wrong with an annotation file.
     """
-    for name in _registered(cfg):
+    classes: dict[str, list[str]] = {}
+    for name in dict.fromkeys(_registered(cfg)):
         known = MetadataCatalog.get(name)
         kind = known.get("evaluator_type")
         if name in cfg.DATASETS.TEST:
@@ -95,29 +100,84 @@ def check_data(cfg: CfgNode) -> None:
                 )
         if kind == "pascal_voc" and cfg.MODEL.MASK_ON:
             raise UserError(f"{name} has boxes and no outlines, and MODEL.MASK_ON is True: give MODEL.MASK_ON False")
-        classes = known.get("thing_classes")
-        if not classes and known.get("json_file"):  # register_coco_instances: read with the first photo
-            classes = category_names(Path(known.json_file))
-        if not classes:
-            raise UserError(
-                f"{name}: expected a data set of objects with boxes, and its metadata has no thing_classes; set them "
-                "where it is registered"
-            )
-        count = len(classes)
-        if count != cfg.MODEL.ROI_HEADS.NUM_CLASSES:
-            raise UserError(
-                f"class count mismatch: MODEL.ROI_HEADS.NUM_CLASSES is {cfg.MODEL.ROI_HEADS.NUM_CLASSES}, "
-                f"{name} has {count} classes"
-            )
-        if kind == "coco" and name in cfg.DATASETS.TEST:
-            _check_categories(Path(known.json_file), list(classes))
+        of_coco = kind == "coco" and known.get("json_file")
+        own = of_coco and known.get("image_root") and name not in _BUILT_IN
+        if own:
+            _check_annotations(cfg, name, known)
+        classes[name] = _classes(name, known)
+        _check_count(cfg, name, len(classes[name]))
+        if own or (of_coco and name in cfg.DATASETS.TEST):
+            _check_categories(name, Path(known.json_file), classes[name])
+    _check_same_classes(classes)
 
 
-def _check_categories(path: Path, classes: list[str]) -> None:
+def _classes(name: str, known: Metadata) -> list[str]:
+    classes = known.get("thing_classes")
+    if not classes and known.get("json_file"):  # register_coco_instances: read with the first photo
+        classes = category_names(Path(known.json_file))
+    if not classes:
+        raise UserError(
+            f"{name}: expected a data set of objects with boxes, and its metadata has no thing_classes; set them "
+            "where it is registered"
+        )
+    return list(classes)
+
+
+def _check_count(cfg: CfgNode, name: str, count: int) -> None:
+    heads = "RETINANET" if cfg.MODEL.META_ARCHITECTURE == "RetinaNet" else "ROI_HEADS"
+    if count != cfg.MODEL[heads].NUM_CLASSES:
+        raise UserError(
+            f"class count mismatch: MODEL.{heads}.NUM_CLASSES is {cfg.MODEL[heads].NUM_CLASSES}, {name} has {count} "
+            "classes"
+        )
+
+
+def _check_categories(name: str, path: Path, classes: Sequence[str]) -> None:
+    """A file's own categories replace what its data set was registered with."""
     found = category_names(path)
     if found != classes:
         odd = sorted(set(found) ^ set(classes))
         raise UserError(
-            f"class mismatch: {path} lists {len(found)} categories, COCO 2017 has {len(classes)}; differing: "
-            f"{odd[:5]}. Register a data set of your own (detectron2's register_coco_instances) and set NUM_CLASSES"
+            f"class mismatch: {path} lists {len(found)} categories, {name} has {len(classes)}; differing: "
+            f"{odd[:5] or 'their order'}. Register a data set of your own (detectron2's register_coco_instances) and "
+            "set NUM_CLASSES"
         )
+
+
+def _check_annotations(cfg: CfgNode, name: str, known: Metadata) -> None:
+    """Most of what is wrong with a file would stop detectron2 in the middle of a run, or after it."""
+    path = Path(known.json_file)
+    annotations = read_own_boxes(path, Path(known.image_root))["annotations"]
+    of_all = f"of {len(annotations)} annotations of {path}"
+    if ignored := sum(bool(one.get("ignore")) for one in annotations):
+        raise UserError(
+            f"{name}: {ignored} {of_all} are marked 'ignore', which detectron2 does not read: leave them out, or give "
+            "them iscrowd: 1 in its place"
+        )
+    if not cfg.MODEL.MASK_ON:
+        return
+    if bare := sum(not has_outline(one) for one in annotations):
+        raise UserError(
+            f"{name}: {bare} {of_all} have no outline, and MODEL.MASK_ON is True: give MODEL.MASK_ON False, or outline "
+            "all objects"
+        )
+    lengths = sum(isinstance(one["segmentation"], dict) and not one.get("iscrowd") for one in annotations)
+    if lengths and name in cfg.DATASETS.TRAIN and cfg.INPUT.MASK_FORMAT == "polygon":
+        raise UserError(
+            f"{name}: the outlines of {lengths} {of_all} are run lengths (RLE), and INPUT.MASK_FORMAT is polygon: give "
+            "INPUT.MASK_FORMAT bitmask"
+        )
+
+
+def _check_same_classes(classes: dict[str, list[str]]) -> None:
+    """A label is a place in the list of its own data set."""
+    first = next(iter(classes), None)
+    for name, found in classes.items():
+        expected = classes[first]
+        if found != expected:
+            place = next(index for index, pair in enumerate(zip(found, expected)) if pair[0] != pair[1])
+            raise UserError(
+                f"class mismatch: class {place} of {name} is {found[place]!r}, of {first} {expected[place]!r}. "
+                "detectron2 numbers classes in the order of the categories' ids, so all data sets need the same names "
+                "under the same ids"
+            )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from detectron2.data import MetadataCatalog
@@ -13,8 +14,19 @@ from detectron2.evaluation import CityscapesInstanceEvaluator, COCOEvaluator, Da
 from detectron2.utils import comm
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.transfer.annotations import make_judgeable
 
 _EVALUATED = ("coco", "cityscapes_instance")
+_TASKS = {"bbox": "box", "segm": "mask"}
+
+
+class OwnCocoEvaluator(COCOEvaluator):
+    """As detectron2's, for files as labelling tools export them, too."""
+
+    def __init__(self, dataset_name: str, output_dir: str) -> None:
+        super().__init__(dataset_name, output_dir=output_dir)
+        make_judgeable(self._coco_api.dataset.get("annotations", ()))
+        self._coco_api.createIndex()
 
 
 class CityscapesEvaluator(CityscapesInstanceEvaluator):
@@ -70,18 +82,27 @@ def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
         UserError: a data set of another type.
     """
     if check_evaluable(dataset_name) == "coco":
-        return COCOEvaluator(dataset_name, output_dir=str(Path(output_dir) / "inference"))
+        return OwnCocoEvaluator(dataset_name, output_dir=str(Path(output_dir) / "inference"))
     return CityscapesEvaluator(dataset_name)
 
 
-def tidy_metrics(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def tidy_metrics(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """``{'bbox': {'AP': 41.0, 'AP50': ...}, 'segm': ...}`` -> ``AP_box``, ``AP50_box``, ..., ``AP_mask``, in percent.
+
+    Of several data sets (``{'own_val': {'bbox': ...}, 'own_test': ...}``): ``AP_box/own_val``, ``AP_box/own_test``, ...
 
     Figures of single classes and those that were not measured (NaN: no object of that size) are left out. A model
     that detects nothing gets NaN from detectron2 throughout; that is an AP of 0.
     """
+    if results.keys() & _TASKS.keys():
+        return _of_one_set(results)
+    sets = {name: _of_one_set(found) for name, found in results.items()}
+    return {f"{figure}/{name}": value for name, found in sets.items() for figure, value in found.items()}
+
+
+def _of_one_set(results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     tidy = {}
-    for task, kind in (("bbox", "box"), ("segm", "mask")):
+    for task, kind in _TASKS.items():
         block = results.get(task, {})
         nothing_found = bool(block) and all(math.isnan(value) for value in block.values())
         for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"):

@@ -70,7 +70,15 @@ def _annotations(dataset: ConfigDict) -> Path:
 
 
 def _read(dataset: ConfigDict) -> dict[str, Any]:
-    return read_own_boxes(_annotations(dataset), root_of(dataset), root_of(dataset) / dataset.data_prefix.img)
+    path, root = _annotations(dataset), root_of(dataset)
+    if not path.is_file():
+        raise UserError(
+            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations "
+            "of COCO's form in annotations/{train,val}.json. Another place: --data-root DIR; other names: "
+            "--cfg-options train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and "
+            "the same with val_dataloader and test_dataloader"
+        )
+    return read_own_boxes(path, root / dataset.data_prefix.img)
 
 
 def _categories(labels: Mapping[Path, dict[str, Any]]) -> list[str]:

@@ -13,6 +13,8 @@ from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 
+from slotcon_plugin.transfer.annotations import make_judgeable
+
 OBJECT = "object"
 
 
@@ -45,8 +47,8 @@ class CocoObjectDataset(CocoDataset):
 class OwnCocoMetric(CocoMetric):
     """mmdet's ``CocoMetric`` for files as labelling tools export them.
 
-    pycocotools takes a match with annotation 0 for none, and asks every annotation for ``iscrowd``: here they are
-    numbered from 1, and are no crowd where they do not say.
+    Their annotations may be numbered from 0 and need no ``iscrowd``, see
+    :func:`~slotcon_plugin.transfer.annotations.make_judgeable`.
 
     Args:
         ann_file: annotations of COCO's form.
@@ -55,8 +57,7 @@ class OwnCocoMetric(CocoMetric):
 
     def __init__(self, ann_file: str, **kwargs: Any) -> None:
         super().__init__(ann_file=ann_file, **kwargs)
-        for number, annotation in enumerate(self._coco_api.dataset["annotations"], start=1):
-            annotation |= {"id": number, "iscrowd": annotation.get("iscrowd", 0)}
+        make_judgeable(self._coco_api.dataset["annotations"])
         _index_again(self._coco_api)
 
 

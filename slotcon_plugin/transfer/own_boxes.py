@@ -1,6 +1,7 @@
 """Annotation files of one's own, of COCO's form: whole, without contradictions, and made for the photos beside them.
 
-mmdet and pycocotools read such files without a question, and drop or misplace what does not fit without a word.
+mmdet, detectron2 and pycocotools read such files without a question. What does not fit they drop or misplace without a
+word, or it stops them in the middle of a run.
 """
 
 from __future__ import annotations
@@ -31,31 +32,23 @@ _TYPES = {  # of what is needed
 }
 
 
-def read_own_boxes(path: Path, root: Path, photos: Path) -> dict[str, Any]:
+def read_own_boxes(path: Path, photos: Path) -> dict[str, Any]:
     """Content of an annotation file that can be trained on as it is.
 
     Args:
-        path: of the file.
-        root: of the data set, for messages.
+        path: of a file that is there.
         photos: folder that its ``file_name`` are in.
 
     Raises:
-        UserError: the file is not there, not whole, or contradicts itself or the photos; says where.
+        UserError: the file is not whole, or contradicts itself or the photos; says where.
     """
     try:
         found = json.loads(path.read_bytes())
         for part, needed in _NEEDED.items():
             _check_entries(found, part, needed)
-    except FileNotFoundError:
-        raise UserError(
-            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations "
-            "of COCO's form in annotations/{train,val}.json. Another place: --data-root DIR; other names: "
-            "--cfg-options train_dataloader.dataset.ann_file=FILE train_dataloader.dataset.data_prefix.img=FOLDER, and "
-            "the same with val_dataloader and test_dataloader"
-        ) from None
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
-        raise UserError(f"{path} is no whole annotation file of COCO's form: {reason}") from error
+        raise UserError(f"{path} is not a complete COCO annotation file: {reason}") from error
     _check_references(path, found)
     _check_photos(path, found["images"], photos)
     if not found["images"] or not found["annotations"]:
@@ -142,7 +135,7 @@ def _check_photos(path: Path, images: Sequence[Mapping[str, Any]], folder: Path)
 
 
 def _check_boxes(path: Path, found: Mapping[str, Any]) -> None:
-    """mmdet leaves out boxes of nothing, of less than a pixel and outside their photo."""
+    """Boxes of nothing, of less than a pixel and outside their photo are no use."""
     sizes = {image["id"]: (image["width"], image["height"]) for image in found["images"]}
     dropped = [one for one in found["annotations"] if not _has_area(one, *sizes[one["image_id"]])]
     if not dropped:
@@ -153,7 +146,9 @@ def _check_boxes(path: Path, found: Mapping[str, Any]) -> None:
     )
     if len(dropped) == len(found["annotations"]):
         raise UserError(f"{text}. Expected x, y, width, height in pixels, and the area that they enclose")
-    print_log(f"{text}: they are left out", "current", logging.WARNING)
+    print_log(
+        f"{text}: mmdet leaves them out, detectron2 those that are empty inside the photo", "current", logging.WARNING
+    )
 
 
 def _has_area(annotation: Mapping[str, Any], width: float, height: float) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,8 @@ from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.transfer.mm_data import relocate
 
+from .own_labels import write
+
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 
 
@@ -30,6 +34,20 @@ def scenes(tmp_path_factory) -> Callable[[str], Path]:
         return make_demo_scenes(root / layout, counts, (160, 120), layout=layout)
 
     return make
+
+
+@pytest.fixture
+def boxes(tmp_path, scenes) -> Path:
+    """Annotations of COCO's form with two categories whose ids are 7 and 3."""
+    root, source = tmp_path / "boxes", scenes("coco")
+    for split in ("train", "val"):
+        shutil.copytree(source / f"{split}2017", root / f"images/{split}")
+        found = json.loads((source / f"annotations/instances_{split}2017.json").read_text())
+        found["categories"] = [{"id": 7, "name": "crate"}, {"id": 3, "name": "ball"}]
+        for number, annotation in enumerate(found["annotations"]):
+            annotation["category_id"] = (7, 3)[number % 2]
+        write(root, split, found)
+    return root
 
 
 @pytest.fixture

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("detectron2")
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.pascal_voc import register_pascal_voc
+from detectron2.structures import Boxes, Instances
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import check_data
+from slotcon_plugin.transfer.d2_evaluation import build_evaluator, tidy_metrics
 
 from .d2_configs import CONFIGS, load
+from .own_labels import INCOMPLETE, change
 
 NAME = "a_data_set_of_the_tests"
+OWN = ("own_train", "own_val")
 
 
 @pytest.fixture
@@ -26,6 +32,18 @@ def registered():
     yield NAME
     DatasetCatalog.pop(NAME, None)
     MetadataCatalog.pop(NAME, None)
+
+
+@pytest.fixture
+def own(boxes) -> Iterator[Path]:
+    """The folder of two sets of one's own, registered as ``OWN``."""
+    for name in OWN:
+        split = name.removeprefix("own_")
+        register_coco_instances(name, {}, str(boxes / f"annotations/{split}.json"), str(boxes / f"images/{split}"))
+    yield boxes
+    for name in OWN:
+        DatasetCatalog.pop(name)
+        MetadataCatalog.pop(name)
 
 
 def config(train: tuple = (), test: tuple = (), classes: int = 20, masks: bool = False):
@@ -61,13 +79,103 @@ def test_a_name_that_is_not_registered_is_refused(where):
     assert "nowhere_2007" not in MetadataCatalog
 
 
-def test_classes_of_a_registered_file_are_read_before_the_run(registered, tmp_path):
-    file = tmp_path / "labels.json"
-    file.write_text(json.dumps({"categories": [{"id": 2, "name": "nut"}, {"id": 5, "name": "bolt"}]}))
-    register_coco_instances(registered, {}, str(file), str(tmp_path))
-    check_data(config((registered,), (registered,), classes=2))
-    with pytest.raises(UserError, match=r"NUM_CLASSES is 3, .* has 2 classes"):
-        check_data(config((registered,), classes=3))
+def check_own(**settings) -> None:
+    check_data(config(OWN[:1], OWN[1:], **{"classes": 2, "masks": True, **settings}))
+
+
+def test_classes_of_a_registered_file_are_read_before_the_run(own):
+    check_own()
+    with pytest.raises(UserError, match=r"ROI_HEADS\.NUM_CLASSES is 3, .* has 2 classes"):
+        check_own(classes=3)
+
+
+@pytest.mark.parametrize(("edit", "message"), INCOMPLETE)
+def test_labels_that_would_stop_a_run_or_spoil_it_are_refused_before_it(edit, message, own):
+    change(own, "val", edit)
+    with pytest.raises(UserError, match=message):
+        check_own()
+
+
+def exchange_ids(found: dict) -> None:
+    for category in found["categories"]:
+        category["id"] = {7: 3, 3: 7}[category["id"]]
+
+
+def test_sets_that_number_the_same_classes_differently_are_refused(own):
+    """Labels of one would be judged as other classes of the other."""
+    change(own, "val", lambda found: found["categories"].reverse())  # the ids tell
+    check_own()
+    change(own, "val", exchange_ids)
+    with pytest.raises(UserError, match=r"class 0 of own_val is 'crate', of own_train 'ball'\. .*under the same ids"):
+        check_own()
+    MetadataCatalog.get("own_train").thing_classes = ["crate", "ball"]
+    with pytest.raises(UserError, match=r"train\.json lists 2 categories, own_train has 2; differing: their order"):
+        check_own()
+
+
+def as_run_lengths(found: dict) -> None:
+    for annotation in found["annotations"]:
+        annotation["segmentation"] = {"size": [120, 160], "counts": [19200]}
+
+
+def test_a_mask_head_needs_outlines_in_the_form_that_the_config_says(own):
+    change(own, "train", as_run_lengths)
+    with pytest.raises(UserError, match=r"own_train: the outlines of (\d+) of \1 .* give INPUT\.MASK_FORMAT bitmask"):
+        check_own()
+    cfg = config(OWN[:1], OWN[1:], classes=2, masks=True)
+    cfg.INPUT.MASK_FORMAT = "bitmask"
+    check_data(cfg)
+    check_own(masks=False)
+    change(own, "val", lambda found: found["annotations"][1].update(segmentation=[]))
+    with pytest.raises(
+        UserError, match=r"own_val: 1 of \d+ .*val\.json have no outline, .*: give MODEL\.MASK_ON False"
+    ):
+        check_data(cfg)
+    check_own(masks=False)
+
+
+def test_annotations_that_detectron2_does_not_read_are_refused(own):
+    change(own, "train", lambda found: found["annotations"][0].update(ignore=1))
+    with pytest.raises(UserError, match=r"own_train: 1 of \d+ .* are marked 'ignore', which detectron2 does not read"):
+        check_own()
+
+
+def test_a_set_without_a_file_is_taken_as_it_is(registered):
+    DatasetCatalog.register(registered, list)
+    MetadataCatalog.get(registered).set(evaluator_type="coco", thing_classes=["nut", "bolt"])
+    check_data(config(test=(registered,), classes=2))
+
+
+def test_the_classes_of_a_retinanet_are_counted(own):
+    cfg = config(OWN[:1], OWN[1:], classes=80)
+    cfg.MODEL.META_ARCHITECTURE, cfg.MODEL.RETINANET.NUM_CLASSES = "RetinaNet", 2
+    check_data(cfg)
+    cfg.MODEL.RETINANET.NUM_CLASSES = 80
+    with pytest.raises(UserError, match=r"MODEL\.RETINANET\.NUM_CLASSES is 80, own_train has 2 classes"):
+        check_data(cfg)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_perfect_boxes_are_worth_100_however_annotations_are_numbered(first, own, tmp_path):
+    """Tools number them from 0 and leave out iscrowd."""
+
+    def renumber(found: dict) -> None:
+        for number, annotation in enumerate(found["annotations"], start=first):
+            annotation["id"] = number
+            annotation.pop("iscrowd")
+
+    change(own, "val", renumber)
+    check_own()
+    evaluator = build_evaluator("own_val", str(tmp_path))
+    evaluator.reset()
+    for photo in DatasetCatalog.get("own_val"):
+        instances = Instances((photo["height"], photo["width"]))
+        x, y, w, h = torch.tensor([one["bbox"] for one in photo["annotations"]]).unbind(1)
+        instances.pred_boxes = Boxes(torch.stack([x, y, x + w, y + h], dim=1))
+        instances.pred_classes = torch.tensor([one["category_id"] for one in photo["annotations"]])
+        instances.scores = torch.ones(len(instances.pred_classes))
+        evaluator.process([photo], [{"instances": instances}])
+    assert tidy_metrics(evaluator.evaluate())["AP_box"] == pytest.approx(100)
 
 
 @pytest.mark.parametrize(
@@ -91,3 +199,8 @@ def test_config_files_that_cannot_be_read_are_named(text, message, tmp_path):
 def test_what_is_no_seed_is_refused():
     with pytest.raises(UserError, match="SEED: expected a whole number from 0"):
         read_config(str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), ["SEED", "5000000000"], None)
+
+
+def test_a_run_has_a_step():
+    with pytest.raises(UserError, match=r"SOLVER\.MAX_ITER must be at least 1, got 0"):
+        read_config(str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), ["SOLVER.MAX_ITER", "0"], None)

@@ -291,7 +291,7 @@ def test_a_cut_annotation_file_is_named(scenes, tmp_path):
         text = (whole / f"annotations/instances_{split}2017.json").read_text()
         (tmp_path / f"annotations/instances_{split}2017.json").write_text(text[: len(text) // 2])
     relocate(cfg, tmp_path)
-    with pytest.raises(UserError, match=r"instances_train2017\.json is no whole annotation file"):
+    with pytest.raises(UserError, match=r"instances_train2017\.json is not a complete COCO annotation file"):
         check_data(cfg)
 
 
