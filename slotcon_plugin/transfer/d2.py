@@ -46,7 +46,7 @@ from slotcon_plugin.transfer.checkpoint import (
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
-from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, check_backbone_arrived
+from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, bottom_up_of, check_backbone_arrived
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 
 CURE = "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM SyncBN"
@@ -267,7 +267,7 @@ def _train(job: Job) -> None:
     trainer.checkpointer.add_checkpointable("meta", meta)
     network = network_of_config(job.cfg)
     if network is None:  # timm's are trained whole; NORM_EVAL is not their default
-        warn_of_frozen_parts(trainer.model, CURE)
+        warn_of_frozen_parts(bottom_up_of(trainer.model), CURE)
     if claim.checkpoint:
         trainer.go_on_from(claim.checkpoint)
     else:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data.common import ToIterableDataset
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import IterableDataset, Sampler
 
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
@@ -22,6 +25,7 @@ from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.runs import RUN
 from slotcon_plugin.d2_timm import TimmMaps
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
 from slotcon_plugin.transfer.d2_evaluation import build_evaluator
@@ -83,6 +87,27 @@ class AccumulatingTrainer(SimpleTrainer):
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
+class _LaterIndices(Sampler):
+    """What a sampler gives after its first indices."""
+
+    def __init__(self, sampler: Sampler, skipped: int) -> None:
+        self.sampler, self.skipped = sampler, skipped
+
+    def __iter__(self) -> Iterator[int]:
+        return islice(iter(self.sampler), self.skipped, None)
+
+
+def skip_batches(loader: IterableDataset, batches: int) -> None:
+    """Have a training loader of detectron2's begin behind the photos of its first ``batches``, on this rank.
+
+    A few photos near the seam may come twice, or not in this round: those that waited for others of their shape
+    (``DATALOADER.ASPECT_RATIO_GROUPING``), or that a worker had ready.
+    """
+    while not isinstance(loader, ToIterableDataset):
+        loader = loader.dataset
+    loader.sampler = _LaterIndices(loader.sampler, batches * loader.shard_chunk_size)
+
+
 class TransferTrainer(DefaultTrainer):
     """Args: ``cfg``; ``passes``: forward and backward passes per optimiser step."""
 
@@ -119,9 +144,10 @@ class TransferTrainer(DefaultTrainer):
         return hooks
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Take up model, optimiser and schedule where a checkpoint left them."""
+        """Take up model, optimiser, schedule and the order of the photos where a checkpoint left them."""
         self.checkpointer.load(str(checkpoint))
         self.start_iter = self.iter + 1
+        skip_batches(self._trainer.data_loader, self.start_iter)
 
     @property
     def results(self) -> dict[str, Any]:
@@ -150,21 +176,27 @@ class RunMeta:
         """Nothing is left to take: the run was looked up before it was resumed."""
 
 
+def bottom_up_of(model: nn.Module) -> nn.Module:
+    """A detector's backbone without its pyramid."""
+    backbone = unwrapped(model).backbone
+    return getattr(backbone, "bottom_up", backbone)
+
+
 def backbone_weights(model: nn.Module, network: Network | None = None) -> dict[str, Tensor]:
-    """timm's network under its own names, or the ResNet of an FPN or C4 model under torchvision's.
+    """timm's network under its own names, or the ResNet of a detector (C4, FPN, RetinaNet) under torchvision's.
 
     Raises:
         ConversionError: the model has no such network where these have it.
     """
-    if isinstance(model, DistributedDataParallel):
-        model = model.module
+    model = unwrapped(model)
     if network:
         maps = next(module for module in model.backbone.modules() if isinstance(module, TimmMaps))
         return hashed_weights(maps.net.state_dict(), network)
-    bottom_up = getattr(model.backbone, "bottom_up", model.backbone).state_dict()
-    if hasattr(model.roi_heads, "res5"):  # C4 keeps the last stage in the head; its extra norm is no part of the ResNet
-        res5 = model.roi_heads.res5.state_dict()
-        bottom_up |= {f"res5.{name}": value for name, value in res5.items() if name[0].isdigit()}
+    bottom_up = bottom_up_of(model).state_dict()
+    res5 = getattr(getattr(model, "roi_heads", None), "res5", None)
+    if res5:  # C4 keeps the last stage in the head; its extra norm is no part of the ResNet
+        last = res5.state_dict()
+        bottom_up |= {f"res5.{name}": value for name, value in last.items() if name[0].isdigit()}
     if not bottom_up:
         raise ConversionError("the model has no backbone weights to compare")
     return {DETECTRON2.to_canonical(name): value.cpu() for name, value in bottom_up.items()}

@@ -16,8 +16,8 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.resume import renew_schedule
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.backbone import (
     Origin,

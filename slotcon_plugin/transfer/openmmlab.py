@@ -22,13 +22,13 @@ from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
-from slotcon_plugin.engine.hooks import unwrapped
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
+from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.transfer.backbone import (
     RANDOM,
     Origin,

@@ -14,15 +14,16 @@ pytest.importorskip("detectron2")
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
+from detectron2.modeling import GeneralizedRCNN
 
 from slotcon_plugin.convert import read_checkpoint
 from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
-from slotcon_plugin.transfer import d2
+from slotcon_plugin.transfer import backbone, d2
 from slotcon_plugin.transfer.backbone import frozen_parts
 from slotcon_plugin.transfer.d2_config import base_config
-from slotcon_plugin.transfer.d2_trainer import backbone_weights
+from slotcon_plugin.transfer.d2_trainer import backbone_weights, check_backbone_arrived
 
 from .d2_configs import CONFIGS, OF_TIMM, TINY, d2_config, flat, load
 
@@ -141,6 +142,51 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
         d2.evaluate(config, opts(**weights, **other))
 
 
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_order_of_the_photos(tmp_path, scenes, monkeypatch):
+    """Its result has the figures of every set that it was tested on; what it freezes is the backbone's alone."""
+    config, data = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), str(scenes("coco"))
+    small = TINY | {
+        "MODEL.RESNETS.DEPTH": "18",
+        "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
+        "MODEL.BACKBONE.FREEZE_AT": "2",
+        "TEST.PRECISE_BN.ENABLED": "False",
+        "SOLVER.MAX_ITER": "4",
+        "SOLVER.CHECKPOINT_PERIOD": "2",
+        "DATASETS.TEST": "('coco_2017_val', 'coco_2017_train')",
+    }
+    seen, said = [], []
+    whole_forward = GeneralizedRCNN.forward
+
+    def forward(model, photos):
+        if model.training:
+            seen.append([photo["image_id"] for photo in photos])
+            if len(seen) == stop:
+                raise RuntimeError("a power cut")
+        return whole_forward(model, photos)
+
+    monkeypatch.setattr(GeneralizedRCNN, "forward", forward)
+    monkeypatch.setattr(backbone, "print_log", lambda text, *_: said.append(text))
+
+    def train(name: str, **given) -> list:
+        seen.clear()
+        opts = [word for pair in (small | {"OUTPUT_DIR": str(tmp_path / name)}).items() for word in pair]
+        d2.train(config, opts, data_root=data, pretraining="random", images_per_gpu=1, **given)
+        return list(seen)
+
+    stop = None
+    unbroken = train("unbroken")
+    assert said[0].startswith("The parameters of stem, res2 and the statistics of 5 of 20 norm layers in the backbone")
+    assert {"AP_box/coco_2017_val", "AP_box/coco_2017_train"} <= read_result(tmp_path / "unbroken/result.json")[
+        "metrics"
+    ].keys()
+    stop = 5  # two passes a step
+    with pytest.raises(RuntimeError, match="a power cut"):
+        train("broken")
+    stop = None
+    assert train("broken", resume=True) == unbroken[4:]
+
+
 @pytest.mark.parametrize(
     ("weights", "message"),
     [("", "--eval-only needs the model to evaluate"), ("pretrained", r"does not hold the model .*checkpoint has none")],
@@ -217,6 +263,18 @@ def test_c4_head_ends_with_a_norm_of_its_own():
     assert head.norm.num_features == 2048
 
 
+def test_a_retinanet_starts_from_a_pretraining_checkpoint(tmp_path, pretrained):
+    cfg = d2_config("mask_rcnn_r50_fpn_1x_coco")
+    cfg.merge_from_list(["MODEL.META_ARCHITECTURE", "RetinaNet", "MODEL.MASK_ON", False, "OUTPUT_DIR", str(tmp_path)])
+    cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.update(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res3", "res4", "res5"])
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    origin = d2._use_backbone(cfg, str(pretrained(18)), None)
+    model = d2.build_model(cfg)
+    d2.DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+    check_backbone_arrived(model, origin)
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_an_accumulated_step_is_the_step_of_the_whole_batch(mixed):
     """Without BatchNorm, two passes of two samples move the weights as one pass of four does."""
@@ -288,6 +346,12 @@ def test_metrics_have_one_naming():
     boxes = {"AP": 41.0, "AP50": 61.25, "APs": nan, "AP-car": 50.0}
     masks = {"AP": nan, "AP50": nan, "APl": nan}  # nothing was detected
     tidy = tidy_metrics({"bbox": boxes, "segm": masks})
+    assert tidy_metrics({"val": {"bbox": boxes}, "test": {"segm": masks}}) == {
+        "AP_box/val": 41.0,
+        "AP50_box/val": 61.25,
+        "AP_mask/test": 0.0,
+        "AP50_mask/test": 0.0,
+    }
     assert tidy == {"AP_box": 41.0, "AP50_box": 61.25, "AP_mask": 0.0, "AP50_mask": 0.0}
 
 
