@@ -88,7 +88,7 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _next_steps(work_dir: str, groups: bool, converts: bool) -> list[str]:
-    """Commands that go on from a finished pretraining: by a method with prototypes, of a backbone that can be converted."""
+    """Commands that go on from a finished pretraining, by what its method and its backbone allow."""
     command, run = own_command(), shlex.quote(work_dir)
     look = [f"{command} look {run}"]
     if groups:
