@@ -225,9 +225,11 @@ def place(tmp_path_factory):
 
 
 def quick() -> list[str]:
-    """Of the tools in all documents, of slotcon in the README."""
+    """Of the tools in all documents, of slotcon in the README and the pages on converting and evaluating."""
     commands = {command for file, command in documented() if file.endswith(".md")}
-    ours = {command for file, command in documented() if file == "README.md" and command.startswith("slotcon")}
+    pages = ("README.md", "docs/convert.md", "docs/evaluate.md")
+    ours = {command for file, command in documented() if file in pages and command.startswith("slotcon")}
+    ours = {command for command in ours if "--network" not in command}  # weights from elsewhere
     return sorted(
         command for command in ours if split(command)[1] in ("look", "export", "embed") or "--measure" in command
     ) + sorted(
@@ -252,21 +254,19 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         ),
         **dict.fromkeys(["CHECKPOINT", "CKPT"], str(checkpoint)),
         "CONFIG": "configs/pretrain/slotcon_small.py",
-        **dict.fromkeys(["WORK_DIR", "runs/mine", "runs/slotcon", "work_dirs/slotcon_demo"], str(checkpoint.parent)),
+        **dict.fromkeys(
+            ["RUN", "WORK_DIR", "runs/mine", "runs/slotcon", "work_dirs/slotcon_demo"], str(checkpoint.parent)
+        ),
         "PLAN": "configs/benchmark/coco_main.py",
     }
     commands = quick()
-    assert len(commands) >= 18, commands
+    assert len(commands) >= 25, commands
     monkeypatch.chdir(place)
     for command in commands:
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
-        for name in (
-            "OUT.pth",
-            "backbone.pth",
-            "backbone.pkl",
-        ):  # of one target, then of the next; not replaced without --force
-            (place / name).unlink(missing_ok=True)
+        for name in ("OUT.pth", "OUT.pkl", "backbone.pth", "backbone.pkl"):
+            (place / name).unlink(missing_ok=True)  # of one target, then of the next; not replaced without --force
         status = 0
         try:
             main(words[1:]) if words[0] == "slotcon" else runpy.run_path(words[0], run_name="__main__")
@@ -275,6 +275,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         assert status == 0, f"{command}: {status}\n{capsys.readouterr().err}"
     made = [place / name for name in ("groups.html", "vectors.npz", "continued.pkl", "OUT.safetensors", "run.sh")]
     made += [checkpoint.parent / name for name in ("curves.html", "prototypes.html")]
+    made += [place / "OUT/model.safetensors"]
     assert all(path.stat().st_size > 500 for path in made)
 
 

@@ -21,10 +21,10 @@ def site(repo, tmp_path_factory):
 
 def test_every_document_is_a_page_and_in_the_navigation(site, repo):
     start = (site / "index.html").read_text()
-    for document in (repo / "docs").glob("*.md"):
-        page = site / document.stem / "index.html"
-        assert page.is_file(), document.name
-        assert f'href="{document.stem}/"' in start, f"{document.name} is not in mkdocs.yml's nav"
+    for document in (repo / "docs").rglob("*.md"):
+        page = document.relative_to(repo / "docs").with_suffix("")
+        assert (site / page / "index.html").is_file(), document.name
+        assert f'href="{page.as_posix()}/"' in start, f"{document.name} is not in mkdocs.yml's nav"
     assert "What it gained" in start and "<table>" in start
 
 
