@@ -43,18 +43,6 @@ pretraining = dict(
         title="VADeR, symmetric",
         hours=0.35,
     ),
-    vader_views_160=dict(
-        config="configs/pretrain/vader_small.py",
-        options={
-            "train_cfg.max_epochs": 10,
-            "train_dataloader.dataset.view_size": 160,
-            "train_dataloader.dataset.overlap_grid": 40,
-        },
-        photos="photos",
-        per_seed=True,
-        title="VADeR, views of 160",
-        hours=0.35,
-    ),
     # the pyramid as fpn_r18_camvid.py's, so that it goes along
     slotcon_pyramid=dict(
         config="configs/pretrain/slotcon_decoder_small.py",
