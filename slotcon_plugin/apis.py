@@ -17,6 +17,7 @@ from mmengine.dist import init_dist
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 
+from slotcon_plugin.command import end_with_parent
 from slotcon_plugin.config import load_config, require_model, resolve, settle
 from slotcon_plugin.config.check import check_arguments
 from slotcon_plugin.convert.runs import config_of, find_checkpoint
@@ -33,7 +34,7 @@ from slotcon_plugin.engine.report import pretraining_head, pretraining_made
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
-from slotcon_plugin.engine.stop import end_with_parent, signals_given_back
+from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.engine.work_dir import started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights

@@ -145,16 +145,16 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
     """``--budget``."""
     parser.add_argument(
         "--budget",
-        type=duration,
+        type=seconds_of,
         metavar="TIME",
         help="time that the run may take, such as 30m, 90s or 1h30m: some steps are measured, the number of epochs "
         "follows (in place of train_cfg.max_epochs), and the run ends in time with its checkpoint written",
     )
 
 
-def duration(text: str) -> float:
-    """``1h30m`` -> 5400.0 seconds."""
-    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", text)
+def seconds_of(text: str) -> float:
+    """``1h30m`` -> 5400.0; ``90 min``, as messages tell the time, likewise."""
+    parts = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?:in)?)?(?:(\d+)s)?", text.replace(" ", ""))
     seconds = sum(int(n or 0) * unit for n, unit in zip(parts.groups(), (86400, 3600, 60, 1))) if parts else 0
     if not seconds:
         raise argparse.ArgumentTypeError(f"expected a time such as 30m, 90s or 1h30m, got {text!r}")

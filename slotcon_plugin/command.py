@@ -1,12 +1,18 @@
-"""How every command ends: status 0 done, 2 wrong use, 1 failed, 75 stopped and worth being started again."""
+"""What all commands share: how they end, how they are called, how they tell the time.
+
+They end with status 0 done, 2 wrong use, 1 failed, 75 stopped and worth being started again.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import io
 import logging
+import os
 import shlex
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -17,6 +23,7 @@ from slotcon_plugin.errors import STOPPED, RunFailedError, RunStoppedError, User
 from slotcon_plugin.files import from_here
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:
@@ -61,6 +68,30 @@ def own_command() -> str:
     if shutil.which("slotcon") == str(script):
         return "slotcon"
     return shlex.quote(from_here(script))
+
+
+def end_with_parent(parent: int | None = None) -> None:
+    """Be asked to stop (SIGTERM) when the process that started this one dies, even by SIGKILL; Linux only.
+
+    Args:
+        parent: its id; None = whichever is the parent now. If it has died already, this process is asked at once.
+    """
+    parent = parent or os.getppid()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died before the system was told
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def duration(seconds: float) -> str:
+    """A length of time for people: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 100:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def _say(message: object, status: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from slotcon_plugin.apis import pretrain, use_photos
-from slotcon_plugin.command import own_command
+from slotcon_plugin.command import duration, own_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.runs import numbered_checkpoints
@@ -24,7 +24,6 @@ from slotcon_plugin.engine import lock_work_dir, set_aside
 from slotcon_plugin.engine.console import SCREEN
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import table
-from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.arms import load_probe_arms

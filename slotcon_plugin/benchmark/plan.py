@@ -24,15 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.config import find_config, load_config, shipped_file
+from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import RANDOM, is_random
 
 TOOLS = ("mm", "detectron2", "probe", "unsupervised")
 EXPORTS = {
-    "detectron2": ("tools/convert_to_d2.py", "backbone.pkl"),
-    "mmdet": ("tools/convert_to_mmdet.py", "backbone.pth"),
-    "mmseg": ("tools/convert_to_mmseg.py", "backbone.pth"),
-    "torchvision": ("tools/convert_to_torchvision.py", "backbone.pth"),
+    name: (f"tools/convert_to_{'d2' if name == 'detectron2' else name}.py", f"backbone{target.suffixes[0]}")
+    for name, target in TARGETS.items()
 }
 """Target of an export -> the tool that makes it, and the file's name."""
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from slotcon_plugin.benchmark.plan import Plan
@@ -24,11 +23,11 @@ from slotcon_plugin.benchmark.records import (
     why_not_done,
 )
 from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
+from slotcon_plugin.command import duration, end_with_parent
 from slotcon_plugin.errors import STOPPED, RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.files import replacing
 
 REPORT_EVERY_S = 60.0
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class StepError(RunFailedError):
@@ -52,12 +51,12 @@ def run_plan(plan: Plan, steps: list[Step], work_dir: Path, gpus: int = 0, say: 
         say(f"[{steps.index(step) + 1}/{len(steps)}] {step.name} ({reasons[step.name]}); log: {log_file(step)}")
 
         def report(seconds: float, step: Step = step) -> None:
-            say(f"    {step.name}: {clock(seconds)}. {progress.left(seconds)}")
+            say(f"    {step.name}: {duration(seconds)}. {progress.left(seconds)}")
 
         start = time.monotonic()
         ran = run_step(step, work_dir, gpus, report)
         progress.finish(step)
-        took = clock(time.monotonic() - start) if ran else "was done already"
+        took = duration(time.monotonic() - start) if ran else "was done already"
         say(f"    {took}. {progress.left()}")
 
 
@@ -136,10 +135,11 @@ class Progress:
         self.steps, self.done = steps, set(done)
 
     def finish(self, step: Step) -> None:
+        """Count a step as done."""
         self.done.add(step.name)
 
     def left(self, running: float = 0.0) -> str:
-        """``62 % of the plan, about 1:20:00 left``; ``running``: seconds that the current step has run so far."""
+        """``62 % of the plan, about 80 min left``; ``running``: seconds that the current step has run so far."""
         total = sum(step.hours for step in self.steps)
         finished = [step for step in self.steps if step.name in self.done]
         done_hours = sum(step.hours for step in finished)
@@ -153,13 +153,7 @@ class Progress:
         # before the first step has ended: the estimate's
         speed = taken / 3600 / estimated if estimated and taken else 1.0
         seconds = max(3600 * speed * (total - done_hours) - running, 0)
-        return f"{share} done, about {clock(seconds)} left"
-
-
-def clock(seconds: float) -> str:
-    """4000 -> ``1:06:40``"""
-    minutes, second = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{second:02}"
+        return f"{share} done, about {duration(seconds)} left"
 
 
 @contextmanager
@@ -190,7 +184,7 @@ def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Call
         stdout=log,
         stderr=subprocess.STDOUT,
         pass_fds=(lock,),
-        preexec_fn=_end_with,
+        preexec_fn=partial(end_with_parent, os.getpid()),
     )
     try:
         while True:
@@ -211,12 +205,6 @@ def _run(command: list[str], gpus: int, log, lock: int, step: Step, report: Call
     if status:
         tail = log_file(step).read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
         raise StepError(f"{step.name} failed with status {status}; {log_file(step)} ends:\n  " + "\n  ".join(tail))
-
-
-def _end_with() -> None:
-    """In the child, on Linux: be terminated when the parent dies, even by SIGKILL, which leaves it no time to tell."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _name_last_checkpoint(step: Step) -> None:

@@ -26,6 +26,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
+from slotcon_plugin.command import duration
 from slotcon_plugin.config import fit_schedules, settle
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
@@ -90,8 +91,8 @@ def plan_budget(
         budget = box[0]
     cfg.train_cfg.max_epochs = budget.epochs
     fit_schedules(cfg._cfg_dict)
-    spent = f", {_text(budget.used)} of it are used" if budget.used else ""
-    print_log(f"The run has a budget of {_text(seconds)}{spent}: {budget.epochs:g} epochs", "current")
+    spent = f", {duration(budget.used)} of it are used" if budget.used else ""
+    print_log(f"The run has a budget of {duration(seconds)}{spent}: {budget.epochs:g} epochs", "current")
     return budget
 
 
@@ -119,8 +120,8 @@ def _plan(cfg: Config, seconds: float, used: float, done: float, began: float) -
 def _too_little(seconds: float, leaves: str, more: float) -> str:
     """What is wrong, and what to give in whole minutes: a pace is that of a moment."""
     return (
-        f"a budget of {_text(seconds)} leaves time for {leaves}, too few to learn anything; at this pace "
-        f"{_text(60 * math.ceil((seconds + more) / 60))} are enough for a hundred"
+        f"a budget of {duration(seconds)} leaves time for {leaves}, too few to learn anything; at this pace "
+        f"{duration(60 * math.ceil((seconds + more) / 60))} are enough for a hundred"
     )
 
 
@@ -222,7 +223,7 @@ class BudgetHook(Hook):
         late = self._any_rank(now + (1 + passes) * self._slowest + self.budget.save_s > self.budget.seconds, device)
         if late and runner.iter + 1 < runner.max_iters and (runner.iter + 1) % passes == 0:
             print_log(
-                f"The budget of {_text(self.budget.seconds)} is used up: the run ends after iteration "
+                f"The budget of {duration(self.budget.seconds)} is used up: the run ends after iteration "
                 f"{runner.iter + 1} of {runner.max_iters}, before its learning rate has come down: steps got slower "
                 "than those that were measured, or probes and pictures took their time. --resume --budget with more "
                 "time goes on",
@@ -230,10 +231,3 @@ class BudgetHook(Hook):
                 logging.WARNING,
             )
             runner.train_loop.end_with_this_iteration()
-
-
-def _text(seconds: float) -> str:
-    """``1h30m``, ``45s``: as ``--budget`` takes it."""
-    seconds = math.ceil(seconds)
-    parts = [(seconds // 3600, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
-    return "".join(f"{count}{unit}" for count, unit in parts if count) or "0s"

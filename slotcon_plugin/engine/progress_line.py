@@ -7,6 +7,7 @@ from collections import deque
 
 from rich.progress import BarColumn, Progress, TextColumn
 
+from slotcon_plugin.command import duration
 from slotcon_plugin.engine.console import SCREEN
 
 _REDRAW_S = 0.5
@@ -94,14 +95,3 @@ class ProgressLine:
         if self._bar:
             self._bar.stop()
             self._bar = None
-
-
-def duration(seconds: float) -> str:
-    """``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 4 h``."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 100:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"

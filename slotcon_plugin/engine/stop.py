@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shlex
 import signal
@@ -27,7 +26,6 @@ from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-_PR_SET_PDEATHSIG = 1
 _AGAIN_S = 2.0  # a launcher repeats the signal that the terminal has sent already; a person takes longer
 
 
@@ -128,15 +126,6 @@ def _how_to_go_on() -> str:
         if word.partition("=")[0] != "--resume" and (before != "--resume" or word.startswith("-"))
     ]  # --resume FILE would go back to where this course began
     return f"go on with: {own_command() if ours else f'python {shlex.quote(script)}'} {shlex.join([*kept, '--resume'])}"
-
-
-def end_with_parent() -> None:
-    """Be asked to stop (SIGTERM) when the process that started this one dies, even by SIGKILL; Linux only."""
-    parent = os.getppid()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:  # it has died meanwhile
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _save(runner: Runner) -> str:

@@ -2,7 +2,11 @@
 
 import dataclasses
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -235,7 +239,7 @@ def test_a_resumed_step_says_nothing_about_the_speed_of_the_machine(make, tmp_pa
     for step, seconds, resumed in zip(steps, (7200, 60), (False, True)):
         step.folder.mkdir(parents=True)
         (step.folder / "step.json").write_text(json.dumps({"seconds": seconds, "resumed": resumed}))
-    assert "about 2:00:00 left" in run.Progress(steps, {"t/0", "t/1"}).left()
+    assert "about 2 h 0 min left" in run.Progress(steps, {"t/0", "t/1"}).left()
 
 
 def test_nothing_starts_while_a_data_set_is_missing(make, tmp_path):
@@ -257,26 +261,28 @@ def test_a_missing_checkpoint_is_named_whatever_it_is_called(make, tmp_path):
 def test_estimate_of_what_is_left_follows_what_finished_steps_took(make, tmp_path):
     steps = [make(name, hours=hours) for name, hours in (("a", 1), ("b", 2), ("c", 1))]
     progress = run.Progress(steps, set())
-    assert progress.left() == "0 % of the plan done, about 4:00:00 left"
+    assert progress.left() == "0 % of the plan done, about 4 h 0 min left"
     steps[0].folder.mkdir(parents=True)
     (steps[0].folder / "step.json").write_text(json.dumps({"seconds": 1800}))  # half of its estimate
     progress.finish(steps[0])
-    assert progress.left() == "25 % of the plan done, about 1:30:00 left"
-    assert progress.left(running=600) == "25 % of the plan done, about 1:20:00 left"
+    assert progress.left() == "25 % of the plan done, about 90 min left"
+    assert progress.left(running=600) == "25 % of the plan done, about 80 min left"
+
+
+def test_a_child_whose_parent_has_died_ends_at_once():
+    """The system tells of a death only those who have asked before it."""
+    code = "from slotcon_plugin.command import end_with_parent; end_with_parent(-1); print('lives on')"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prctl")
 def test_a_child_ends_with_the_process_that_started_it(tmp_path):
     """SIGKILL leaves no time to clean up; the step must not go on alone."""
-    import os
-    import signal
-    import subprocess
-    import time
-
     child = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
     parent = (
-        "import subprocess, sys; from slotcon_plugin.benchmark.run import _end_with\n"
-        f"subprocess.Popen([sys.executable, '-c', {child!r}], preexec_fn=_end_with).wait()"
+        "import subprocess, sys; from slotcon_plugin.command import end_with_parent\n"
+        f"subprocess.Popen([sys.executable, '-c', {child!r}], preexec_fn=end_with_parent).wait()"
     )
     process = subprocess.Popen([sys.executable, "-c", parent], cwd=tmp_path)
     pid_file = tmp_path / "pid"

@@ -10,10 +10,11 @@ import pytest
 
 from slotcon_plugin.arguments import add_cfg_options
 from slotcon_plugin.benchmark import load_plan, plan_steps
-from slotcon_plugin.benchmark.plan import Pretraining, Task
+from slotcon_plugin.benchmark.plan import EXPORTS, Pretraining, Task
 from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
 from slotcon_plugin.benchmark.steps import applies, layers
+from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.errors import UserError
 from tests.processes import run_python
 
@@ -38,6 +39,11 @@ def test_every_plan_gives_commands_whose_scripts_and_options_exist(path, in_repo
         assert step.hours > 0
         assert all(name in {s.name for s in steps[: steps.index(step)]} for name in step.needs)
     assert plan.estimate
+
+
+def test_every_target_of_the_converters_can_be_exported(repo):
+    assert set(EXPORTS) == set(TARGETS)
+    assert all((repo / tool).is_file() for tool, _ in EXPORTS.values())
 
 
 def test_pretraining_command(plan, tmp_path):

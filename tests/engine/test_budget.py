@@ -9,7 +9,8 @@ import torch
 from mmengine.hooks import CheckpointHook
 
 from slotcon_plugin.apis import pretrain
-from slotcon_plugin.arguments import duration
+from slotcon_plugin.arguments import seconds_of
+from slotcon_plugin.command import duration
 from slotcon_plugin.engine import budget as module
 from slotcon_plugin.engine.budget import Budget, BudgetHook, plan_budget
 from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
@@ -18,14 +19,14 @@ from slotcon_plugin.errors import UserError
 
 @pytest.mark.parametrize(("text", "seconds"), [("30m", 1800), ("90s", 90), ("1h30m", 5400), ("1d2h", 93600)])
 def test_times_are_read(text, seconds):
-    assert duration(text) == seconds
-    assert duration(module._text(seconds)) == seconds
+    assert seconds_of(text) == seconds
+    assert seconds_of(duration(seconds)) == seconds  # what a message says can be given
 
 
 @pytest.mark.parametrize("text", ["", "30", "m", "1.5h", "-3m", "0s"])
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(argparse.ArgumentTypeError, match="expected a time such as 30m"):
-        duration(text)
+        seconds_of(text)
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_schedules_that_would_begin_after_the_planned_end_are_left_out(tiny_conf
 
 
 def test_a_budget_of_no_steps_is_refused(tiny_config, tmp_path, pace):
-    with pytest.raises(UserError, match=r"a budget of 12s leaves time for 1 steps of 0\.5 s"):
+    with pytest.raises(UserError, match=r"a budget of 12 s leaves time for 1 steps of 0\.5 s"):
         plan_budget(tiny_config(tmp_path), 12.0, 100.0)
 
 
@@ -124,7 +125,7 @@ def test_a_budget_of_a_thousandth_of_an_epoch_is_a_run(
 def test_a_first_step_beyond_the_budget_is_the_last_that_is_measured(tiny_config, tmp_path, monkeypatch):
     measured = []
     monkeypatch.setattr(module._Trial, "_train", lambda self, batches: measured.append(len(list(batches))) or 9.0)
-    told = r"a budget of 8s leaves time for no step: the first took 9 s, .*; at this pace 16m are enough for a hundred"
+    told = r"a budget of 8 s leaves time for no step: the first took 9 s, .*; at this pace 16 min are enough for"
     with pytest.raises(UserError, match=told):
         plan_budget(tiny_config(tmp_path), 8.0, 0.0)
     assert measured == [1]

@@ -12,13 +12,13 @@ from mmengine.hooks import Hook
 
 from slotcon_plugin import devices
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.command import duration
 from slotcon_plugin.engine import report
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.hooks import TeacherUpdateHook
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
-from slotcon_plugin.engine.progress_line import duration
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.work_dir import set_aside
 from slotcon_plugin.models import Method
