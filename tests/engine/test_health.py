@@ -10,6 +10,8 @@ from slotcon_plugin.engine.health import monitored_figures
 from slotcon_plugin.engine.health_alarms import SITUATIONS, Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, entropy, gradient_norm, usage_figures
 from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.visualization.curves_page import HEALTHY as HEALTHY_RANGES
+from slotcon_plugin.visualization.curves_page import HEALTHY_OF_K as HEALTHY_RANGES_OF_K
 
 
 def test_entropy_by_hand():
@@ -135,6 +137,36 @@ def test_from_how_many_prototypes_in_use_on_it_is_a_collapse(num_prototypes, in_
     alarms = Alarms()
     told = [s.name for _ in range(5) for s, _ in alarms.judge({"epoch": 2, **figures})]
     assert told == ["prototypes_collapsed"] * collapsed
+
+
+# Situation -> figure, its threshold (of 64 prototypes), the sick side of it, and what docs/healthy_run.md says of it.
+THRESHOLDS = {
+    "features_collapsed": ("effective_rank", 2, "below", "| below 2: all photos look alike"),
+    "few_prototypes": ("live_prototypes_epoch", 0.25 * 64, "below", "| below a quarter of K:"),
+    "teacher_uniform": ("teacher_entropy", 0.97 * math.log(64), "above", "| stays above 0.97 ln K:"),
+    "teacher_sharp": ("teacher_entropy", 0.05 * math.log(64), "below", " Below 0.05 ln K:"),
+    "no_queries": ("num_queries", 2, "below", "| below 2: the slot contrast"),
+    "slow_data": ("data_time_share", 0.3, "above", "| above 0.3:"),
+}
+
+
+@pytest.mark.parametrize("name", THRESHOLDS)
+def test_where_a_situation_begins_and_the_guide_says_so(name, repo):
+    figure, threshold, side, told = THRESHOLDS[name]
+    (situation,) = (s for s in SITUATIONS if s.name == name)
+    sick, well = (1.001, 0.999) if side == "above" else (0.999, 1.001)
+    assert situation.holds({**HEALTHY, figure: sick * threshold})
+    assert not situation.holds({**HEALTHY, figure: well * threshold})
+    guide = (repo / "docs/healthy_run.md").read_text(encoding="utf-8")
+    (row,) = (line for line in guide.splitlines() if line.startswith("| `") and f"`{figure}`" in line.split("|")[1])
+    assert told in row
+
+
+def test_what_the_curves_page_calls_healthy_begins_where_no_alarm_is_given():
+    for name, (figure, threshold, side, _) in THRESHOLDS.items():
+        low, high = HEALTHY_RANGES_OF_K[figure](64) if figure in HEALTHY_RANGES_OF_K else HEALTHY_RANGES[figure]
+        assert (high <= threshold) if side == "above" else (low >= threshold), name
+    assert HEALTHY_RANGES_OF_K["teacher_entropy"](64) == (0.05 * math.log(64), 0.97 * math.log(64))
 
 
 def test_health_is_silent_and_so_is_what_cannot_be_judged():

@@ -80,10 +80,13 @@ def test_a_picture_that_is_wider_than_webp_knows_is_shown_smaller():
 
 
 def test_healthy_ranges_lie_within_what_is_possible():
-    found = [*HEALTHY.items()]
-    found += [(name, bounds(size)) for name, bounds in HEALTHY_OF_K.items() for size in (2, 16, 256, 2048)]
-    for name, (low, high) in found:
-        assert high is None or low < high, name
+    assert HEALTHY == {"num_queries": (2, None), "effective_rank": (10, None), "data_time_share": (0, 0.1)}
+    for size in (2, 16, 256, 2048):
+        most = {"teacher_entropy": math.log(size), "usage_entropy": math.log(size), "live_prototypes_epoch": size}
+        assert HEALTHY_OF_K.keys() == most.keys()
+        for name, bounds in HEALTHY_OF_K.items():
+            low, high = bounds(size)
+            assert 0 <= low < high <= most[name], (name, size)
 
 
 def charts_of(page: str) -> list[dict]:
