@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.features import normalise, stage_features
+from slotcon_plugin.evaluation.features import photo_batches, stage_features
 from slotcon_plugin.evaluation.labelled_set import resize_image
 from slotcon_plugin.files import replacing, require_writable
 from slotcon_plugin.photos import network_sides, read_photos
@@ -94,7 +94,7 @@ class Embeddings:
         return sorted(rows.tolist() for rows in members if len(rows) > 1)
 
     def _bank(self) -> Tensor:
-        """The vectors in float32, of length 1 again: float16 leaves .9999 of the likeness of equal ones."""
+        """The vectors in float32, of length 1 again: rounded to float16, equal ones have a cosine of .9999."""
         return F.normalize(torch.from_numpy(self.vectors).float(), dim=1)
 
     def save(self, path: str | Path) -> Path:
@@ -186,8 +186,8 @@ def embed_photos(
         dtype: of the vectors that are kept.
 
     Raises:
-        UserError: an unknown level, a size below 1, a grid without cells, a box that is none or lies outside its photo,
-            boxes of other photos alone, or no photo that can be read.
+        UserError: an unknown level, a size below 1, a grid without cells, an invalid box or one outside its photo,
+            boxes for none of the photos, or no photo that can be read.
     """
     if level not in LEVELS:
         raise UserError(f"level: expected one of {', '.join(LEVELS)}, got {level!r}")
@@ -219,18 +219,15 @@ def embed_photos(
 
 
 def _batches(photos: Sequence[str | Path], short_side: int, size: int) -> Iterator[tuple[Tensor, list]]:
-    """Normalised photos, and (path, height, width) of each; a batch ends where the next photo has another shape."""
-    pixels: list[np.ndarray] = []
-    read: list[tuple[str, int, int]] = []
-    for index, photo in read_photos(photos):
-        height, width = photo.shape[:2]
-        small = resize_image(photo, *network_sides(height, width, short_side, _MULTIPLE))
-        if pixels and (len(pixels) == size or small.shape != pixels[0].shape):
-            yield normalise(np.stack(pixels)), read
-            pixels, read = [], []
-        pixels.append(small)
-        read.append((str(photos[index]), height, width))
-    yield normalise(np.stack(pixels)), read
+    """Batches of normalised photos, see :func:`photo_batches`, and (path, height, width) of each."""
+    resized = (
+        (
+            resize_image(photo, *network_sides(*photo.shape[:2], short_side, _MULTIPLE)),
+            (str(photos[index]), *photo.shape[:2]),
+        )
+        for index, photo in read_photos(photos)
+    )
+    return photo_batches(resized, size)
 
 
 def _parts(photo: tuple[int, int], rows: int, columns: int) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,8 @@ from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.models.grouping import pixel_owners
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import network_sides, read_photos
+
+_T = TypeVar("_T")
 
 INPUT_SIZE = (240, 320)
 """Height and width at which a backbone sees photos, unless told otherwise."""
@@ -69,23 +72,33 @@ def pixels_of(model: nn.Module) -> tuple[Sequence[float] | Tensor, Sequence[floa
     return getattr(preprocessor, "mean", IMAGENET_MEAN), getattr(preprocessor, "std", IMAGENET_STD)
 
 
-def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
-    """Normalised photos (B, 3, H, W), and their masks in the masks' own size.
+def photo_batches(items: Iterable[tuple[np.ndarray, _T]], batch_size: int) -> Iterator[tuple[Tensor, list[_T]]]:
+    """Put photos of one size together; a batch ends early where the next photo has another size.
 
-    A batch ends early where the next photo has another size.
+    Args:
+        items: photos (H, W, 3) uint8 RGB, each with anything that belongs to it; at least one.
+        batch_size: photos at a time.
+
+    Yields:
+        Normalised photos (B, 3, H, W) float32, and what belongs to each.
     """
     photos: list[np.ndarray] = []
-    masks: list[np.ndarray] = []
-    screen = Console(stderr=True)
-    for index in track(range(len(data)), data.name, console=screen, transient=True, disable=not screen.is_terminal):
-        image, label = data.read(index)
-        photo = resize_image(image, *resize(*label.shape))
+    others: list[_T] = []
+    for photo, other in items:
         if photos and (len(photos) == batch_size or photo.shape != photos[0].shape):
-            yield normalise(np.stack(photos)), masks
-            photos, masks = [], []
+            yield normalise(np.stack(photos)), others
+            photos, others = [], []
         photos.append(photo)
-        masks.append(label)
-    yield normalise(np.stack(photos)), masks
+        others.append(other)
+    yield normalise(np.stack(photos)), others
+
+
+def labelled_batches(data: LabelledSet, resize: Resize, batch_size: int) -> Iterator[tuple[Tensor, list[np.ndarray]]]:
+    """Batches of normalised photos (B, 3, H, W), see :func:`photo_batches`, and their masks in the masks' own size."""
+    screen = Console(stderr=True)
+    indices = track(range(len(data)), data.name, console=screen, transient=True, disable=not screen.is_terminal)
+    items = map(data.read, indices)
+    return photo_batches(((resize_image(image, *resize(*label.shape)), label) for image, label in items), batch_size)
 
 
 def stage_features(backbone: nn.Module, images: Tensor, stages: Sequence[int]) -> Tensor:
@@ -137,16 +150,11 @@ def calibrate_batch_norm(
     layers = _batch_norms(backbone)
     if not photos or not layers:
         raise UserError(f"BN calibration: expected photos and BatchNorm layers, got {len(photos)} and {len(layers)}")
-    images: list[np.ndarray] = []
-    batches = 0
+    resized = ((resize_image(photo, *input_size), index) for index, photo in read_photos(photos))
     with collecting_statistics(backbone):
-        for _, photo in read_photos(photos):
-            if len(images) == batch_size:
-                backbone(normalise(np.stack(images)))
-                images, batches = [], batches + 1
-            images.append(resize_image(photo, *input_size))
-        if len(images) == batch_size or not batches:  # a last, smaller one would count as much as the others
-            backbone(normalise(np.stack(images)))
+        for number, (images, _) in enumerate(photo_batches(resized, batch_size)):
+            if len(images) == batch_size or number == 0:  # a last, smaller one would count as much as the others
+                backbone(images)
 
 
 def _batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.features import add_counts, labelled_batches, stage_features, to_size
+from slotcon_plugin.evaluation.features import INPUT_SIZE, add_counts, labelled_batches, stage_features, to_size
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label, too_few_classes
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
 from slotcon_plugin.evaluation.readers import with_same_classes
@@ -69,7 +69,7 @@ def probe_backbone(
     train: LabelledSet,
     test: LabelledSet,
     *,
-    input_size: tuple[int, int] = (240, 320),
+    input_size: tuple[int, int] = INPUT_SIZE,
     stages: Sequence[int] = (-2, -1),
     epochs: int = 15,
     learning_rate: float = 2e-3,
@@ -204,8 +204,8 @@ class NeighbourBank:
         features: (N, C, h, w), standardised.
         labels: (N, h, w) int64, class index or `IGNORE`.
         num_classes, neighbours: neighbours = k.
-        bank_size: positions kept, as many from each photo, evenly spread over its labelled positions; of one photo
-            they begin elsewhere than of the next.
+        bank_size: positions kept, the same number from each photo, evenly spread over its labelled positions; where
+            the spread begins differs from photo to photo.
         device: where to look.
 
     Raises:
