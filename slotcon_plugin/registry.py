@@ -38,5 +38,5 @@ OPTIM_WRAPPERS = _child("optim_wrapper", mmengine_registry.OPTIM_WRAPPERS, "engi
 OPTIM_WRAPPER_CONSTRUCTORS = _child(
     "optimizer wrapper constructor", mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, "engine"
 )
+# Nothing of ours is in it, but without it mmengine warns of each schedule that it builds in our scope.
 PARAM_SCHEDULERS = _child("parameter scheduler", mmengine_registry.PARAM_SCHEDULERS, "engine")
-METRICS = _child("metric", mmengine_registry.METRICS, "evaluation")
