@@ -31,8 +31,8 @@ STARTED = "started.json"
 def fingerprint(step: Step, work_dir: Path) -> str:
     """sha256 of everything that a step is asked to do: its command, its configs' contents, how its scenes are made.
 
-    The number of GPUs is no part of it (:func:`request` has it, where it decides), nor is where work dir and package
-    lie.
+    The number of GPUs is not included (:func:`request` adds it where it matters), nor are the locations of the work dir
+    and package.
     """
     below = re.compile(rf"(^|=){re.escape(str(work_dir))}(?=/|$)")  # also after KEY=
     words = [below.sub(r"\1WORK", text).removeprefix(f"{shipped()}/") for text in step.command()[1:]]
@@ -78,7 +78,7 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 
 def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
-    """What the step would work on now, and on how many GPUs if it is not one that decides its result.
+    """What the step would work on now, and on how many GPUs if there are several and the result depends on them.
 
     Raises:
         UserError: an input is not there.
@@ -91,7 +91,7 @@ def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
 
 
 def _deciding(step: Step, gpus: int) -> int:
-    """GPUs that the result goes by: the CPU's process is as good as one."""
+    """The number of GPUs as far as the result depends on it; the CPU counts as one."""
     return max(gpus, 1) if step.batch_per_gpu else 1
 
 
@@ -149,7 +149,7 @@ def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
 
 
 def ran_otherwise(steps: Iterable[Step], work_dir: Path) -> list[str]:
-    """A line for each step that has ended, and that the plan asks for otherwise today."""
+    """A line for each finished step whose command or config is another in today's plan."""
     records = {step: read_json(step.folder / RECORD) for step in steps}
     return [
         f"{step.name} ran with another command or config than the plan has now (another --set counts, too)"
@@ -165,6 +165,7 @@ def seconds_taken(step: Step) -> float | None:
 
 
 def log_file(step: Step) -> Path:
+    """Where a step's output goes: its folder's ``log.txt``, to which every start adds."""
     return step.folder / "log.txt"
 
 

@@ -181,7 +181,7 @@ def _same_run(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> 
 
 
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two figures may share a cell; files from before ``map_sizes`` and ``batch`` were told go with any."""
+    """Whether two figures may share a cell; files written before ``map_sizes`` and ``batch`` were recorded fit any."""
     told = [(one.get("map_sizes"), other.get("map_sizes")), (_batch(one), _batch(other))]
     return _measurement(one) == _measurement(other) and all(None in pair or pair[0] == pair[1] for pair in told)
 

@@ -24,7 +24,7 @@ class CropPairSampler:
     Args:
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
-        min_overlap: share of its own area that the second crop has in common with the first at least, in [0, 1];
+        min_overlap: least share of its own area that the second crop has in common with the first, in [0, 1];
             0 (without ``min_overlap_pixels``) draws the crops independently, so that they may share nothing.
         min_overlap_pixels: how many pixels of either view's ``overlap_grid`` x ``overlap_grid`` output have their
             centre inside the other view at least. Needed by methods that match pixels (VADeR: 32 of 56 x 56).

@@ -24,7 +24,7 @@ from slotcon_plugin.registry import DATASETS
 
 # What is wrong with a photo, not with the run.
 _UNREADABLE = (PhotoError, OSError, MemoryError)
-# A run of this many unreadable photos in a row is no bad luck.
+# So many unreadable photos in a row are no bad luck.
 _MAX_REPLACEMENTS = 16
 _MOST_NAMED = 10  # broken photos in a message
 
@@ -49,7 +49,7 @@ class TwoViewDataset(Dataset):
         view_size: side of the square views, in pixels.
         scale: range of a crop's share of the photo's area.
         ratio: range of a crop's width / height.
-        min_overlap: share of its OWN area that the second crop has in common with the first at least; 0 = independent.
+        min_overlap: least share of its OWN area that the second crop has in common with the first; 0 = independent.
         min_overlap_pixels: pixels of either view's ``overlap_grid`` x ``overlap_grid`` output whose centres the
             other view sees too, at least.
         overlap_grid: see there.

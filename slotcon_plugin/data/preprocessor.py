@@ -65,7 +65,7 @@ class TwoViewPreprocessor(BaseDataPreprocessor):
         Args:
             data: as :class:`~slotcon_plugin.data.dataset.TwoViewDataset` gives it, collated: views (B, 2, 3, S, S)
                 uint8, crop_boxes (B, 2, 4), flipped (B, 2), photometric (B, 2, P) and sample_index (B,).
-            training: not looked at; two views are a training batch.
+            training: ignored; two views are always a training batch.
 
         Returns:
             The batch on the device, under ``inputs``: mmengine passes the entries of a dict to ``forward`` by name.

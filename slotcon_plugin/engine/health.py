@@ -43,9 +43,9 @@ class SlotHealthHook(Hook):
     * ``center`` (K,): ``center_norm``;
     * ``slots`` (B, K, D) with ``present`` (B, K), or ``features`` (N, D): ``effective_rank``;
     * any tensor of one element, under its own name (``teacher_entropy``, ``num_queries``, ...);
-    * a dict of these for a further head: its figures have ``_HEAD`` behind their names, and warnings of its own.
+    * a dict of these for a further head: its figures end in ``_HEAD``, and it has warnings of its own.
 
-    To these come ``grad_norm`` (before clipping, as mmengine reports it, when there is clipping) and
+    In addition there are ``grad_norm`` (before clipping, as mmengine reports it, when there is clipping) and
     ``data_time_share``. Counts are those of all ranks together, other figures the mean over ranks, times those of the
     first rank. Between reports only the usage is added up, on its device.
 
@@ -223,7 +223,7 @@ class SlotHealthHook(Hook):
 
 
 def heads_of(monitor: Mapping[str, Any]) -> dict[str, dict[str, Tensor]]:
-    """What stands behind the names of a head's figures -> its part of a ``monitor``; '' for what is in no dict."""
+    """Map each head's suffix ('' for top-level entries) to its part of the monitor."""
     own = {name: value for name, value in monitor.items() if not isinstance(value, Mapping)}
     heads = {f"_{name}": dict(value) for name, value in monitor.items() if isinstance(value, Mapping)}
     return {"": own, **heads} if own else heads

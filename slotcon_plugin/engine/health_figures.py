@@ -25,8 +25,8 @@ def effective_rank(vectors: Tensor) -> float:
     """``exp`` of the entropy of the singular values (Roy & Vetterli 2007) of vectors ``(N, D)`` of length 1.
 
     1 means that all vectors lie on one line, ``min(N, D)`` that they fill the space evenly. They are brought to
-    length 1 since the losses see their directions only, and they are not centred: vectors that are all alike are a
-    collapse, and shall not be hidden by the noise around their mean. Of more than 1,024 vectors an even choice is
+    length 1 because the losses see only their directions. They are not centred: vectors that are all alike are a
+    collapse, which the noise around their mean must not hide. Of more than 1,024 vectors an evenly spaced selection is
     taken. Vectors that are not finite are left out; without any vector the rank is 0.
     """
     rows = vectors[:: -(-len(vectors) // _MAX_ROWS)] if len(vectors) > _MAX_ROWS else vectors

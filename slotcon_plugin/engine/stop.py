@@ -45,7 +45,7 @@ class AnyRank:
 
 @contextmanager
 def signals_given_back() -> Iterator[None]:
-    """However a run ends within, by an error too: signals do again what they did, in a notebook and in its children."""
+    """When the block ends, by an error too, signals do again what they did before, as a notebook needs."""
     here = threading.current_thread() is threading.main_thread()
     former = {number: signal.getsignal(number) for number in SIGNALS} if here else {}
     try:
@@ -141,7 +141,7 @@ def _save(runner: Runner) -> str:
 
 
 def _init_worker(former: Callable[[int], None] | None, worker_id: int) -> None:
-    """In a data loader's worker: leave signals to the whole group to the training process, which needs its batches."""
+    """In a loader's worker: ignore signals to the whole group. The training process gets them, and needs batches."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "sigwaitinfo"):

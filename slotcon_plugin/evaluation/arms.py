@@ -29,8 +29,8 @@ def build_untrained(config: str | Path, seed: int, zero_init_residual: bool = Tr
     """The pretrainer of a config as it is before its first step, in eval mode.
 
     Args:
-        zero_init_residual: False undoes it in backbones whose residual branches start at zero; none of weights that
-            the config itself names (``init_cfg``) is loaded then.
+        zero_init_residual: False lets residual branches that would start at zero contribute from the start; weights
+            that the config itself names (``init_cfg``) are then not loaded.
     """
     torch.manual_seed(seed)
     cfg = load_config(config)
@@ -56,7 +56,7 @@ def _open_residuals(backbone: nn.Module) -> nn.Module:
 
 
 def sha256_of(backbone: nn.Module) -> str:
-    """What result files and converted files know a backbone by."""
+    """The hash by which result files and converted files identify a backbone."""
     return backbone_sha256(weights_of(backbone))
 
 

@@ -82,7 +82,7 @@ class LabelledSet:
         return self._label(index, *upright_size(self.items[index][0]))
 
     def check(self) -> set[int]:
-        """Decode every mask, so that what has to be complained of is before time is spent; indices of their classes.
+        """Decode every mask, so that faults are found before time is spent; returns the class indices that occur.
 
         Raises:
             UserError: see :meth:`read`.
@@ -108,7 +108,7 @@ class LabelledSet:
 
 
 def too_few_classes(name: str, found: Sequence[str | int]) -> UserError:
-    """What to say of masks in which less than two classes were found: whatever is measured on them says nothing."""
+    """The error for masks in which fewer than two classes were found: any score on them would be meaningless."""
     if not found:
         return UserError(f"{name}: every pixel of every mask is 255 (ignored)")
     return UserError(

@@ -72,7 +72,7 @@ def _guess(root: Path) -> str:
 
 
 def _require_own_names(root: Path) -> None:
-    """Folders called as ADE20K's, whose masks count from 1, without the files that go with ADE20K."""
+    """Refuse folders named like ADE20K's, whose masks count from 1, that lack ADE20K's own files."""
     if any((root / "annotations" / split).is_dir() for split in ("training", "validation")):
         raise UserError(
             f"{root}: ADE20K, or masks of your own? ADE20K has objectInfo150.txt and sceneCategories.txt beside its "

@@ -44,12 +44,21 @@ def evaluate_unsupervised(
 ) -> UnsupervisedSegmentation:
     """Unsupervised segmentation of a checkpoint, or of the untrained model of a config (`checkpoint` None).
 
-    A work dir stands for the config and the newest checkpoint in it. `head`: whose grouping, of a method with several.
-    Without `trained` the checkpoint says only what the config leaves open (its number of prototypes), and the model is
-    an untrained one.
-
-    `pretraining` is the checkpoint's row in tables; by default the method's name, or all of a run's that started from
-    weights ("ImageNet, then SlotCon on 2,915 photos").
+    Args:
+        config: the config that trained it; a work dir stands for the config in it.
+        checkpoint: of that run; a work dir stands for its newest checkpoint.
+        data: the labelled set.
+        short_side: photos are resized to this short side in pixels; masks keep their size.
+        batch_size: photos at a time.
+        branch: "teacher" or "student".
+        head: whose grouping, of a method with several heads; None = the one that it shows by itself.
+        seed: of k-means, and of an untrained model's weights.
+        device: where the model runs.
+        result_file: JSON file to write, or a folder for it; None writes nothing.
+        pretraining: the checkpoint's row in tables; None = the method's name, or all of a run's history if it started
+            from weights ("ImageNet, then SlotCon on 2,915 photos").
+        trained: False takes from the checkpoint only what the config leaves open (the number of prototypes) and judges
+            an untrained model.
 
     Raises:
         UserError: the result file cannot be written; the method has no prototypes.

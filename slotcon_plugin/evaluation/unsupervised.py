@@ -128,7 +128,7 @@ def segment_unsupervised(
     prototypes = prototypes_of(model, branch)
     device = prototypes.device
     counts = np.zeros((len(prototypes), len(data.classes)), np.int64)
-    # As if each owned one position more, at itself: some own pixels between positions alone.
+    # Each prototype starts with one pseudo-position at its own vector, since some own pixels only between positions.
     owned = F.normalize(prototypes.float(), dim=1)
     training = model.training
     model.eval()

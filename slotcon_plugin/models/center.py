@@ -1,9 +1,10 @@
-"""What the student's assignment is asked to match.
+"""Targets that the student's assignments are asked to match.
 
 A center is a module that makes targets of the teacher's logits, and keeps one prototype from taking everything:
 ``center(aligned_logits, temperature)`` gives a distribution over prototypes at each position, ``center.update(...)`` is
-told the logits of both views, once a step, and alone changes its state. Another one is a registered class with
-``num_prototypes`` among its arguments, named by ``model.center.type``. One that has a ``value`` (K,) has it watched.
+given the logits of both views once a step; it alone changes the center's state. To use another one, register a class
+with ``num_prototypes`` among its arguments and name it in ``model.center.type``. If it has a ``value`` (K,), the
+health hook reports its norm.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Center(nn.Module):
 
     Args:
         num_prototypes: K.
-        momentum: m, the share that is kept. 1 keeps the centre at zero, that is, turns centring off.
+        momentum: m, the share that is kept. 1 keeps the center at zero, i.e. disables centering.
     """
 
     def __init__(self, num_prototypes: int = 256, momentum: float = 0.9) -> None:
@@ -35,8 +36,8 @@ class Center(nn.Module):
 
     def forward(self, assignment_logits: Tensor, temperature: float) -> Tensor:
         """``softmax((logits - value) / tau_t)`` over K of ``(B, K, H, W)`` logits, in float32."""
-        centred = assignment_logits.float() - self.value.view(1, -1, 1, 1)
-        return (centred / temperature).softmax(dim=1)
+        centered = assignment_logits.float() - self.value.view(1, -1, 1, 1)
+        return (centered / temperature).softmax(dim=1)
 
     @torch.no_grad()
     def update(self, *assignment_logits: Tensor) -> None:

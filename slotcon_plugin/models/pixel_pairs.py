@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slotcon_plugin.geometry import source_to_view, view_to_source
 
-# A point may lie this share of a view outside it: what the rounding of float32 boxes moves a point on the very edge.
+# How far outside a view a point may lie, as a share of its side: float32 boxes round a point on the edge by as much.
 _EDGE_TOLERANCE = 1e-4
 
 INTERPOLATIONS = ("bilinear", "nearest")

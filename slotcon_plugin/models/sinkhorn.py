@@ -20,8 +20,8 @@ class Sinkhorn(nn.Module):
     positions, each position's column to a sum of 1. It has no state.
 
     Args:
-        num_prototypes: K; not used, since the logits tell.
-        iterations: 3 in SwAV. Fewer leave more of how frequent things are.
+        num_prototypes: ignored; accepted so that ``Center`` and ``Sinkhorn`` are interchangeable in a config.
+        iterations: 3 in SwAV. Fewer iterations keep more of the original class frequencies.
         window: which positions share the prototypes. None = all of the batch, over all ranks. 1 = those at the same
             place of each overlap, so that no prototype stands for a place (CAPI); 3 = with their neighbours, for
             batches of few times K.
@@ -62,4 +62,4 @@ class Sinkhorn(nn.Module):
         return logits.exp()
 
     def update(self, *assignment_logits: Tensor) -> None:
-        """Nothing: the next batch is shared out anew."""
+        """Does nothing: every batch is shared out anew."""

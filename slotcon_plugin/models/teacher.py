@@ -66,7 +66,7 @@ def ema_update(teacher: list[Tensor], student: list[Tensor], momentum: float | T
     """``teacher <- momentum * teacher + (1 - momentum) * student`` for parameters, in fused multi-tensor calls.
 
     Buffers are left alone: the teacher's BatchNorm statistics are those of its own forward passes, which is part
-    of the method. A momentum that the device alone knows, a tensor ``()``, costs memory for a copy of the teacher.
+    of the method. A momentum on the device (a tensor ``()``) takes memory for a second copy of the teacher.
     """
     if isinstance(momentum, Tensor):
         change = torch._foreach_sub(student, teacher)

@@ -52,10 +52,12 @@ class StepProfile:
 
     @property
     def images_per_s(self) -> float:
+        """Images trained on in a second."""
         return self.batch_size / self.step_s
 
     @property
     def tflops(self) -> float:
+        """Arithmetic of :attr:`gflop_per_image` in a second, TFLOP/s."""
         return self.gflop_per_image * self.images_per_s / 1e3
 
     def __str__(self) -> str:
@@ -74,7 +76,7 @@ class StepProfile:
 def profile_step(
     cfg: Config, batch_size: int, dtype: str, device: str, repeats: int = 10, by_part: bool = True
 ) -> StepProfile:
-    """Time training steps of a pretraining config on random views, as those are that are not reported.
+    """Time training steps of a pretraining config on random views; as in most steps of a run, no figures are computed.
 
     Nothing is read from the disk.
 
@@ -84,7 +86,7 @@ def profile_step(
         dtype: 'float32', 'bfloat16' or 'float16' of the autocast (no gradient scaling).
         device: where.
         repeats: timed steps.
-        by_part: then as many again, booked on the parts by hooks, for which a compiled part would be compiled anew.
+        by_part: time as many steps again, part by part by hooks, with which a compiled part would be compiled anew.
 
     Raises:
         RunFailedError: the config asks for a compiled model, and nothing was compiled.
@@ -239,6 +241,7 @@ def _now(device: torch.device) -> float:
 
 
 def peak_bytes(device: torch.device) -> int:
+    """Most bytes in use: on a GPU by tensors since the last reset, on a CPU by this process since it started."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
