@@ -38,6 +38,11 @@ class Candidate:
     names: KeyMap | None = None
 
 
+def anchor_of(names: Iterable[str]) -> str:
+    """The name of a network's tensors that is the least likely to end another's."""
+    return max(names, key=lambda name: (name.count("."), name.endswith("weight")))
+
+
 def find_candidates(tensors: Mapping[str, Tensor], anchor: str, names: KeyMap | None = None) -> list[Candidate]:
     """One candidate for every prefix under which the name ``anchor`` lies."""
     ending = names.to_target(anchor) if names else anchor
@@ -50,37 +55,6 @@ def _below(tensors: Mapping[str, Tensor], prefix: str, names: KeyMap | None) -> 
     if names is None:
         return inside
     return {names.to_canonical(name) if names.knows_target(name) else name: value for name, value in inside.items()}
-
-
-def find_backbone(
-    tensors: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    where: str,
-    which: str | None = None,
-    prefix: str | None = None,
-) -> tuple[str, str, dict[str, Tensor], list[str]]:
-    """A network of any architecture in the tensors of a file.
-
-    Args:
-        tensors: of the file, see :func:`~slotcon_plugin.convert.tensors.tensors_of`.
-        expected: state dict of the wanted network; only names, shapes and dtypes count (``meta`` tensors will do).
-        where: the file, for messages.
-        which: ``teacher`` or ``student``, where the file has both.
-        prefix: what stands before the names, if the file holds several such networks that no word tells apart.
-
-    Returns:
-        Prefix, branch, weights (complete, float32) and the names below the prefix that the network does not have.
-
-    Raises:
-        ConversionError: there is none, there are several, or it does not fit; says what is missing or differs.
-    """
-    anchor = max(expected, key=lambda name: (name.count("."), name.endswith("weight")))
-    candidates = find_candidates(tensors, anchor)
-    if not candidates:
-        raise ConversionError(f"{where}: no key ends with {anchor!r}, which the wanted network has. {seen(tensors)}")
-    chosen, branch = choose(candidates, where, which, prefix)
-    weights, left_over = fit(chosen, expected, f"{where} ({chosen.prefix or 'no prefix'})", "the wanted network")
-    return chosen.prefix, branch, weights, left_over
 
 
 def name_branches(

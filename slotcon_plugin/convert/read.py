@@ -14,7 +14,7 @@ from torch import Tensor
 
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
 from slotcon_plugin.convert.decoders import DECODERS
-from slotcon_plugin.convert.find import Candidate, as_plain, choose, find_candidates, refuse_holes, seen
+from slotcon_plugin.convert.find import Candidate, anchor_of, as_plain, choose, find_candidates, refuse_holes, seen
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
 from slotcon_plugin.convert.network import Network, is_plain_resnet, network_of_backbone
@@ -72,7 +72,7 @@ def read_checkpoint(
     network = _network_of(path, stated, network)
     anchor, spellings = _ANCHOR, _SPELLINGS
     if network and network.library == "timm" and network.name not in _TORCHVISIONS:
-        anchor, spellings = max(network.shapes, key=lambda name: (name.count("."), name.endswith("weight"))), (None,)
+        anchor, spellings = anchor_of(network.shapes), (None,)
     candidates = [c for spelling in spellings for c in find_candidates(tensors, anchor, spelling)]
     if not candidates:
         raise ConversionError(

@@ -100,6 +100,7 @@ _GLOBALS: dict[str, Any] = {
     **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
 }
 
+_ZIP = b"PK\x03\x04"
 _MAX_NESTING = 1000
 _MAX_OPERATIONS = 20_000_000
 
@@ -155,6 +156,8 @@ def _load(path: Path) -> Any:
         return _torch_load(path, mmap=True)  # of the optimiser's gigabytes nothing is read
     with path.open("rb") as file:
         start = file.read(9)
+        if start.startswith(_ZIP):  # the list of contents, at its end, is not there
+            raise ValueError("cut short: a download or a copy that did not finish?")
         if start[8:9] == b"{":  # 8 bytes of length, then a JSON header
             return _load_safetensors(path)
         file.seek(0)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from slotcon_plugin.convert import ConversionError, read_checkpoint
-from slotcon_plugin.convert.find import choose, find_backbone, find_candidates
+from slotcon_plugin.convert.find import anchor_of, choose, find_candidates, fit
 from slotcon_plugin.convert.tensors import tensors_of
 
 from .conftest import random_resnet
@@ -149,17 +149,19 @@ def test_any_architecture_is_found_by_its_names_and_shapes(name):
     content = {"model": {f"module.{b}.{k}": v for b, net in (("teacher", teacher), ("student", student))
                          for k, v in net.state_dict().items()} | some("module.teacher.head.weight")}  # fmt: skip
     tensors, expected = tensors_of(content, "x"), teacher.state_dict()
-    prefix, branch, weights, left_over = find_backbone(tensors, expected, "x", "teacher")
-    assert (prefix, branch, left_over) == ("model.module.teacher.", "teacher", ["head"])
+    candidates = find_candidates(tensors, anchor_of(expected))
+    chosen, branch = choose(candidates, "x", "teacher")
+    weights, left_over = fit(chosen, expected, "x", "the wanted network")
+    assert (chosen.prefix, branch, left_over) == ("model.module.teacher.", "teacher", ["head"])
     timm.create_model(name, num_classes=0).load_state_dict(weights)
     assert all(torch.equal(weights[key], value) for key, value in expected.items())
     with pytest.raises(ConversionError, match="several backbones"):
-        find_backbone(tensors, expected, "x")
+        choose(candidates, "x")
     last = list(expected)[-1]
+    chosen.weights[last] = torch.zeros(1)
     with pytest.raises(ConversionError, match=rf"{last} has shape .*, the wanted network has"):
-        find_backbone(tensors | {f"model.module.teacher.{last}": torch.zeros(1)}, expected, "x", "teacher")
-    with pytest.raises(ConversionError, match="no key ends with"):
-        find_backbone(tensors, random_resnet(18, 1).state_dict(), "x")
+        fit(chosen, expected, "x", "the wanted network")
+    assert not find_candidates(tensors, "layer1.0.conv1.weight")
 
 
 @pytest.mark.parametrize("strange", [lambda w: w.to("meta"), lambda w: w.to_sparse(), lambda w: w.to(torch.int8)])

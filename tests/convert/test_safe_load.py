@@ -163,7 +163,7 @@ def test_a_truncated_torch_file_is_explained(tmp_path):
     torch.save({"w": torch.zeros(1000)}, tmp_path / "x.pth")
     whole = (tmp_path / "x.pth").read_bytes()
     (tmp_path / "x.pth").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ConversionError, match="cannot be read as a checkpoint"):
+    with pytest.raises(ConversionError, match=r"cannot be read as a checkpoint .*: cut short: a download or a copy"):
         load_file(tmp_path / "x.pth")
 
 
