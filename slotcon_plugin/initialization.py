@@ -81,7 +81,7 @@ def read_initial_weights(init: str | Mapping[str, Any], backbone: Mapping[str, A
         backbone: config of the backbone.
 
     Raises:
-        UserError: an unknown option, a backbone of another library, weights that are not to be had, or that do not
+        UserError: an unknown option, a backbone of another library, weights that cannot be obtained, or that do not
             fit: every tensor of the backbone must find its weight.
     """
     options = dict(init) if isinstance(init, Mapping) else {"file": init}
@@ -132,7 +132,7 @@ def _published(library: str, network: Network, title: str | None) -> InitialWeig
         raise
     except Exception as error:  # a download may fail in as many ways as there are libraries below it
         raise UserError(
-            f"init {library}: the published weights of {network.name} are not to be had "
+            f"init {library}: the published weights of {network.name} cannot be obtained "
             f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}). Without a "
             "network, fetch the file elsewhere and give it by its path: --init FILE"
         ) from error

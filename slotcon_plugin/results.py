@@ -195,7 +195,7 @@ def _problem(result: Any) -> str | None:
         if not isinstance(value, types) or isinstance(value, bool):
             return f"has a wrong field: '{field}' must be {' or '.join(t.__name__ for t in types)}, got {value!r}"
     if not result["metrics"]:
-        return "says nothing: 'metrics' is empty, the run measured nothing"
+        return "has no figures: 'metrics' is empty, the run measured nothing"
     for name, value in result["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             return f"has a wrong figure: metric '{name}' must be a finite number, got {value!r}"

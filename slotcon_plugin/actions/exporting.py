@@ -9,7 +9,7 @@ from typing import Any
 
 from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of
 from slotcon_plugin.convert import convert
-from slotcon_plugin.convert.cli import summary
+from slotcon_plugin.convert.summary import summary
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.errors import UserError
 
@@ -29,7 +29,7 @@ class Exported:
     metadata: Mapping[str, Any]
 
     def __str__(self) -> str:
-        return summary(str(self.path), dict(self.metadata))
+        return summary(str(self.path), self.metadata)
 
 
 def export(
@@ -39,7 +39,7 @@ def export(
 
     Args:
         run: what :func:`slotcon_plugin.pretrain` gave, a work dir, a checkpoint of any known kind, or a zoo's name
-            (``torchvision://resnet50``) whose file lies in that library's cache.
+            (``torchvision://resnet50``) already downloaded to that library's cache.
         out: file to write; its suffix is the target's. None = ``backbone_TARGET`` in the run's work dir.
         target: ``'detectron2'``, ``'mmdet'``, ``'mmseg'``, ``'timm'`` or ``'torchvision'``.
         overwrite: whether ``out`` may exist.

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.engine.batch import schedules_of
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.models.timm_backbone import look_up
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
@@ -182,26 +180,18 @@ def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> N
     ``meta``: of its weights; None = random ones, whose BatchNorm statistics have to be learned.
     """
     model = cfg.model
+    net = replace(net, library="timm")  # torchvision's ResNets are among timm's
     backbone = dict(type="slotcon_plugin.TimmBackbone", name=net.name, norm_eval=meta is not None, **net.options)
     if meta is None:
-        with contextlib.suppress(UserError):  # a ResNet's residual blocks then start as pretrainings begin with them
-            TimmBackbone(net.name, zero_init_last=False, **net.options)
-            backbone["zero_init_last"] = False
-    built = TimmBackbone(net.name, **net.options)
-    if built.image_size:  # and crops have another
-        sizes = dict(dynamic_img_size=True, dynamic_img_pad=True)
-        with contextlib.suppress(UserError):
-            TimmBackbone(net.name, **{**net.options, **sizes})
-            backbone |= sizes
-    if len(set(built.strides)) == 1 and model.get("neck"):
+        backbone |= net.accepted(zero_init_last=False)  # a ResNet's residual blocks then start as pretrainings begin
+    backbone |= net.options_for_any_size  # crops may have another than the network's
+    if len(set(net.build().strides)) == 1 and model.get("neck"):
         raise UserError(
             f"{net}: all of its maps have one stride; a detector needs ViTDet's pyramid in a config of its own "
             "(--config): docs/transfer.md#any-network-of-timms"
         )
     if not model.get("neck"):
-        with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
-            TimmBackbone(net.name, output_stride=_STRIDE, **net.options)
-            backbone["output_stride"] = _STRIDE
+        backbone |= net.accepted(output_stride=_STRIDE)  # plain ViTs have one stride and take no other
     channels, mean, std = look_up(backbone)
     known = {key: meta[key] for key in ("mean", "std") if meta[key] != UNKNOWN} if meta else {}
     model.data_preprocessor.update({"mean": mean, "std": std, **known})
@@ -216,7 +206,7 @@ def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> N
 def _stretch(cfg: Config, iterations: int) -> None:
     """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares.
 
-    Schedules without room for that are left out.
+    Schedules that would shrink to nothing are dropped.
     """
     if iterations < 1:
         raise UserError(f"iterations must be at least 1, got {iterations}")

@@ -8,10 +8,8 @@ from typing import Any
 
 from slotcon_plugin.arguments import tool_parser
 from slotcon_plugin.convert.convert import convert
-from slotcon_plugin.convert.decoders import DECODERS
-from slotcon_plugin.convert.metadata import UNKNOWN
-from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.sources import SOURCES, known_kinds
+from slotcon_plugin.convert.summary import summary
 
 
 def run(target: str, description: str, argv: Sequence[str] | None = None) -> None:
@@ -65,34 +63,3 @@ def options_of(args: argparse.Namespace) -> dict[str, Any]:
         "fpn": not args.no_fpn,
         "declared": {"colour_order": args.colour_order, "mean": args.mean, "std": args.std},
     }
-
-
-def summary(out: str, meta: dict) -> str:
-    """What was read, how it was proved, what was written."""
-    proof = meta["proof"]
-    if proof["method"] == "feature parity":
-        worst = max(proof["relative_errors"].values())
-        proved = f"every stage's map equals that of {proof['framework']}: largest relative error {worst:.1e}"
-    else:
-        proved = f"by the key map alone, not by features: {proof['reason']}"
-    parts = {name: kind.title for name, kind in DECODERS.items()}
-    left_out = "".join(
-        f"        its {title} is left out: {meta[f'{part}_left_out']}\n"
-        for part, title in parts.items()
-        if f"{part}_left_out" in meta
-    )
-    decoder = "".join(f" with {title}" for part, title in parts.items() if meta.get(part))
-    trained = "unknown: see --kind, --colour-order, --mean, --std"
-    if meta["colour_order"] != UNKNOWN:
-        trained = f"{meta['colour_order']}, mean {meta['mean']}, std {meta['std']} (pixels 0..255)"
-    if meta.get("stride_in_1x1", UNKNOWN) != UNKNOWN:
-        trained += f", stride in the {'1x1' if meta['stride_in_1x1'] else '3x3'} convolution"
-    return (
-        f"read    {meta['source_file']}: kind {meta['kind']} ({meta['recognised']}), {meta['branch']} below "
-        f"{meta['prefix'] or 'no prefix'}, {Network(**meta['network'])}{decoder}\n"
-        f"sha256  {meta['source_sha256']}\n"
-        f"{left_out}"
-        f"proved  {proved}\n"
-        f"wrote   {out}\n"
-        f"input   {trained}"
-    )

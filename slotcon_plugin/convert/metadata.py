@@ -52,7 +52,7 @@ IMAGENET_INPUT = {
 
 UNKNOWN = "unknown"
 UNKNOWN_INPUT = {**dict.fromkeys(IMAGENET_INPUT, UNKNOWN), "stem": "7x7"}
-"""Of weights whose file says nothing: caffe's (BGR, no std, stride in the 1x1) have the same keys as torchvision's."""
+"""For weights whose file does not state it: caffe's (BGR, no std, stride in the 1x1) have torchvision's keys, too."""
 
 
 def read_metadata(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
 """What mmdet, mmsegmentation and detectron2 need from us: run their configs on a pretrained backbone, keep the result.
 
-Importing this room imports none of the frameworks; ``openmmlab`` and ``detectron2`` modules do.
+Importing this room imports none of the frameworks; the modules ``openmmlab``, ``mm_*`` and ``d2*`` do.
 """

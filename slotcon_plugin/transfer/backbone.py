@@ -21,8 +21,6 @@ from slotcon_plugin.convert.network import Network, network_of_backbone
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.results import is_random
 
-UNKNOWN = "unknown"
-
 
 class Origin(NamedTuple):
     """Where a run's backbone comes from, as its result file will say.

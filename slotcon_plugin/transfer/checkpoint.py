@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing, sha256_of
 from slotcon_plugin.results import FILE_NAME, read_result
-from slotcon_plugin.transfer.backbone import UNKNOWN, Origin
+from slotcon_plugin.transfer.backbone import Origin
 
 FACTS = "slotcon_transfer"
 """Key in a checkpoint's ``meta`` under which a transfer run puts what its result file will say; plain values."""

@@ -19,6 +19,7 @@ from slotcon_plugin.convert.network import CanonicalResNet
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.registry import MODELS
 
 pytest.importorskip("mmdet")
@@ -104,7 +105,7 @@ def test_labels_and_backbone_choose(kind, name, config, channels, masks, boxes, 
         look = read_checkpoint(file, network=network and finetuning.network_by_name(network)).network
         backbone = dict(cfg.model.backbone)
         backbone.pop("type")
-        net = finetuning.TimmBackbone(**backbone)
+        net = TimmBackbone(**backbone)
         assert [net.out_channels[i] for i in range(-len(channels), 0)] == channels
         assert str(look).endswith(name.removeprefix("resnet"))
         if name.startswith("vit"):  # pretrained at 224, and crops have another size

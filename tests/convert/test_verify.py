@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint, read_metadata
-from slotcon_plugin.convert.cli import run, summary
+from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.names import KeyMap
+from slotcon_plugin.convert.summary import summary
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
 

@@ -46,6 +46,9 @@ def test_files_are_found_without_a_data_root(camvid, scenes):
         root = Path(dataset.pop("data_root"))
         dataset.data_prefix = {key: str(root / part) for key, part in dataset.data_prefix.items()}
     check_data(camvid)
+    camvid.val_dataloader.dataset.data_prefix.seg_map_path += "_elsewhere"
+    with pytest.raises(UserError, match=r"_elsewhere does not exist\. Expected below \."):
+        check_data(camvid)
     coco = load("mmdet/mask_rcnn_r50_fpn_1x_coco")
     relocate(coco, scenes("coco"))
     for dataset in datasets_of(coco):

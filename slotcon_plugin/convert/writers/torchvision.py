@@ -1,4 +1,4 @@
-"""torchvision and timm: plain names, as ``.pth`` under ``state_dict`` or as ``.safetensors``."""
+"""torchvision: plain names, as ``.pth`` under ``state_dict`` or as ``.safetensors``."""
 
 from __future__ import annotations
 
