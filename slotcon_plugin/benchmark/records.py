@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,8 @@ STARTED = "started.json"
 
 
 def fingerprint(step: Step, work_dir: Path) -> str:
-    """sha256 of everything that a step is asked to do: its command, its configs' contents, how its scenes are made.
+    """sha256 of everything that a step is asked to do: its command, its configs' contents, how its scenes are made, and
+    the modules of one's own that its configs import.
 
     The number of GPUs is not included (:func:`request` adds it where it matters), nor are the locations of the work dir
     and package.
@@ -37,7 +39,28 @@ def fingerprint(step: Step, work_dir: Path) -> str:
     below = re.compile(rf"(^|=){re.escape(str(work_dir))}(?=/|$)")  # also after KEY=
     words = [below.sub(r"\1WORK", text).removeprefix(f"{shipped()}/") for text in step.command()[1:]]
     words += step.scenes
-    return hashlib.sha256(json.dumps([words, [_content(path) for path in step.configs]]).encode()).hexdigest()
+    asked: list[Any] = [words, [_content(path) for path in step.configs]]
+    if own := {name: digest for path in step.configs for name, digest in _own_modules(path).items()}:
+        asked.append(own)
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+
+@lru_cache
+def _own_modules(config: str) -> dict[str, str]:
+    """Module -> hash of its Python files, for what a config's ``custom_imports`` bring from outside this package."""
+    if Path(config).suffix != ".py":
+        return {}
+    try:
+        imports = Config.fromfile(config, import_custom_modules=False).get("custom_imports") or {}
+        found = {name: find_spec(name) for name in imports.get("imports", ()) if name.split(".")[0] != "slotcon_plugin"}
+    except ModuleNotFoundError:  # a framework's, or one that the run will miss and say so
+        return {}
+    digests = {}
+    for name, spec in found.items():
+        folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
+        files = sorted(file for folder in folders for file in folder.rglob("*.py")) or ([spec.origin] if spec else [])
+        digests[name] = hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
+    return digests
 
 
 @lru_cache
@@ -134,7 +157,7 @@ def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
     if missing := [str(path) for path in step.outputs if not path.exists()]:
         return f"{missing[0]} is gone"
     if record.get("fingerprint") != fingerprint(step, work_dir):
-        return "the plan or its config has changed since"
+        return "the plan, its config or code of your own has changed since"
     if (former := record.get("gpus", 1)) != (now := _deciding(step, gpus)):
         return f"its batch follows the GPUs, {former} then and {now} now (--gpus)"
     if any(not path.is_file() for path in step.inputs):

@@ -13,6 +13,8 @@ from typing import Any
 
 from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
 from slotcon_plugin.config import load_config, read_config, shipped_tool
+from slotcon_plugin.convert.network import is_plain_resnet, network_of_backbone
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.key_values import spelled
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.results import is_random
@@ -119,6 +121,17 @@ def _batch_per_gpu(config: str, options: Mapping[str, Any]) -> bool:
     return not keeps_total and (cfg.get("train_dataloader") or {}).get("batch_size") is not None
 
 
+def _own_backbone(entry: Pretraining) -> str | None:
+    """Type of a pretraining's backbone that is of neither library, so that no converter knows it; else None."""
+    if not entry.config:
+        return None
+    cfg = copy.deepcopy(_read(entry.config))
+    options = {key.removeprefix("+"): value for key, value in (entry.options or {}).items()}
+    cfg.merge_from_dict({key: value for key, value in options.items() if key.startswith("model.backbone")})
+    backbone = cfg.model.backbone
+    return None if network_of_backbone(backbone) or is_plain_resnet(backbone) else str(backbone.get("type"))
+
+
 _read = cache(read_config)
 
 
@@ -195,6 +208,11 @@ def _photos(plan: Plan, name: str) -> str:
     return str(Path(data.path) / "images/train") if data.demo_scenes else data.path
 
 
+def _config_as_run(entry: Pretraining, checkpoint: Path) -> Path:
+    """The copy that a pretraining leaves beside its checkpoint."""
+    return checkpoint.parent / f"{Path(entry.config).stem}.py"
+
+
 def _convert(
     work_dir: Path, name: str, target: str, checkpoint: Path, needs: tuple[str, ...], network: str | None
 ) -> Step:
@@ -223,6 +241,12 @@ def _measure(
     folder = work_dir / step
     path = plan.data[task.data].path
     extra = [_with_paths(plan, text) for text in task.args]
+    own = _own_backbone(entry)
+    if own and task.tool in ("mm", "detectron2"):
+        raise UserError(
+            f"tasks.{name} fine-tunes, and the backbone {own} of pretraining.{row} cannot be handed to another "
+            f"framework: name the rows that it is for, only=[...]"
+        )
     backbone = ("--backbone", str(checkpoint)) if checkpoint else ()
     named = ("--pretraining", row)
     output = "result.json"
@@ -239,10 +263,11 @@ def _measure(
     elif task.tool == "probe":
         tool, output = "tools/eval_probe.py", "linear_checkpoint.json"
         arguments = (str(checkpoint), "--name", row, "--data", path, "--random-seed", str(seed), "--out", str(folder))
-        arguments += (*(("--network", entry.network) if entry.network else ()), *extra)
+        as_run = ("--config", str(_config_as_run(entry, checkpoint))) if own else ()
+        arguments += (*as_run, *(("--network", entry.network) if entry.network else ()), *extra)
     else:
         tool = "tools/eval_unsupervised_seg.py"
-        as_run = checkpoint.parent / f"{Path(entry.config).stem}.py"
+        as_run = _config_as_run(entry, checkpoint)
         arguments = (str(as_run), str(checkpoint), "--name", row, "--data", path, "--seed", str(seed))
         arguments += ("--out", str(folder / output), *extra)
     return Step(

@@ -13,7 +13,15 @@ import pytest
 
 from slotcon_plugin.benchmark import load_plan, plan_steps, run
 from slotcon_plugin.benchmark.plan import Data, Plan
-from slotcon_plugin.benchmark.records import fingerprint, mark_started, ran_otherwise, read_json, request, why_not_done
+from slotcon_plugin.benchmark.records import (
+    _own_modules,
+    fingerprint,
+    mark_started,
+    ran_otherwise,
+    read_json,
+    request,
+    why_not_done,
+)
 from slotcon_plugin.benchmark.steps import Step
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
@@ -67,7 +75,7 @@ def test_a_step_is_run_once_and_again_when_its_command_its_input_or_its_output_c
     assert (step.folder / "result.json").read_text() == "{}"
 
     changed = make(text="[]", inputs=(checkpoint,))
-    assert "plan or its config has changed" in why_not_done(changed, work)
+    assert "the plan, its config or code of your own has changed" in why_not_done(changed, work)
     assert ran_otherwise([step, make("task/never")], work) == []
     assert [line.split(" with ")[0] for line in ran_otherwise([changed], work)] == ["task/row ran"]
     (step.folder / "step.json").write_text('{"step": ')
@@ -142,6 +150,22 @@ def test_config_contents_count_and_comments_do_not(make, tmp_path):
         config.parent.mkdir()
         config.write_text(text)
         step = dataclasses.replace(make(), configs=(str(config),))
+        prints.append(fingerprint(step, tmp_path / "w"))
+    assert prints[0] == prints[1] != prints[2]
+
+
+@pytest.mark.parametrize("package", [False, True])
+def test_code_of_ones_own_counts(package, make, tmp_path, monkeypatch):
+    name = f"own_code_{package}".lower()
+    file = tmp_path / (f"{name}/__init__.py" if package else f"{name}.py")
+    config = tmp_path / "c.py"
+    config.write_text(f"custom_imports = dict(imports=['slotcon_plugin', '{name}'])\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    step, prints = dataclasses.replace(make(), configs=(str(config),)), []
+    for text in ("loss = 1", "loss = 1", "loss = 2"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        _own_modules.cache_clear()
         prints.append(fingerprint(step, tmp_path / "w"))
     assert prints[0] == prints[1] != prints[2]
 

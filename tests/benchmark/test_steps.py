@@ -282,6 +282,16 @@ def test_segmentation_without_labels_is_for_methods_that_group(config, groups, i
     assert applies(task, "row", Pretraining(config=f"configs/pretrain/{config}.py")) is groups
 
 
+def test_a_backbone_of_ones_own_is_probed_as_it_was_run_and_not_handed_over(plan_file, tmp_path):
+    own = {"pretraining.slotcon.options": {"model.backbone": dict(_delete_=True, type="TinyNet")}}
+    with pytest.raises(UserError, match=r"tasks\.\w+ fine-tunes, and the backbone TinyNet of pretraining\.slotcon"):
+        plan_steps(load_plan(plan_file, own), tmp_path)
+    probe = dict(tool="probe", data="masks", result="linear_probe_*", metrics=["mIoU"])
+    plan = load_plan(plan_file, {**own, "tasks": dict(_delete_=True, probe=probe), "targets": []})
+    probed = by_name(plan, tmp_path / "w")["probe/slotcon-seed0"].arguments
+    assert probed[probed.index("--config") + 1].endswith("w/pretrain/slotcon-seed0/slotcon_demo.py")
+
+
 def test_printed_commands_leave_a_path_with_blanks_whole(plan_file, tmp_path):
     words = [
         "tools/benchmark.py",
