@@ -17,7 +17,7 @@ DOCS = runpy.run_path(str(Path(__file__).with_name("test_docs.py")))
 ROOT, documented, split = DOCS["ROOT"], DOCS["documented"], DOCS["split"]
 TITLE = "ImageNet, then VADeR on 8 photos"
 LOADER = "train_dataloader.num_workers=0 train_dataloader.persistent_workers=False"
-VIEWS = "train_dataloader.dataset.view_size=64 train_dataloader.dataset.overlap_grid=16"
+VIEWS = "train_dataloader.dataset.view_size=64"
 SMALL = {
     "tools/train.py pretrain": f"--cfg-options train_cfg.max_epochs=2 train_dataloader.batch_size=4 {LOADER} {VIEWS}",
     "tools/eval_probe.py": "--epochs 1 --seeds 0 --neighbours 0",

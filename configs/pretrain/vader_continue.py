@@ -22,7 +22,7 @@ optim_wrapper = dict(
 )
 
 # weights of photos of 224 know little of crops of 96
-train_dataloader = dict(batch_size=64, dataset=dict(view_size=160, overlap_grid=40))
+train_dataloader = dict(batch_size=64, dataset=dict(view_size=160))
 auto_scale_lr = dict(base_batch_size=64)
 data_root = "data/photos"
 photos = dict(type="ImageFolder", root="${data_root}")

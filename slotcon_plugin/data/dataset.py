@@ -52,7 +52,7 @@ class TwoViewDataset(Dataset):
         min_overlap: least share of its OWN area that the second crop has in common with the first; 0 = independent.
         min_overlap_pixels: pixels of either view's ``overlap_grid`` x ``overlap_grid`` output whose centres the
             other view sees too, at least.
-        overlap_grid: see there.
+        overlap_grid: side of that output; None = a quarter of ``view_size``, rounded up: a map of stride 4, as VADeR's.
         flip_prob: probability that a view is mirrored left to right.
         photometric: strengths of the photometric augmentation of the first and of the second view.
         max_broken_share: share of the source's photos that may be unreadable (each is replaced by another photo and
@@ -76,7 +76,7 @@ class TwoViewDataset(Dataset):
         ratio: tuple[float, float] = (3 / 4, 4 / 3),
         min_overlap: float = 0.01,
         min_overlap_pixels: int = 0,
-        overlap_grid: int = 56,
+        overlap_grid: int | None = None,
         flip_prob: float = 0.5,
         photometric: Sequence[PhotometricConfig | dict] = RECIPE,
         max_broken_share: float = 0.05,
@@ -88,6 +88,7 @@ class TwoViewDataset(Dataset):
             raise UserError(f"photometric needs two configs, for the first and the second view, got {photometric}")
         self.source = build_source(source)
         self.view_size = view_size
+        overlap_grid = math.ceil(view_size / 4) if overlap_grid is None else overlap_grid
         self.crops = CropPairSampler(tuple(scale), tuple(ratio), min_overlap, min_overlap_pixels, overlap_grid)
         self.flip_prob = flip_prob
         self.photometric = tuple(map(PhotometricConfig.of, photometric))

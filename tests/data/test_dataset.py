@@ -94,7 +94,7 @@ def test_points_of_the_photo_are_found_where_the_crop_boxes_say(tmp_path, name, 
 def strict_dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one")
     Image.new("RGB", (8, 8)).save(folder / "photo.png")
-    return TwoViewDataset(ImageFolder(folder), view_size=32, min_overlap=0.5, min_overlap_pixels=1600)
+    return TwoViewDataset(ImageFolder(folder), view_size=32, min_overlap=0.5, min_overlap_pixels=1600, overlap_grid=56)
 
 
 @settings(max_examples=200, deadline=None)
@@ -325,6 +325,12 @@ def test_what_a_source_of_another_kind_raises_makes_a_broken_photo(folder, log):
     dataset = TwoViewDataset(Archive(folder), view_size=16, max_broken_share=0.2)
     assert dataset[0]["sample_index"] != 0 and dataset.num_broken == 1
     assert "BadZipFile: Bad CRC-32" in log.getvalue()
+
+
+@pytest.mark.parametrize(("view_size", "side"), [(224, 56), (96, 24), (90, 23)])
+def test_pixels_that_views_share_are_those_of_a_map_of_stride_4(folder, view_size, side):
+    assert TwoViewDataset(ImageFolder(folder), view_size).crops.overlap_grid == side
+    assert TwoViewDataset(ImageFolder(folder), view_size, overlap_grid=7).crops.overlap_grid == 7
 
 
 def test_a_source_without_names_is_refused():

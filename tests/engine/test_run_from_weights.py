@@ -68,8 +68,6 @@ def config(repo, tmp_path, photos):
         options = {f"model.{key}": value for key, value in SMALL_HEADS[method].items()}
         cfg = load_config(repo / f"configs/pretrain/{name}.py", {**SMALL, **options, "data_root": str(photos), **more})
         cfg.model.backbone = dict(backbone)
-        if method == "vader":
-            cfg.train_dataloader.dataset.overlap_grid = 16  # of views of 64
         cfg.optim_wrapper.constructor = "PartOptimWrapperConstructor"
         cfg.optim_wrapper.paramwise_cfg = {"custom_keys": {"student.backbone": {"layer_decay": 0.5}}}
         cfg.default_hooks.heads_first = {"type": "HeadsFirstHook", "share": share}

@@ -33,7 +33,6 @@ def config(tmp_path, repo):
                 "train_dataloader.num_workers": 0,
                 "train_dataloader.persistent_workers": False,
                 "train_dataloader.dataset.view_size": 64,
-                "train_dataloader.dataset.overlap_grid": 16,
                 "model.decoder.fpn_channels": 8,
                 "model.decoder.channels": 8,
                 "model.queue_size": 300,

@@ -20,7 +20,6 @@ train_dataloader = dict(
     num_workers=2,
     dataset=dict(
         view_size=96,
-        overlap_grid=24,
         scale=(0.2, 1.0),  # views of 96 of a small photo have no detail to show below
         # the paper's blur of up to 2 pixels is for views of 224
         photometric=[

@@ -37,6 +37,5 @@ train_dataloader = dict(
         # Read: views share 32 pixels of the 56 x 56 output at least. Guaranteed by how crops are drawn.
         # Unread: crops and colours; those of SlotCon's recipe, so that the two methods see the same views.
         min_overlap_pixels=32,
-        overlap_grid=56,
     )
 )
