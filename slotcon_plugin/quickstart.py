@@ -149,7 +149,7 @@ def quickstart(photos: str | None = None, out: str = "work_dirs/quickstart", res
     SCREEN.print("1 of 4      pretraining: most of the time, five to eight minutes on two idle CPU cores")
     runner = pretrain(cfg, resume=resume, next_steps=False)
 
-    # asked of the run, since an earlier one may have left checkpoints with higher numbers
+    # The run says it: an earlier one may have left checkpoints with higher numbers.
     config, checkpoint = str(work_dir / f"{name}.py"), last_checkpoint(runner)
     branch = runner.model.transfer_branch
     SCREEN.print(f"\n2 of 4      exporting the {branch}'s backbone, some seconds")

@@ -57,8 +57,7 @@ def look(
         work_dir = run.work_dir if isinstance(run, Pretrained) else Path(run)
         if work_dir.is_file():  # a checkpoint
             work_dir = work_dir.parent
-        defaults = dict(names=None, figures=None, x="iter", smooth=1)
-        return plot_run([str(work_dir)], str(out or work_dir / "curves.html"), **{**defaults, **settings})
+        return plot_run([str(work_dir)], str(out or work_dir / "curves.html"), **settings)
     checkpoint, config = checkpoint_of(run), config_of(run)
     if kind is None:
         kind = "groups" if load_pretrainer(config, checkpoint).method.groups else "retrieval"
@@ -68,7 +67,5 @@ def look(
         first, *rest = collect_photos(photos)
         return visualize_retrieval(*given, [first, (rest or [first])[0]], out, **settings)
     if kind == "groups":
-        defaults = dict(limit=16, size=320, branch="teacher", device="cpu")
-        return visualize_groups(*given, photos, out, **{**defaults, **settings})
-    defaults = dict(limit=1000, prototypes=None, most_used=12, nearest=7, size=224, device="cpu")
-    return visualize_prototypes(*given, photos, out, **{**defaults, **settings})
+        return visualize_groups(*given, photos, out, **settings)
+    return visualize_prototypes(*given, photos, out, **settings)

@@ -1,4 +1,4 @@
-"""The ``slotcon`` command: a module a word, each a thin face of the function of that name."""
+"""The ``slotcon`` command: a module for each word, a thin wrapper around the function of that name."""
 
 from __future__ import annotations
 

@@ -141,8 +141,7 @@ def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[
 def fit_schedules(content: dict[str, Any]) -> None:
     """Fit the schedules of a config to the length of its run, in place.
 
-    Those without a moment of their own (a warm-up of 0 epochs, a cosine that would begin after the last epoch) are left
-    out.
+    Schedules of zero length (a warm-up of 0 epochs, a cosine that would begin after the last epoch) are left out.
     """
     schedules, last = content.get("param_scheduler"), (content.get("train_cfg") or {}).get("max_epochs")
     if not isinstance(schedules, list) or last is None:

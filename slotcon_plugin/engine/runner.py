@@ -96,8 +96,9 @@ def mended_mmengine() -> Iterator[None]:
 def compute_activations_twice(model: nn.Module, names: Sequence[str] | str) -> None:
     """``activation_checkpointing`` of a config.
 
-    mmengine's re-enters autograd: what sees nothing but photos then gets no gradient, and several processes refuse
-    parts that two views go through. BatchNorm's running statistics move once, in the first computation.
+    mmengine's re-enters autograd: parts whose only input is the image then get no gradient, and
+    DistributedDataParallel rejects parts that run twice in a step. BatchNorm's running statistics move once, in the
+    first computation.
     """
     for name in [names] if isinstance(names, str) else names:
         part = attrgetter(name)(model)

@@ -180,7 +180,7 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
             foreign.append(path.name)
             continue
         if foreign:
-            print_log(f"Left alone, since another run wrote them: {', '.join(foreign)}", "current", logging.WARNING)
+            print_log(f"Ignored, because another run wrote them: {', '.join(foreign)}", "current", logging.WARNING)
         return run, path
     start = record.get("continues")
     if start and Path(start).is_file() and not zip_damage(start):
@@ -209,7 +209,7 @@ def _named(folder: Path, record: dict[str, Any], path: Path) -> tuple[dict[str, 
     run = run_of(read_checkpoint(path))
     if path.resolve().parent != folder and numbered_checkpoints(folder) and run.get("id") != record.get("id", ""):
         raise UserError(
-            f"the work dir {folder} holds the checkpoints of another run than {path}. Give a --work-dir of its own"
+            f"the work dir {folder} holds the checkpoints of another run than {path}. Give this one another work dir"
         )
     return {**run, "id": None}, path
 
@@ -219,7 +219,7 @@ def _compare(folder: Path, former: Mapping[str, Any], asked: Mapping[str, Any]) 
         if None not in (value, former.get(name)) and former[name] != value:
             raise UserError(
                 f"cannot resume: the run in {folder} has {name} {former[name]}, and {value} is asked for. Resume it "
-                "with what it was started with, or give the new run a --work-dir of its own"
+                "with what it was started with, or give the new run another work dir"
             )
 
 
@@ -271,7 +271,7 @@ def lock_work_dir(work_dir: Path) -> None:
         file.close()
         raise UserError(
             f"work dir {folder} is in use by {owner}. Two runs would overwrite each other's checkpoints: stop that "
-            "one, or give this one a --work-dir (detectron2: OUTPUT_DIR) of its own"
+            "one, or give this one another work dir (detectron2: OUTPUT_DIR)"
         ) from None
     except OSError:  # a file system without locks
         file.close()

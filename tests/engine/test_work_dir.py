@@ -80,7 +80,7 @@ def test_the_second_run_is_told_of_the_first_and_a_killed_one_leaves_nothing(tmp
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     worker = int(first.stdout.readline())  # like a data loader's: lives on when its parent is killed
     try:
-        with pytest.raises(UserError, match=rf"in use by process {first.pid} on .*--work-dir"):
+        with pytest.raises(UserError, match=rf"in use by process {first.pid} on .*another work dir"):
             claim_work_dir(tmp_path, {})
         first.kill()
         first.wait()
