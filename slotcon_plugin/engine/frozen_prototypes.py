@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.mixed_precision import before_each_step
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import SemanticGrouping
 from slotcon_plugin.models.distributed import unwrapped
@@ -51,4 +52,4 @@ class FrozenPrototypesHook(Hook):
                 for parameter in prototypes:
                     parameter.grad = None
 
-        runner.optim_wrapper.before_step.append(drop_gradients)
+        before_each_step(runner.optim_wrapper, drop_gradients, type(self).__name__)

@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import nn
 
+from slotcon_plugin.engine.mixed_precision import before_each_step
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -61,7 +62,7 @@ class HeadsFirstHook(Hook):
                 for parameter in trained:
                     parameter.grad = None
 
-        runner.optim_wrapper.before_step.append(drop_gradients)
+        before_each_step(runner.optim_wrapper, drop_gradients, type(self).__name__)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A backbone that has learned is not held again when the run is made longer."""

@@ -138,6 +138,25 @@ class MixedPrecisionOptimWrapper(OptimWrapper):
         super().load_state_dict(state_dict)
 
 
+def before_each_step(wrapper: OptimWrapper, function: Callable[[], None], who: str) -> None:
+    """Have a hook's function called before each step of the optimiser.
+
+    Args:
+        wrapper: of the run.
+        function: see ``before_step`` of :class:`MixedPrecisionOptimWrapper`.
+        who: the hook, for the message.
+
+    Raises:
+        UserError: the wrapper is another.
+    """
+    if not isinstance(wrapper, MixedPrecisionOptimWrapper):
+        raise UserError(
+            f"{who} throws gradients away before they are clipped, which {type(wrapper).__name__} has no place for: "
+            "set optim_wrapper.type=MixedPrecisionOptimWrapper (with dtype='float32' it is mmengine's OptimWrapper)"
+        )
+    wrapper.before_step.append(function)
+
+
 def _give_momentum(optimizer: torch.optim.Optimizer) -> None:
     """Let fused SGD begin with a momentum of zeros, which gives the same first step.
 

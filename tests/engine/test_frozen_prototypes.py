@@ -3,6 +3,7 @@
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
 from slotcon_plugin.errors import UserError
 
@@ -49,6 +50,13 @@ def test_prototypes_that_have_learned_are_not_frozen_again_in_a_longer_run(tiny)
     runner.register_hook(watch)
     runner.train()
     assert runner.iter == 16 and not torch.equal(watch.prototypes[0], watch.prototypes[1])
+
+
+def test_another_wrapper_is_refused(tiny):
+    runner = tiny(hooks=[dict(type="FrozenPrototypesHook")])
+    runner.optim_wrapper = OptimWrapper(torch.optim.SGD(runner.model.parameters(), lr=0.1))
+    with pytest.raises(UserError, match=r"FrozenPrototypesHook throws gradients away .* OptimWrapper has no place for"):
+        runner.train()
 
 
 def test_a_share_that_cannot_be(tiny):
