@@ -87,9 +87,9 @@ class VADeR(BasePretrainer):
         side = -(-dataset.view_size // self.student["decoder"].output_stride)
         if crops.min_overlap_pixels < self.num_pairs or crops.overlap_grid != side:
             raise UserError(
-                f"VADeR draws {self.num_pairs} pairs of pixels from maps of {side} x {side}, views of "
-                f"{dataset.view_size}, and crops are sure to share {crops.min_overlap_pixels} of "
-                f"{crops.overlap_grid} x {crops.overlap_grid} alone: set "
+                f"VADeR draws {self.num_pairs} pairs of pixels from maps of {side} x {side} (views of "
+                f"{dataset.view_size}), but two crops are only guaranteed to share {crops.min_overlap_pixels} of "
+                f"{crops.overlap_grid} x {crops.overlap_grid}: set "
                 f"train_dataloader.dataset.min_overlap_pixels={self.num_pairs} "
                 f"train_dataloader.dataset.overlap_grid={side}"
             )
