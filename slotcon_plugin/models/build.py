@@ -42,7 +42,8 @@ def compile_parts(parts: Sequence[nn.Module], mode: str) -> list[tuple[nn.Module
     """
     # torch counts by code, which parts of one class share: beyond its limit of 8 the rest would quietly not be compiled
     config = torch._dynamo.config
-    config.recompile_limit = max(config.recompile_limit, 2 * len(parts))
+    # (recompile_limit from torch 2.7 on, which takes the former name as well)
+    config.cache_size_limit = max(config.cache_size_limit, 2 * len(parts))
     for part in parts:
         part.compile(mode=mode, dynamic=False)
     return [(part, part._compiled_call_impl) for part in parts]

@@ -167,7 +167,7 @@ def test_parts_of_one_class_are_all_compiled(monkeypatch):
 
     monkeypatch.setattr(nn.Module, "compile", compile_by_it)
     parts = [MLPHead(size, 4, 3) for size in range(3, 9)]
-    with torch._dynamo.config.patch(recompile_limit=2):  # monkeypatch would leave torch without a limit
+    with torch._dynamo.config.patch(cache_size_limit=2):  # monkeypatch would leave torch without a limit
         compile_parts(parts, "default")
         for size, part in enumerate(parts, 3):
             part(torch.ones(2, size, 4, 4))
