@@ -24,6 +24,13 @@ from .own_labels import write
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "transfer"
 
 
+def load(name: str) -> Config:
+    """A transfer config by its path below configs/transfer, its library's registries in use."""
+    cfg = Config.fromfile(CONFIGS / f"{name}.py")
+    init_default_scope(cfg.default_scope)
+    return cfg
+
+
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory) -> Callable[[str], Path]:
     """layout -> folder with 4 training and 2 validation scenes of 160x120."""
