@@ -80,16 +80,12 @@ def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:
     parser.add_argument("--out", default=default, help="picture (.png) or page (.html) to write (%(default)s)")
 
 
-def add_branch(parser: argparse.ArgumentParser) -> None:
-    """``--branch``."""
-    parser.add_argument("--branch", choices=["teacher", "student"], default="teacher", help="(%(default)s)")
-
-
-def add_head(parser: argparse.ArgumentParser) -> None:
-    """``--head``."""
-    parser.add_argument(
-        "--head", help="whose grouping, of a method with several heads (encoder, p2, ...); default: its finest"
-    )
+def add_labelled_set(parser: argparse.ArgumentParser) -> None:
+    """How a labelled set is read, and what to call the weights that are measured on it."""
+    parser.add_argument("--layout", default="auto", help="folder, voc, cityscapes, ade20k or cocostuff (%(default)s)")
+    parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: short side of 320, centre crop")
+    parser.add_argument("--limit", type=at_least(1), metavar="N", help="use only N photos of a split, spread evenly")
+    parser.add_argument("--pretraining", "--name", metavar="NAME", help="what to call the weights in tables")
 
 
 def add_device(parser: argparse.ArgumentParser, what: str = "") -> None:

@@ -19,7 +19,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import BasePretrainer
 
 LIBRARIES = ("timm", "torchvision")
-_OPTIONS = {"file", "title", "which", "prefix", "kind", "colour_order", "mean", "std"}
+_OPTIONS = {"file", "title", "branch", "prefix", "kind", "colour_order", "mean", "std"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def read_initial_weights(init: str | Mapping[str, Any], backbone: Mapping[str, A
     Args:
         init: a file of any kind that :func:`~slotcon_plugin.convert.read_checkpoint` reads; ``'timm'`` or
             ``'torchvision'`` for the library's published weights of this network, which its own loader may download;
-            or a dict of ``file`` and, where the file does not say, ``title`` (for tables), ``which``, ``prefix``,
+            or a dict of ``file`` and, where the file does not say, ``title`` (for tables), ``branch``, ``prefix``,
             ``kind``, ``colour_order``, ``mean`` and ``std`` (0..255).
         backbone: config of the backbone.
 

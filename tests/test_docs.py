@@ -27,8 +27,8 @@ COMMAND = re.compile(rf"(?:[A-Z_]+=\S+ )*(?:python tools/\w+\.py|(?:bash )?tools
 LAUNCHERS = {"tools/dist_train.sh": (1, 2), "tools/dist_test.sh": (2, 3), "tools/slurm_train.sh": (0, 2)}
 # What runs in seconds; the others train, or need more than a CPU and pictures made on the spot.
 QUICK = {
-    *("plot_run", "visualize_groups", "visualize_prototypes", "visualize_views", "eval_unsupervised_seg", "eval_probe"),
-    *("convert_to_d2", "convert_to_mmdet", "convert_to_mmseg", "convert_to_torchvision", "benchmark_table"),
+    *("plot_run", "visualize_views", "benchmark_table"),
+    *("convert_to_d2", "convert_to_mmdet", "convert_to_mmseg", "convert_to_torchvision"),
 }
 DRY = ("--dry-run", "--print-commands", "--slurm")
 ELSEWHERE = (
@@ -229,10 +229,8 @@ def quick() -> list[str]:
     commands = {command for file, command in documented() if file.endswith(".md")}
     pages = ("README.md", "docs/convert.md", "docs/evaluate.md")
     ours = {command for file, command in documented() if file in pages and command.startswith("slotcon")}
-    ours = {command for command in ours if "--network" not in command}  # weights from elsewhere
-    return sorted(
-        command for command in ours if split(command)[1] in ("look", "export", "embed") or "--measure" in command
-    ) + sorted(
+    ours = {command for command in ours if not {"--network", "--layout"} & set(command.split())}  # files from elsewhere
+    return sorted(command for command in ours if split(command)[1] in ("look", "export", "embed", "evaluate")) + sorted(
         command
         for command in commands
         if split(command)[0].startswith("tools/")
@@ -266,7 +264,7 @@ def test_quick_commands_of_the_documents_run(place, monkeypatch, capsys):
         words = [put_in.get(word, word) for word in split(command)]
         monkeypatch.setattr(sys, "argv", words)
         for name in ("OUT.pth", "OUT.pkl", "backbone.pth", "backbone.pkl"):
-            (place / name).unlink(missing_ok=True)  # of one target, then of the next; not replaced without --force
+            (place / name).unlink(missing_ok=True)  # of one target, then of the next; not replaced without --overwrite
         status = 0
         try:
             main(words[1:]) if words[0] == "slotcon" else runpy.run_path(words[0], run_name="__main__")

@@ -20,7 +20,7 @@ LOADER = "train_dataloader.num_workers=0 train_dataloader.persistent_workers=Fal
 VIEWS = "train_dataloader.dataset.view_size=64"
 SMALL = {
     "tools/train.py pretrain": f"--cfg-options train_cfg.max_epochs=2 train_dataloader.batch_size=4 {LOADER} {VIEWS}",
-    "tools/eval_probe.py": "--epochs 1 --seeds 0 --neighbours 0",
+    "slotcon": "--epochs 1 --seeds 0 --neighbours 0",
     "tools/train.py transfer": "--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 "
     "default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2 --batch-mode scale-lr",
 }
@@ -37,12 +37,13 @@ def test_the_walk_through_runs(tmp_path):
     torch.manual_seed(0)
     save_file(timm.create_model("tf_efficientnet_lite0").state_dict(), tmp_path / "tf_efficientnet_lite0.safetensors")
     commands = [command for file, command in documented() if file == "docs/continue.md"]
-    order = ["vader_continue", "eval_probe.py CHECKPOINT", "fcn_lite0_camvid", "to_timm", "to_mmdet", "to_d2"]
+    order = ["vader_continue", "evaluate work_dirs/continued", "fcn_lite0_camvid", "to_timm", "to_mmdet", "to_d2"]
     for part in order:
         command = next(command for command in commands if part in command)
         words = [str(tmp_path / "work_dirs/continued/iter_4.pth") if w == "CHECKPOINT" else w for w in split(command)]
         kind = {"vader_continue": " pretrain", "fcn_lite0_camvid": " transfer"}.get(part, "")
-        done = run_python(*words, *SMALL.get(words[0] + kind, "").split(), cwd=tmp_path)
+        program = ["-m", "slotcon_plugin"] if words[0] == "slotcon" else words[:1]
+        done = run_python(*program, *words[1:], *SMALL.get(words[0] + kind, "").split(), cwd=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr[-3000:]}"
     for result in ("probe/linear_checkpoint.json", "work_dirs/fcn_lite0_camvid/result.json"):
         told = read_result(tmp_path / result)

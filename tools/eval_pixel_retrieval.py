@@ -7,7 +7,8 @@ Two augmented views are made of each photo, as the run's training does. In perce
   pixel   the nearest of all photos' matching pixels is the right one
   photo   it is at least of the right photo
   place   the best pixel of the other view of the same photo is within 5 % of the view's side of the right place
-The first rows are what guessing and random weights give.
+The first rows are what guessing and random weights give. `slotcon evaluate --measure retrieval` does the same for one
+run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import argparse
 import json
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_device, at_least, tool_parser
+from slotcon_plugin.arguments import add_device, tool_parser
+from slotcon_plugin.cli.settings import EVALUATING, add_settings, settings_of
 from slotcon_plugin.command import run_command
 
 
@@ -27,8 +29,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "checkpoints", nargs="*", help="of each the branch that it transfers is judged (default: the work dir's newest)"
     )
-    parser.add_argument("--num-pairs", type=at_least(1), default=8, help="pixels looked up a photo (%(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of views, pixels and random weights (%(default)s)")
+    add_settings(parser, EVALUATING, "retrieval")
     add_device(parser)
     parser.add_argument("--json", action="store_true", help="print the figures as JSON, shares in [0, 1]")
     return parser.parse_args(argv)
@@ -39,7 +40,9 @@ def main() -> None:
     from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval, retrieval_table
 
     checkpoints = args.checkpoints or ([args.config] if Path(args.config).is_dir() else [])
-    figures = compare_pixel_retrieval(args.config, args.photos, checkpoints, args.num_pairs, args.device, args.seed)
+    figures = compare_pixel_retrieval(
+        args.config, args.photos, checkpoints, device=args.device, **settings_of(args, EVALUATING)
+    )
     print(json.dumps(figures, indent=1) if args.json else retrieval_table(figures))
 
 

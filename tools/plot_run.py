@@ -4,15 +4,17 @@
     python tools/plot_run.py runs/a runs/b --names "batch 64" "batch 8" --x epoch --out compare.html
     python tools/plot_run.py runs/a --figures loss live_prototypes teacher_entropy
 
-Reads health.jsonl (SlotHealthHook) and mmengine's vis_data/scalars.json of each work dir, of running ones as well.
-What the curves of a healthy run look like: docs/healthy_run.md.
+`slotcon look RUN RUN --kind curves` does the same. Reads health.jsonl (SlotHealthHook) and mmengine's
+vis_data/scalars.json of each work dir, of running ones as well. What the curves of a healthy run look like:
+docs/healthy_run.md.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_picture_out, at_least, tool_parser
+from slotcon_plugin.arguments import add_picture_out, tool_parser
+from slotcon_plugin.cli.settings import LOOKING, add_settings
 from slotcon_plugin.command import run_command
 
 
@@ -20,12 +22,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     parser.add_argument("runs", nargs="+", help="work dirs")
     add_picture_out(parser, "curves.png")
-    parser.add_argument("--names", nargs="+", help="what to call the runs in the legend (default: their folders)")
-    parser.add_argument("--figures", nargs="+", help="what to plot (default: all there is)")
-    parser.add_argument("--x", choices=["iter", "epoch"], default="iter", help="x axis (%(default)s)")
-    parser.add_argument(
-        "--smooth", type=at_least(1), default=1, metavar="N", help="average over N values (%(default)s)"
-    )
+    add_settings(parser, LOOKING, "curves")
     return parser.parse_args(argv)
 
 

@@ -3,23 +3,16 @@
     python tools/visualize_groups.py runs/mine a.jpg b.jpg --out groups.png
     python tools/visualize_groups.py WORK_DIR my_photos/ --limit 24 --out groups.html
 
-runs/mine is the work dir of a pretraining: its newest checkpoint is taken. A prototype has the same colour and number
-in every picture. --out *.png writes one contact sheet, --out *.html one self-contained page.
+`slotcon look` does the same. runs/mine is the work dir of a pretraining: its newest checkpoint is taken. A prototype
+has the same colour and number in every picture. --out *.png writes one contact sheet, --out *.html one page.
 """
 
 from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import (
-    add_branch,
-    add_device,
-    add_head,
-    add_picture_out,
-    add_trained_model,
-    at_least,
-    tool_parser,
-)
+from slotcon_plugin.arguments import add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.cli.settings import LOOKING, add_settings
 from slotcon_plugin.command import run_command
 
 
@@ -27,17 +20,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     add_trained_model(parser, "photos", "photos, or folders of them")
     add_picture_out(parser, "groups.png")
-    parser.add_argument(
-        "--limit", type=at_least(1), default=16, help="photos to take at most, evenly spaced (%(default)s)"
-    )
-    parser.add_argument(
-        "--size",
-        type=at_least(1),
-        default=320,
-        help="shorter side of what the model sees, in pixels; larger gives finer segments (%(default)s)",
-    )
-    add_branch(parser)
-    add_head(parser)
+    add_settings(parser, LOOKING, "groups")
     add_device(parser)
     return parser.parse_args(argv)
 

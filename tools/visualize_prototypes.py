@@ -3,8 +3,8 @@
     python tools/visualize_prototypes.py runs/mine my_photos/ --out prototypes.png
     python tools/visualize_prototypes.py WORK_DIR my_photos/ --prototypes 3 17 42 --nearest 8 --out prototypes.html
 
-runs/mine is the work dir of a pretraining: its newest checkpoint is taken. Without --prototypes the most used ones are
-shown. Each row is a prototype: in how many of the photos it owns a segment, and its nearest segments with the cosine
+`slotcon look --kind prototypes` does the same. runs/mine is the work dir of a pretraining: its newest checkpoint is
+taken. Each row is a prototype: in how many of the photos it owns a segment, and its nearest segments with the cosine
 similarity of slot and prototype. A good prototype shows one kind of thing.
 """
 
@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_device, add_head, add_picture_out, add_trained_model, at_least, tool_parser
+from slotcon_plugin.arguments import add_device, add_picture_out, add_trained_model, tool_parser
+from slotcon_plugin.cli.settings import LOOKING, add_settings
 from slotcon_plugin.command import run_command
 
 
@@ -20,20 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser = tool_parser(__doc__)
     add_trained_model(parser, "photos", "photos to search, or folders of them")
     add_picture_out(parser, "prototypes.png")
-    parser.add_argument(
-        "--limit", type=at_least(1), default=1000, help="photos to search at most, evenly spaced (%(default)s)"
-    )
-    parser.add_argument("--prototypes", type=int, nargs="+", metavar="K", help="numbers of the prototypes to show")
-    parser.add_argument(
-        "--most-used", type=int, default=12, metavar="N", help="how many to show otherwise (%(default)s)"
-    )
-    parser.add_argument(
-        "--nearest", type=at_least(1), default=7, metavar="N", help="segments a prototype (%(default)s)"
-    )
-    parser.add_argument(
-        "--size", type=at_least(1), default=224, help="shorter side of what the model sees (%(default)s)"
-    )
-    add_head(parser)
+    add_settings(parser, LOOKING, "prototypes")
     add_device(parser)
     return parser.parse_args(argv)
 

@@ -26,7 +26,7 @@ def embed(
     boxes: str | Path | Boxes | None = None,
     limit: int | None = None,
     config: str | Path | None = None,
-    which: str | None = None,
+    branch: str | None = None,
     decoder: bool = False,
     network: str | None = None,
     **settings: Any,
@@ -43,7 +43,7 @@ def embed(
             are then those that are embedded, looked for below ``photos``.
         limit: embed only so many photos, spread evenly.
         config: of the run, to take a single checkpoint's network as it was trained; a work dir brings it.
-        which: ``'teacher'`` or ``'student'``; None = what the method transfers.
+        branch: ``'teacher'`` or ``'student'``; None = what the method transfers.
         decoder: append the decoder's map to the stage maps; take it with ``stages=[-1]`` (VADeR).
         network: timm's name of the network in a file of somebody else's.
         settings: ``stages``, ``short_side``, ``batch_size``, ``device``, ``dtype``, see
@@ -63,7 +63,9 @@ def embed(
         paths = collect_photos([photos] if isinstance(photos, (str, Path)) else photos)
         boxes = {str(path): value for path, value in boxes.items()} if boxes is not None else None
     paths = collect_photos(paths, limit)
-    loaded = load_backbone(checkpoint_of(run), config or own_config(run), which=which, decoder=decoder, network=network)
+    loaded = load_backbone(
+        checkpoint_of(run), config or own_config(run), branch=branch, decoder=decoder, network=network
+    )
     embeddings = embed_photos(loaded.backbone, paths, level, grid=grid, boxes=boxes, **settings)
     if out:
         embeddings.save(out)

@@ -10,10 +10,12 @@ from typing import Any
 from tabulate import tabulate
 
 from slotcon_plugin.actions.runs import Run, checkpoint_of, config_of, own_config
+from slotcon_plugin.actions.settings import defaults_of, require_settings
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
+from slotcon_plugin.evaluation.probe import probe_backbone
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
 from slotcon_plugin.files import require_writable
 from slotcon_plugin.results import FILE_NAME
@@ -24,7 +26,12 @@ MEASURES = {
     "retrieval": "is a place found again in another view? (VADeR, DenseCL); needs photos alone",
 }
 
-
+_SETTINGS = {
+    "probe": defaults_of(probe_checkpoint) | defaults_of(probe_backbone),
+    "prototypes": defaults_of(evaluate_unsupervised),
+    "retrieval": defaults_of(compare_pixel_retrieval),
+}
+_NOT_SETTINGS = {"config", "pretraining", "device", "out_dir", "result_file", "trained", "checkpoints"}
 _LEAST = {"epochs": 1, "neighbours": 0, "batch_size": 1, "short_side": 1, "num_pairs": 1}
 
 
@@ -61,8 +68,9 @@ def evaluate(
     train: str = "train",
     test: str = "val",
     layout: str = "auto",
+    protocol: str | None = None,
     limit: int | None = None,
-    name: str | None = None,
+    pretraining: str | None = None,
     device: str = "cpu",
     **settings: Any,
 ) -> Evaluation:
@@ -75,9 +83,9 @@ def evaluate(
         out: folder that gets result files.
         config: of the run, where it does not lie in its work dir.
         train, test: splits of a labelled set; heads are trained on one (``'probe'``) and all is measured on the other.
-        layout: of the labelled set.
+        layout, protocol: of the labelled set, see :func:`~slotcon_plugin.evaluation.open_labelled_set`.
         limit: use only so many photos of a split, spread evenly.
-        name: the pretraining's row in tables.
+        pretraining: what to call the weights in tables.
         device: where the networks run.
         settings: of the measure's own function: :func:`~slotcon_plugin.evaluation.run.probe_checkpoint` and
             :func:`~slotcon_plugin.evaluation.probe.probe_backbone` (``epochs``, ``stages``, ``input_size``, ``seeds``,
@@ -85,15 +93,18 @@ def evaluate(
             :func:`~slotcon_plugin.evaluation.pixel_retrieval.compare_pixel_retrieval`.
 
     Raises:
-        UserError: no such measure, or it does not go with the method or the data; a setting out of its range.
+        UserError: no such measure, or it does not go with the method or the data; a setting that it does not have, or
+            out of its range.
     """
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+    require_settings(measure, settings, _SETTINGS[measure].keys() - _NOT_SETTINGS)
     _check(settings)
     out = Path(out) if out else None
     if measure == "retrieval":
-        own = {"train": train != "train", "test": test != "val", "layout": layout != "auto"}
-        if foreign := [name for name, value in {"out": out, "limit": limit, "name": name, **own}.items() if value]:
+        of_labels = {"train": train != "train", "test": test != "val", "layout": layout != "auto", "protocol": protocol}
+        given = {"out": out, "limit": limit, "pretraining": pretraining, **of_labels}
+        if foreign := [name for name, value in given.items() if value]:
             raise UserError(f"retrieval looks at all photos of a folder and shows its figures: no {', '.join(foreign)}")
     if out:
         require_writable(out / FILE_NAME)
@@ -102,13 +113,13 @@ def evaluate(
         return _retrieval(config or config_of(run), checkpoint, data, device, settings)
 
     def split(which: str) -> LabelledSet:
-        return open_labelled_set(str(data), which, layout).subset(limit)
+        return open_labelled_set(str(data), which, layout, protocol).subset(limit)
 
     if measure == "prototypes":
         file = out / "prototypes.json" if out else None
         config, held_out = config or config_of(run), split(test)
         result = evaluate_unsupervised(
-            config, checkpoint, held_out, device=device, result_file=file, pretraining=name, **settings
+            config, checkpoint, held_out, device=device, result_file=file, pretraining=pretraining, **settings
         )
         untrained = evaluate_unsupervised(config, checkpoint, held_out, device=device, trained=False, **settings)
         figures = {
@@ -119,7 +130,9 @@ def evaluate(
     sets = split(train), split(test)
     if settings.get("output_stride") is None:
         config = config or own_config(run)
-    results = probe_checkpoint(checkpoint, *sets, config=config, name=name, out_dir=out, device=device, **settings)
+    results = probe_checkpoint(
+        checkpoint, *sets, config=config, pretraining=pretraining, out_dir=out, device=device, **settings
+    )
     figures = {}
     for arm, probes in results.items():
         row = figures["pretrained" if arm == "checkpoint" else arm] = {}

@@ -43,7 +43,7 @@ def export(
         out: file to write; its suffix is the target's. None = ``backbone_TARGET`` in the run's work dir.
         target: ``'detectron2'``, ``'mmdet'``, ``'mmseg'``, ``'timm'`` or ``'torchvision'``.
         overwrite: whether ``out`` may exist.
-        options: ``which``, ``network``, ``kind``, ``prefix``, ``fpn``, ``config``, ``declared``, see
+        options: ``branch``, ``network``, ``kind``, ``prefix``, ``fpn``, ``config``, ``declared``, see
             :func:`slotcon_plugin.convert.convert`.
 
     Raises:

@@ -223,7 +223,7 @@ def _convert(
         folder=folder,
         tool=tool,
         arguments=(
-            *(str(checkpoint), str(folder / file), "--force"),
+            *(str(checkpoint), str(folder / file), "--overwrite"),
             *(("--network", network) if network else ()),
         ),
         outputs=(folder / file,),

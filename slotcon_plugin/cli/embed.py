@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="photos of one shape at once (%(default)s)")
     parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
-    parser.add_argument("--which", choices=["teacher", "student"], help="branch (default: what the method transfers)")
+    parser.add_argument(
+        "--branch", "--which", choices=["teacher", "student"], help="(default: what the method transfers)"
+    )
     parser.add_argument(
         "--decoder", action="store_true", help="append the decoder's map (VADeR, SlotCon's); --stages -1 takes it"
     )
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
     """Embed."""
     from slotcon_plugin.actions.embedding import embed
 
-    names = ("limit", "short_side", "stages", "batch_size", "config", "network", "which", "decoder", "device")
+    names = ("limit", "short_side", "stages", "batch_size", "config", "network", "branch", "decoder", "device")
     photos = args.photos[0] if len(args.photos) == 1 else args.photos
     options = {name: getattr(args, name) for name in names} | {"grid": tuple(args.grid), "boxes": args.boxes}
     made = embed(args.run_dir, photos, args.out, args.level, **options)

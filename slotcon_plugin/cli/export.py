@@ -29,4 +29,4 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     from slotcon_plugin.actions.exporting import export
 
-    print(export(args.run_dir, args.out, args.target, overwrite=args.force, **options_of(args)))
+    print(export(args.run_dir, args.out, args.target, overwrite=args.overwrite, **options_of(args)))

@@ -19,14 +19,14 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
     parser.add_argument("out", metavar="OUT", help="file to write; nothing is written when the proof fails")
     add_options(parser, with_config=target not in ("torchvision", "timm"))
     args = parser.parse_args(argv)
-    meta = convert(args.checkpoint, args.out, target, overwrite=args.force, **options_of(args))
+    meta = convert(args.checkpoint, args.out, target, overwrite=args.overwrite, **options_of(args))
     print(summary(args.out, meta))
 
 
 def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> None:
     """What may have to be said of a checkpoint, and of what is written."""
     parser.add_argument(
-        "--which",
+        *("--branch", "--which"),
         choices=("teacher", "student"),
         help="branch to take (default: what the method's authors transfer; the teacher for SlotCon)",
     )
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> No
     parser.add_argument(
         "--no-fpn", action="store_true", help="leave out a feature pyramid or FCN head (timm takes none)"
     )
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", "--force", action="store_true", help="replace OUT if it exists")
     if with_config:
         parser.add_argument(
             "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"
@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> No
 def options_of(args: argparse.Namespace) -> dict[str, Any]:
     """What :func:`add_options` has collected, as arguments of :func:`~slotcon_plugin.convert.convert`."""
     return {
-        **{name: getattr(args, name) for name in ("which", "kind", "prefix", "network")},
+        **{name: getattr(args, name) for name in ("branch", "kind", "prefix", "network")},
         "config": getattr(args, "config", None),
         "fpn": not args.no_fpn,
         "declared": {"colour_order": args.colour_order, "mean": args.mean, "std": args.std},

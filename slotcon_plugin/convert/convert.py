@@ -27,7 +27,7 @@ def convert(
     src: str | Path,
     out: str | Path,
     target: str,
-    which: str | None = None,
+    branch: str | None = None,
     kind: str | None = None,
     config: str | None = None,
     overwrite: bool = False,
@@ -43,7 +43,7 @@ def convert(
         out: file to write; appears complete or not at all.
         target: a key of :data:`~slotcon_plugin.convert.writers.TARGETS`.
         network: that ``src`` holds, or its name; None = what this project's file declares, else a plain ResNet.
-        which, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
+        branch, kind, prefix, declared: see :func:`~slotcon_plugin.convert.read.read_checkpoint`.
         fpn: whether a decoder goes with the backbone. Plain loaders (timm's ``checkpoint_path``)
             take no file with one.
         overwrite: whether ``out`` may exist; it may never be ``src`` itself, a link, a device, or a folder with
@@ -68,7 +68,7 @@ def convert(
         raise ConversionError(f"there is no transfer config {config} to prove the conversion with")
     if isinstance(network, str):
         network = network_by_name(network)
-    canonical = read_checkpoint(src, which, kind, prefix, declared, network)
+    canonical = read_checkpoint(src, branch, kind, prefix, declared, network)
     for kind in [kind for kind in DECODERS if kind in canonical.decoders]:
         if misfit := _misfit(canonical, kind, row, config) if fpn else "not asked for":
             meta = {**canonical.meta, kind: False, f"{kind}_left_out": misfit}
@@ -137,7 +137,7 @@ def check_out(out: Path, src: str | Path, overwrite: bool) -> None:
     except OSError as error:
         raise ConversionError(f"cannot write {out}: {error}") from error
     if not overwrite:
-        raise ConversionError(f"OUT {out} exists: give another name, or --force (overwrite=True) to replace it")
+        raise ConversionError(f"OUT {out} exists: give another name, or --overwrite (overwrite=True) to replace it")
 
 
 def write(out: Path, save: Callable[[Path], None]) -> None:

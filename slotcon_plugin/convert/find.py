@@ -82,7 +82,7 @@ def _branch(prefix: str, words: Mapping[str, str] | None) -> str:
 def choose(
     candidates: Sequence[Candidate],
     where: str,
-    which: str | None = None,
+    branch: str | None = None,
     prefix: str | None = None,
     default: str | None = None,
     words: Mapping[str, str] | None = None,
@@ -93,24 +93,24 @@ def choose(
         ConversionError: no such branch or prefix, or several candidates and nothing that tells which.
     """
     named = name_branches(candidates, words)
-    shown = ", ".join(f"{branch} ({candidate.prefix or 'no prefix'})" for branch, candidate in named)
+    shown = ", ".join(f"{b} ({candidate.prefix or 'no prefix'})" for b, candidate in named)
     if prefix is not None:
         named = [(b, c) for b, c in named if c.prefix.rstrip(".") == prefix.rstrip(".")]
         if not named:
             raise ConversionError(f"{where} has no backbone below {prefix!r}; it has {shown}")
-    if which is not None:
-        named = [(b, c) for b, c in named if b == which]
+    if branch is not None:
+        named = [(b, c) for b, c in named if b == branch]
         if not named:
-            raise ConversionError(f"{where} has no {which}; it has {shown}")
-    elif any(branch == default for branch, _ in named):
+            raise ConversionError(f"{where} has no {branch}; it has {shown}")
+    elif any(b == default for b, _ in named):
         named = [(b, c) for b, c in named if b == default]
-    branch, chosen = named[0]
+    found, chosen = named[0]
     if any(not _same(chosen, other) for _, other in named[1:]):
         raise ConversionError(
             f"{where} holds several backbones and nothing that says which one its authors use: {shown}. "
-            "Say --which teacher|student, or --prefix PREFIX."
+            "Say --branch teacher|student, or --prefix PREFIX."
         )
-    return chosen, branch
+    return chosen, found
 
 
 def _same(one: Candidate, other: Candidate) -> bool:

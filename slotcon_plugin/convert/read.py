@@ -34,7 +34,7 @@ _TORCHVISIONS = {f"resnet{depth}" for depth in BLOCKS}  # timm's of these names 
 
 def read_checkpoint(
     path: str | Path,
-    which: str | None = None,
+    branch: str | None = None,
     kind: str | None = None,
     prefix: str | None = None,
     declared: Mapping[str, Any] | None = None,
@@ -46,7 +46,7 @@ def read_checkpoint(
         path: a file of torch, safetensors, or a detectron2 pickle; read without executing anything in it. Also a
             run's work dir, for its newest whole checkpoint; ``torchvision://resnet50`` and ``detectron2://...``, if
             the file lies in that library's cache.
-        which: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon, the
+        branch: ``teacher`` or ``student``; None takes what the method's authors transfer (the teacher for SlotCon, the
             student for MoCo, DenseCL and PixPro), or the only one.
         kind: a row of :data:`~slotcon_plugin.convert.sources.SOURCES`; None recognises it from the keys.
         prefix: of the backbone's keys, where a file holds several and no word tells them apart.
@@ -80,7 +80,7 @@ def read_checkpoint(
             f"Another network of timm's is named with --network convnext_tiny. {known_kinds()}"
         )
     default = told.get("branch", source.default_branch)
-    chosen, branch = choose(candidates, str(path), which, prefix, default, source.branches)
+    chosen, branch = choose(candidates, str(path), branch, prefix, default, source.branches)
     where = f"{path} ({source.kind}, {branch})"
     complete, network, left_over = canonicalise(chosen, where, network)
     decoders, left_out = {}, {}

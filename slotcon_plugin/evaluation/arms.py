@@ -80,7 +80,7 @@ def load_backbone(
     checkpoint: str | Path,
     config: str | Path | None = None,
     *,
-    which: str | None = None,
+    branch: str | None = None,
     decoder: bool = False,
     network: str | None = None,
     output_stride: int | None = None,
@@ -91,7 +91,7 @@ def load_backbone(
         checkpoint: any file that `convert.read_checkpoint` knows; a run's work dir, which brings its config; with
             `config`, a checkpoint of this project whose backbone may be any (timm, mmdet, ...).
         config: the config that trained it; the backbone then has its strides.
-        which: "teacher" or "student"; None takes what the run transfers.
+        branch: "teacher" or "student"; None takes what the run transfers.
         decoder: append the decoder's map to the stage maps, as the last one (VADeR; needs `config`).
         network: timm's name of the network in a file of somebody else's.
         output_stride: of the last map: 32, 16 or 8; None leaves the network at its own, whatever it was pretrained at.
@@ -114,7 +114,7 @@ def load_backbone(
     if decoder and config is None:
         raise UserError("--decoder needs a work dir or --config: only this project's own checkpoints carry a decoder")
     if config is None:
-        canonical = read_checkpoint(checkpoint, which, network=network_by_name(network) if network else None)
+        canonical = read_checkpoint(checkpoint, branch, network=network_by_name(network) if network else None)
         pixels = _pixels(canonical, checkpoint)
 
         def random_canonical(seed: int) -> nn.Module:
@@ -125,7 +125,7 @@ def load_backbone(
         return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
     part = WithDecoderMap if decoder else itemgetter("backbone")
     model = load_pretrainer(config, checkpoint)
-    trained = model.branch(which or model.transfer_branch)
+    trained = model.branch(branch or model.transfer_branch)
     pixels = pixels_of(model)
 
     def random_own(seed: int) -> nn.Module:

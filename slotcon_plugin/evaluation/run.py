@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -25,6 +26,8 @@ from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, seg
 from slotcon_plugin.files import require_writable
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.results import FILE_NAME, write_result
+
+_TOLD = {"input_size", "stages", "epochs", "learning_rate", "batch_size", "seeds", "neighbours"}
 
 
 def evaluate_unsupervised(
@@ -110,8 +113,8 @@ def probe_checkpoint(
     test: LabelledSet,
     *,
     config: str | Path | None = None,
-    name: str | None = None,
-    which: str | None = None,
+    pretraining: str | None = None,
+    branch: str | None = None,
     decoder: bool = False,
     network: str | None = None,
     output_stride: int | None = None,
@@ -125,8 +128,8 @@ def probe_checkpoint(
     """Probe a checkpoint's backbone and random ones.
 
     Args:
-        checkpoint, config, which, decoder, network, output_stride: see `load_backbone`.
-        name: the checkpoint's row in tables; None = "pretrained", or what a run from weights says of itself.
+        checkpoint, config, branch, decoder, network, output_stride: see `load_backbone`.
+        pretraining: the checkpoint's row in tables; None = "pretrained", or what a run from weights says of itself.
         random_seed: of the random backbones.
         bn_calibrate: folder of photos on which a second random backbone's BatchNorm statistics are set.
         bn_photos: how many of them.
@@ -144,7 +147,7 @@ def probe_checkpoint(
     arms = load_probe_arms(
         checkpoint,
         config,
-        which=which,
+        branch=branch,
         decoder=decoder,
         network=network,
         output_stride=output_stride,
@@ -153,9 +156,9 @@ def probe_checkpoint(
         input_size=input_size,
     )
     told = told_by(checkpoint)
-    title = name or told.get("title") or "pretrained"
+    title = pretraining or told.get("title") or "pretrained"
     settings |= {"input_size": input_size, "output_stride": output_stride}
-    measured = ({"decoder": True} if decoder else {}) | ({"which": which} if which else {})
+    measured = ({"decoder": True} if decoder else {}) | ({"branch": branch} if branch else {})
     return probe_arms(
         *(arms, train, test),
         pretraining=title,
@@ -165,6 +168,13 @@ def probe_checkpoint(
         seed=random_seed,
         **settings,
     )
+
+
+def probe_recipe(**settings) -> Config:
+    """What figures of a probe depend on beside weights and data: all settings, whether they were given or not."""
+    parameters = signature(probe_backbone).parameters.items()
+    defaults = {name: each.default for name, each in parameters if name in _TOLD}
+    return Config(defaults | {name: value for name, value in settings.items() if name != "device"})
 
 
 def probe_arms(
@@ -195,7 +205,7 @@ def probe_arms(
         arm -> probe ("linear", "knn") -> result.
     """
     dilated = {} if output_stride is None else {"output_stride": output_stride}
-    told_settings = {name: value for name, value in settings.items() if name != "device"} | dilated | dict(measured)
+    recipe = probe_recipe(**settings, **dilated, **measured)
     results = {}
     for number, (arm, (backbone, digest)) in enumerate(arms.items(), start=1):
         print_log(
@@ -217,7 +227,7 @@ def probe_arms(
                 task=f"{probe}_probe_{test.task}",
                 metrics=figures,
                 pretraining=pretraining if arm == "checkpoint" else arm,
-                config=Config(told_settings),
+                config=recipe,
                 config_name="frozen_probe",
                 backbone_sha256=digest,
                 seed=seed,

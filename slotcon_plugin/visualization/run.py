@@ -27,7 +27,7 @@ def visualize_groups(
     photos: Sequence[str],
     out: str,
     limit: int = 16,
-    size: int = 320,
+    short_side: int = 320,
     branch: str = "teacher",
     device: str = "cpu",
     head: str | None = None,
@@ -40,7 +40,7 @@ def visualize_groups(
         photos: photos, or folders of them.
         out: picture (``.png``) or page (``.html``) to write.
         limit: photos to draw at most, evenly spaced.
-        size: shorter side of what the model sees, in pixels; larger gives finer segments.
+        short_side: shorter side of what the model sees, in pixels; larger gives finer segments.
         branch: ``'teacher'`` or ``'student'``.
         device: where the model runs.
         head: whose grouping, of a method with several heads; None = the decoder's finest.
@@ -56,7 +56,7 @@ def visualize_groups(
     model = load_pretrainer(config, checkpoint, device)
     model.require("groups", "a picture of groupings")
     model.show_head(head)
-    grouped = group_photos(model, paths, size, branch=branch)
+    grouped = group_photos(model, paths, short_side, branch=branch)
     title = f"Groupings of {printable(Path(checkpoint).name)}"
     if out.suffix.lower() == ".png":
         return write_pictures(out, title, contact_sheet(grouped))
@@ -64,7 +64,7 @@ def visualize_groups(
         torch.manual_seed(0)
         untrained = load_pretrainer(config, checkpoint, device, trained=False)
     untrained.show_head(head)
-    beside = group_photos(untrained, paths, size, branch=branch)
+    beside = group_photos(untrained, paths, short_side, branch=branch)
     write_text(out, groups_page(title, grouped, beside, from_weights=model.init is not None))
     return out
 
@@ -78,7 +78,7 @@ def visualize_prototypes(
     prototypes: Sequence[int] | None = None,
     most_used: int = 12,
     nearest: int = 7,
-    size: int = 224,
+    short_side: int = 224,
     device: str = "cpu",
     head: str | None = None,
 ) -> Path:
@@ -90,7 +90,7 @@ def visualize_prototypes(
         prototypes: their numbers; None = those found in most photos.
         most_used: how many of these.
         nearest: segments a prototype, of at most one a photo.
-        size: shorter side of what the model sees, in pixels.
+        short_side: shorter side of what the model sees, in pixels.
 
     Returns:
         The file written.
@@ -103,7 +103,7 @@ def visualize_prototypes(
     model = load_pretrainer(config, checkpoint, device)
     model.require("groups", "a picture of prototypes")
     model.show_head(head)
-    found = find_nearest_segments(model, paths, nearest, size)
+    found = find_nearest_segments(model, paths, nearest, short_side)
     count = len(found.usage)
     chosen = list(prototypes) if prototypes else found.most_used(most_used)
     unknown = [k for k in chosen if not 0 <= k < count]
@@ -111,7 +111,7 @@ def visualize_prototypes(
         raise UserError(f"--prototypes: this model has prototypes 0 to {count - 1}, not {unknown}")
     if not chosen:
         raise UserError(f"no prototype owns 2 % of one of these {found.num_photos} photos, or none was asked for")
-    rows = [prototype_row(model, paths, found, k, size) for k in chosen]
+    rows = [prototype_row(model, paths, found, k, short_side) for k in chosen]
     title = f"Nearest segments to prototypes of {printable(Path(checkpoint).name)} in {found.num_photos} photos"
     return write_pictures(out, title, below(rows), [(f"prototype {k}", row) for k, row in zip(chosen, rows)])
 
@@ -123,7 +123,7 @@ def visualize_retrieval(
     photos: Sequence[str],
     out: str,
     points: Sequence[tuple[float, float]] | None = None,
-    size: int = 320,
+    short_side: int = 320,
     branch: str = "teacher",
     device: str = "cpu",
 ) -> Path:
@@ -133,7 +133,7 @@ def visualize_retrieval(
         config, checkpoint, out, branch, device: see :func:`visualize_groups`.
         photos: two of them.
         points: xy in [0, 1] of the first photo; None = nine, spread over it.
-        size: shorter side of what the model sees, in pixels.
+        short_side: shorter side of what the model sees, in pixels.
 
     Returns:
         The file written.
@@ -150,7 +150,7 @@ def visualize_retrieval(
     model = load_pretrainer(config, checkpoint, device)
     model.require("embeds_pixels", "retrieval")
     pixels = [read_photo(photo) for photo in photos]
-    maps = [model.embed(model_input(photo, size, model), branch)[0].cpu() for photo in pixels]
+    maps = [model.embed(model_input(photo, short_side, model), branch)[0].cpu() for photo in pixels]
     chosen = torch.tensor(points)
     sheet = draw_matches(pixels, chosen, *nearest_pixels(*maps, chosen))
     names = [printable(Path(path).name) for path in photos]

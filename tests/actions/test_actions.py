@@ -118,7 +118,7 @@ def test_evaluate_on_masks(run, scenes, tmp_path):
 
 
 def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes, tmp_path):
-    made = slotcon_plugin.evaluate(run.work_dir, scenes, "prototypes", out=tmp_path, name="mine", short_side=64)
+    made = slotcon_plugin.evaluate(run.work_dir, scenes, "prototypes", out=tmp_path, pretraining="mine", short_side=64)
     data = open_labelled_set(scenes, "val")
     for arm, trained in (("pretrained", True), ("untrained", False)):
         wanted = evaluate_unsupervised(run.config, run.checkpoint, data, short_side=64, trained=trained).metrics()
@@ -167,10 +167,34 @@ def test_embed_the_boxes_of_a_coco_file(run, tmp_path):
 
 def test_look(run, scenes, tmp_path):
     assert slotcon_plugin.look(run) == run.work_dir / "curves.html"
-    picture = slotcon_plugin.look(run.work_dir, scenes / "images/val", tmp_path / "g.png", size=64)
+    picture = slotcon_plugin.look(run.work_dir, scenes / "images/val", tmp_path / "g.png", short_side=64)
     assert picture.stat().st_size > 1000
     with pytest.raises(UserError, match="expected one of curves, groups, prototypes, retrieval"):
         slotcon_plugin.look(run, scenes, kind="grops")
+
+
+def test_several_runs_are_drawn_together(run, vader, tmp_path):
+    page = slotcon_plugin.look(run, vader.work_dir, tmp_path / "both.html", "curves", names=["first", "second"])
+    assert "Curves of first, second" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (("evaluate", "retrieval", {"epochs": 3}), "retrieval has no setting epochs; its settings are num_pairs, seed"),
+        (("evaluate", "prototypes", {"shortside": 3}), r"no setting shortside; did you mean short_side\?"),
+        (("evaluate", "probe", {"head": "p2"}), "probe has no setting head; "),
+        (("evaluate", "probe", {"out_dir": "x"}), "probe has no setting out_dir; "),
+        (("look", "curves", {"limit": 3}), "curves has no setting limit; its settings are figures, names, smooth, x"),
+        (("look", None, {"points": []}), "groups has no setting points; "),
+    ],
+)
+def test_settings_of_something_else_are_refused(call, message, run, scenes):
+    function, what, settings = call
+    photos = () if what == "curves" else scenes
+    arguments = {"measure" if function == "evaluate" else "kind": what}
+    with pytest.raises(UserError, match=message):
+        getattr(slotcon_plugin, function)(run, photos, **arguments, **settings)
 
 
 def test_the_curves_of_a_checkpoint_are_those_of_its_run(run):
@@ -192,7 +216,7 @@ def test_a_work_dir_says_which_network_it_is(run, scenes):
         slotcon_plugin.evaluate(run.work_dir, scenes, decoder=True, output_stride=16, **PROBE)
 
 
-@pytest.mark.parametrize("option", [{"limit": 4}, {"out": "results"}, {"name": "x"}, {"test": "test"}])
+@pytest.mark.parametrize("option", [{"limit": 4}, {"out": "results"}, {"pretraining": "x"}, {"test": "test"}])
 def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=f"shows its figures: no {next(iter(option))}"):
@@ -225,11 +249,13 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
 
 def test_look_at_matches_of_two_photos(vader, scenes, tmp_path):
     photos = scenes / "images/train"
-    assert slotcon_plugin.look(vader, photos, size=64) == vader.work_dir / "retrieval.html"  # the first two of a folder
+    assert (
+        slotcon_plugin.look(vader, photos, short_side=64) == vader.work_dir / "retrieval.html"
+    )  # the first two of a folder
     pair = sorted(photos.iterdir())[:2]
-    picture = slotcon_plugin.look(vader, pair, tmp_path / "r.png", kind="retrieval", size=64)
+    picture = slotcon_plugin.look(vader, pair, tmp_path / "r.png", kind="retrieval", short_side=64)
     assert picture.stat().st_size > 1000
-    assert slotcon_plugin.look(vader, pair[0], tmp_path / "itself.png", size=64).exists()
+    assert slotcon_plugin.look(vader, pair[0], tmp_path / "itself.png", short_side=64).exists()
 
 
 def started(monkeypatch, **arguments):
@@ -348,7 +374,7 @@ def test_a_config_with_what_was_asked_for_on_top():
 
 def test_what_a_config_says_of_its_weights_is_not_said_of_others(tmp_path):
     config = tmp_path / "mine.py"
-    own = dict(file="moco.pth", title="MoCo", which="student", mean=[1.0, 2.0, 3.0])
+    own = dict(file="moco.pth", title="MoCo", branch="student", mean=[1.0, 2.0, 3.0])
     config.write_text(
         f"_base_ = ['{Path('configs/pretrain/slotcon_small.py').resolve()}']\ninit = dict(_delete_=True, **{own})\n"
     )
@@ -356,7 +382,7 @@ def test_what_a_config_says_of_its_weights_is_not_said_of_others(tmp_path):
     other = pretraining_config(config, init="other.pth", init_title="BYOL")
     assert dict(other.init) == {"file": "other.pth", "title": "BYOL"}
     asked = pretraining_config(config, init="other.pth", options={"init.which": "teacher", "init.file": "third.pth"})
-    assert dict(asked.init) == {"file": "other.pth", "which": "teacher"}
+    assert dict(asked.init) == {"file": "other.pth", "branch": "teacher"}
 
 
 def test_importing_the_package_imports_nothing_heavy():

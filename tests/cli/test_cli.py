@@ -13,8 +13,14 @@ import pytest
 
 import slotcon_plugin
 from slotcon_plugin import cli
+from slotcon_plugin.actions.settings import defaults_of
+from slotcon_plugin.cli.settings import EVALUATING, LOOKING
 from slotcon_plugin.config import load_config
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
+from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
+from slotcon_plugin.evaluation.probe import probe_backbone
+from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
+from slotcon_plugin.visualization.run import plot_run, visualize_groups, visualize_prototypes, visualize_retrieval
 
 
 def call(words: str, monkeypatch, function: str | None = None, outcome=None) -> tuple[int, dict]:
@@ -77,21 +83,18 @@ def test_finetune(monkeypatch, capsys):
 
 
 def test_export(monkeypatch):
-    words = "export runs/a b.pkl --target detectron2 --force --no-fpn --mean 1 2 3 --kind moco"
+    words = "export runs/a b.pkl --target detectron2 --overwrite --no-fpn --mean 1 2 3 --kind moco"
     status, got = call(words, monkeypatch, "export")
     options = got.pop("options")
     assert (status, got) == (0, dict(run="runs/a", out="b.pkl", target="detectron2", overwrite=True))
     assert options["fpn"] is False and options["kind"] == "moco" and options["declared"]["mean"] == [1, 2, 3]
 
 
-def test_evaluate(monkeypatch, capsys):
+def test_evaluate(monkeypatch):
     words = "evaluate runs/a labelled --test test --stages -1 --input-size 64 96 --device cpu"
     status, got = call(words, monkeypatch, "evaluate")
     assert (status, got["measure"], got["test"]) == (0, "probe", "test")
     assert got["settings"] == dict(stages=(-1,), input_size=(64, 96))
-    words = "evaluate runs/a photos --measure retrieval --epochs 3"
-    assert call(words, monkeypatch, "evaluate")[0] == 2
-    assert "--epochs is for probes" in capsys.readouterr().err
 
 
 def test_embed(monkeypatch):
@@ -107,8 +110,8 @@ def test_embed(monkeypatch):
         *("embed a b --short-side 0", "embed a b --short-side -5", "embed a b --batch-size 0", "embed a b --grid 0 3"),
         *("evaluate a b --neighbours -3", "evaluate a b --input-size 0 64", "evaluate a b --epochs 0"),
         *("tools/eval_probe.py a --data b --neighbours -1", "tools/eval_unsupervised_seg.py a --data b --short-side 0"),
-        *("tools/visualize_groups.py a b --size 0", "tools/visualize_prototypes.py a b --nearest 0"),
-        *("tools/visualize_retrieval.py a b c --size 0", "tools/plot_run.py a --smooth 0"),
+        *("tools/visualize_groups.py a b --short-side 0", "tools/visualize_prototypes.py a b --nearest 0"),
+        *("tools/visualize_retrieval.py a b c --short-side 0", "tools/plot_run.py a --smooth 0"),
         "tools/eval_pixel_retrieval.py a b --num-pairs 0",
     ],
 )
@@ -123,7 +126,9 @@ def test_a_number_out_of_its_range_is_refused_by_its_option(words, monkeypatch, 
         status, _ = call(words, monkeypatch)
     option = next(word for word in rest if word.startswith("--") and word != "--data")
     assert status == 2
-    assert re.search(rf"argument {option}: expected a whole number of at least [01], got", capsys.readouterr().err)
+    assert re.search(
+        rf"argument {option}(/--size)?: expected a whole number of at least [01], got", capsys.readouterr().err
+    )
 
 
 _RUN_OPTIONS = {
@@ -173,7 +178,7 @@ ARRIVES = {  # a command -> what may stand behind it -> the arguments of its fun
         "--batch-size 3": dict(batch_size=3),
         "--config c.py": dict(config="c.py"),
         "--network resnet50": dict(network="resnet50"),
-        "--which student": dict(which="student"),
+        "--branch student": dict(branch="student"),
         "--decoder": dict(decoder=True),
         "--device cpu": dict(device="cpu"),
     },
@@ -197,7 +202,7 @@ def test_no_option_is_left_out_of_these(command):
     name = command.split()[0]
     parser = next(a for a in cli.build_parser([name])._actions if isinstance(a, argparse._SubParsersAction))
     tried = {option.split()[0] for option in ARRIVES[command] if option}
-    elsewhere = {"--help", "--gpus", "--local_rank", "--local-rank"}
+    elsewhere = {"--help", "--gpus", "--local_rank", "--local-rank", "--which"}
     known = {word for a in parser.choices[name]._actions for word in a.option_strings if word.startswith("--")}
     assert known - elsewhere == {word for word in tried if word.startswith("--")}
 
@@ -209,10 +214,39 @@ def test_without_a_command_there_is_help(capsys):
     assert end.value.code == 0 and [word for word in cli.COMMANDS if word not in shown] == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "use", "functions"),
+    [
+        (EVALUATING, "probe", (probe_checkpoint, probe_backbone)),
+        (EVALUATING, "prototypes", (evaluate_unsupervised,)),
+        (EVALUATING, "retrieval", (compare_pixel_retrieval,)),
+        (LOOKING, "groups", (visualize_groups,)),
+        (LOOKING, "prototypes", (visualize_prototypes,)),
+        (LOOKING, "retrieval", (visualize_retrieval,)),
+        (LOOKING, "curves", (plot_run,)),
+    ],
+)
+def test_settings_are_those_of_the_function_with_its_defaults_told(settings, use, functions):
+    """None is missing but those of every use, and what the help says in brackets is the function's own default."""
+    defaults = functools.reduce(dict.__or__, (defaults_of(function) for function in functions))
+    offered = {setting.name: setting.help for setting in settings if use in setting.uses.split()}
+    assert offered.keys() <= defaults.keys()
+    everywhere = {"device", "config", "pretraining", "out_dir", "result_file", "trained", "checkpoints", "bank_size"}
+    assert defaults.keys() - offered.keys() <= everywhere
+    for name, text in offered.items():
+        if isinstance(defaults[name], (int, float)) and defaults[name] is not False:
+            assert str(defaults[name]).lstrip("0") in text.partition("(")[2], f"{name}: {text}"
+
+
 def test_look(monkeypatch):
     assert call("look runs/a", monkeypatch, "look")[1] == dict(run="runs/a", photos=[], out=None, kind=None)
     got = call("look runs/a p q --kind retrieval --device cpu", monkeypatch, "look")[1]
     assert (got["photos"], got["settings"]) == (["p", "q"], {"device": "cpu"})
+    words = "look runs/a p --short-side 64 --limit 3 --points 0.5,0.25 1,0 --device cpu"
+    settings = dict(short_side=64, limit=3, points=((0.5, 0.25), (1.0, 0.0)), device="cpu")
+    assert call(words, monkeypatch, "look")[1]["settings"] == settings
+    got = call("look runs/a runs/b --kind curves --smooth 3", monkeypatch, "look")[1]
+    assert (got["photos"], got["settings"]) == (["runs/b"], {"smooth": 3})
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def test_the_detectron2_file_is_plain_and_readable_by_any_numpy(source_file, tmp
 
 def test_metadata_say_where_the_weights_come_from(source_file, tmp_path):
     source, out = source_file("slotcon", 18), tmp_path / "out.pth"
-    convert(source.path, out, "torchvision", which="student")
+    convert(source.path, out, "torchvision", branch="student")
     meta = read_metadata(out)
     assert meta["source_file"] == "checkpoint.bin"
     assert meta["source_sha256"] == hashlib.sha256(source.path.read_bytes()).hexdigest()
@@ -50,7 +50,7 @@ def test_metadata_say_where_the_weights_come_from(source_file, tmp_path):
 
 def test_backbone_hash_follows_the_weights_not_the_file(source_file):
     hashes = {
-        (name, branch): read_checkpoint(source_file(name, 18).path, which=branch).meta["backbone_sha256"]
+        (name, branch): read_checkpoint(source_file(name, 18).path, branch=branch).meta["backbone_sha256"]
         for name in ("slotcon", "moco_v2", "pixpro")
         for branch in ("student", "teacher")
     }
@@ -93,10 +93,10 @@ def test_nothing_that_is_there_is_lost(tmp_path):
         with pytest.raises(ConversionError, match="is a link, a folder or a device"):
             convert(source, tmp_path / special, "torchvision", overwrite=True)
     (tmp_path / "old.pth").write_bytes(b"old")
-    with pytest.raises(ConversionError, match=r"old\.pth exists: give another name, or --force"):
+    with pytest.raises(ConversionError, match=r"old\.pth exists: give another name, or --overwrite"):
         convert(source, tmp_path / "old.pth", "torchvision")
     assert (source.read_bytes(), (tmp_path / "old.pth").read_bytes()) == (was, b"old")
-    run("torchvision", "", [str(source), str(tmp_path / "old.pth"), "--force"])
+    run("torchvision", "", [str(source), str(tmp_path / "old.pth"), "--overwrite"])
     assert read_metadata(tmp_path / "old.pth")["source_file"] == "source.pth"
 
 

@@ -110,7 +110,9 @@ def test_files_that_people_have(file, nets, tmp_path):
 
 def test_two_backbones_and_no_known_kind_must_be_told_apart(nets, tmp_path):
     torch.save(under("first.", nets[0]) | under("second.", nets[1]), tmp_path / "x.pth")
-    said = r"several backbones.*backbone \(first\.\), backbone \(second\.\)\. Say --which teacher\|student, or --prefix"
+    said = (
+        r"several backbones.*backbone \(first\.\), backbone \(second\.\)\. Say --branch teacher\|student, or --prefix"
+    )
     with pytest.raises(ConversionError, match=said):
         read_checkpoint(tmp_path / "x.pth")
     canonical = read_checkpoint(tmp_path / "x.pth", prefix="second")
@@ -131,7 +133,7 @@ def test_soco_and_simsiam_are_not_pixpro(nets, tmp_path):
     torch.save({"state_dict": simsiam}, tmp_path / "simsiam.pth")
     with pytest.raises(ConversionError, match=r"several backbones"):
         read_checkpoint(tmp_path / "soco.pth")
-    assert read_checkpoint(tmp_path / "soco.pth", which="student").meta["method"] == "unknown"
+    assert read_checkpoint(tmp_path / "soco.pth", branch="student").meta["method"] == "unknown"
     assert read_checkpoint(tmp_path / "simsiam.pth").meta["method"] == "unknown"
 
 

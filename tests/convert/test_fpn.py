@@ -33,7 +33,7 @@ def test_the_pyramid_travels_too_and_is_proved(depth, norm, target, lateral, tmp
         pytest.importorskip(target)
     source, state_dict = vader_file(tmp_path / "x.pth", depth, norm=norm)
     out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
-    meta = convert(source, out, target, which="student")
+    meta = convert(source, out, target, branch="student")
     assert meta["fpn"]
     assert set(meta["proof"]["relative_errors"]) == {
         *("layer1", "layer2", "layer3", "layer4"),
@@ -51,7 +51,7 @@ def test_the_pyramid_travels_too_and_is_proved(depth, norm, target, lateral, tmp
 def test_without_its_pyramid_timm_loads_it_strictly(suffix, tmp_path):
     source, state_dict = vader_file(tmp_path / "x.pth")
     out = tmp_path / f"out{suffix}"
-    run("torchvision", "", [str(source), str(out), "--which", "student", "--no-fpn"])
+    run("torchvision", "", [str(source), str(out), "--branch", "student", "--no-fpn"])
     net = timm.create_model("resnet18", num_classes=0, checkpoint_path=str(out))
     assert torch.equal(net.conv1.weight, state_dict["student.backbone.conv1.weight"])
     assert read_metadata(out)["fpn_left_out"] == "not asked for"
@@ -63,7 +63,7 @@ def test_a_pyramid_of_the_wrong_shape_is_named(shape, tmp_path):
     state_dict["student.decoder.fpn.lateral.2.weight"] = torch.ones(shape)
     torch.save({"state_dict": state_dict}, path)
     with pytest.raises(ConversionError, match=r"lateral\.2\.weight of the FPN .* expected \(16, 256, 1, 1\)"):
-        read_checkpoint(path, which="student")
+        read_checkpoint(path, branch="student")
 
 
 def test_an_incomplete_pyramid_is_named(tmp_path):
@@ -71,7 +71,7 @@ def test_an_incomplete_pyramid_is_named(tmp_path):
     del state_dict["student.decoder.fpn.output.2.bias"]
     torch.save({"state_dict": state_dict}, path)
     with pytest.raises(ConversionError, match=r"output\.2\.bias"):
-        read_checkpoint(path, which="student")
+        read_checkpoint(path, branch="student")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_the_real_pyramids_are_those_that_travel(decoder, tmp_path):
     state_dict = {k: v for k, v in state_dict.items() if ".decoder." not in k}
     state_dict |= {f"student.decoder.{k}": v for k, v in decoder.state_dict().items()}
     torch.save({"state_dict": state_dict}, path)
-    canonical = read_checkpoint(path, which="student")
+    canonical = read_checkpoint(path, branch="student")
     with torch.no_grad():
         maps = build_canonical(canonical)(IMAGE)
         fpn, kind = canonical.decoders["fpn"], DECODERS["fpn"]
@@ -102,7 +102,7 @@ def test_the_real_pyramids_are_those_that_travel(decoder, tmp_path):
 def test_mmdets_neck_takes_the_pyramid_by_its_prefix(tmp_path):
     necks = pytest.importorskip("mmdet.models.necks")
     source, state_dict = vader_file(tmp_path / "x.pth")
-    convert(source, tmp_path / "out.pth", "mmdet", which="student")
+    convert(source, tmp_path / "out.pth", "mmdet", branch="student")
     init = {"type": "Pretrained", "checkpoint": str(tmp_path / "out.pth"), "prefix": "neck."}
     neck = necks.FPN([64, 128, 256, 512], 16, num_outs=5, init_cfg=init)
     neck.init_weights()
@@ -136,7 +136,7 @@ def test_a_pyramid_goes_whole_or_not_at_all(target, config, left_out, tmp_path, 
     monkeypatch.chdir(Path(__file__).parents[2])
     source, _ = vader_file(tmp_path / "x.pth", depth=50, width=256, norm=bool(norm))
     out = tmp_path / f"out{TARGETS[target].suffixes[0]}"
-    meta = convert(source, out, target, which="student", config=config)
+    meta = convert(source, out, target, branch="student", config=config)
     assert meta["fpn"] is (left_out is None)
     assert ("fpn" in read_checkpoint(out).decoders) is (left_out is None)
     assert ("fpn_left_out" in meta) is (left_out is not None)
@@ -158,7 +158,7 @@ def test_detectron2s_own_loader_fills_a_pyramid(norm, tmp_path):
     cfg.merge_from_list([item for key, value in (small | plain).items() for item in (f"MODEL.{key}", value)])
     (tmp_path / "config.yaml").write_text(cfg.dump())
     source, state_dict = vader_file(tmp_path / "x.pth", norm=bool(norm))
-    meta = convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "config.yaml"))
+    meta = convert(source, tmp_path / "out.pkl", "detectron2", branch="student", config=str(tmp_path / "config.yaml"))
     assert meta["fpn"]
     model = modeling.build_model(cfg)
     DetectionCheckpointer(model).load(str(tmp_path / "out.pkl"))
@@ -182,5 +182,5 @@ def test_a_config_without_its_framework_is_said_so_for_a_pyramid_too(tmp_path, m
     source, _ = vader_file(tmp_path / "x.pth")
     (tmp_path / "some.yaml").write_text("MODEL: {}\n")
     with pytest.raises(ConversionError, match=r"cannot be imported, so \S+some\.yaml cannot be built"):
-        convert(source, tmp_path / "out.pkl", "detectron2", which="student", config=str(tmp_path / "some.yaml"))
+        convert(source, tmp_path / "out.pkl", "detectron2", branch="student", config=str(tmp_path / "some.yaml"))
     assert not (tmp_path / "out.pkl").exists()

@@ -19,7 +19,7 @@ def test_a_pyramid_of_some_levels_stays_behind_and_says_so(tmp_path):
     path, state_dict = vader_file(tmp_path / "x.pth", norm=True)
     state_dict = {k: v for k, v in state_dict.items() if "output" not in k or "output.0" in k}
     torch.save({"state_dict": state_dict | {"student.heads.p2.grouping.prototypes": torch.randn(4, 8)}}, path)
-    canonical = read_checkpoint(path, which="student")
+    canonical = read_checkpoint(path, branch="student")
     assert not canonical.decoders
     assert canonical.meta["fpn_left_out"] == "it was pretrained at p2 alone"
 
@@ -47,7 +47,7 @@ def test_a_neck_that_numbers_other_maps_takes_no_pyramid(neck, left_out, tmp_pat
     if isinstance(neck, dict):
         neck = dict(type="FPN", in_channels=[64, 128, 256, 512], out_channels=16, num_outs=5) | neck
     config = neck_config(tmp_path / "config.py", neck)
-    meta = convert(source, tmp_path / "out.pth", "mmdet", which="student", config=config)
+    meta = convert(source, tmp_path / "out.pth", "mmdet", branch="student", config=config)
     assert meta.get("fpn_left_out") == left_out
 
 

@@ -87,8 +87,8 @@ def test_target_sees_what_the_source_saw(name, depth, target, source_file, tmp_p
 def test_each_branch_can_be_asked_for(name, source_file):
     source = source_file(name, 18)
     for branch, net in source.nets.items():
-        which = None if branch == "backbone" else branch
-        canonical = read_checkpoint(source.path, which=which)
+        asked = None if branch == "backbone" else branch
+        canonical = read_checkpoint(source.path, branch=asked)
         assert canonical.meta["branch"] == branch
         with torch.no_grad():
             assert_same_maps(build_canonical(canonical)(IMAGE), stage_features(net))
@@ -124,9 +124,9 @@ def test_a_converted_file_is_a_source_with_its_origin_kept(target, source_file, 
     if target != "torchvision":
         pytest.importorskip(target)
     first = tmp_path / f"first{LOADERS[target][0]}"
-    meta = convert(source_file("slotcon", 18).path, first, target, which="student")
+    meta = convert(source_file("slotcon", 18).path, first, target, branch="student")
     again = read_checkpoint(first)
-    original = read_checkpoint(source_file("slotcon", 18).path, which="student")
+    original = read_checkpoint(source_file("slotcon", 18).path, branch="student")
     assert list(again.state_dict) == list(original.state_dict)
     assert all(torch.equal(again.state_dict[name], value) for name, value in original.state_dict.items())
     assert again.meta["backbone_sha256"] == original.meta["backbone_sha256"]

@@ -65,7 +65,7 @@ def test_a_declared_kind_wins(source_file):
     with pytest.raises(ConversionError, match="unknown kind 'clip'"):
         read_checkpoint(slotcon.path, kind="clip")
     with pytest.raises(ConversionError, match=r"has no teacher; it has backbone \(no prefix\)"):
-        read_checkpoint(source_file("torchvision", 18).path, which="teacher")
+        read_checkpoint(source_file("torchvision", 18).path, branch="teacher")
 
 
 def test_what_a_file_does_not_say_is_unknown_until_declared(source_file):
@@ -214,7 +214,7 @@ def test_a_checkpoint_that_declares_itself_is_believed(tmp_path):
     meta = read_checkpoint(path).meta
     assert (meta["method"], meta["branch"]) == ("mine", "student")
     assert (meta["colour_order"], meta["mean"], meta["std"]) == ("BGR", [103.53, 116.28, 123.675], [1.0] * 3)
-    assert read_checkpoint(path, which="teacher").meta["branch"] == "teacher"
+    assert read_checkpoint(path, branch="teacher").meta["branch"] == "teacher"
 
 
 @pytest.mark.parametrize(

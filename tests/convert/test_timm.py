@@ -76,7 +76,7 @@ def test_a_folder_is_a_model_of_timm_s(config, tmp_path):
     for name, value in torch.load(tmp_path / "x.pth")["state_dict"].items():
         if name.startswith("teacher."):
             assert torch.equal(model.state_dict()[name.removeprefix("teacher.backbone.model.")], value), name
-    with pytest.raises(ConversionError, match="--force"):
+    with pytest.raises(ConversionError, match="--overwrite"):
         convert(tmp_path / "x.pth", out, "timm")
     convert(tmp_path / "x.pth", out, "timm", overwrite=True)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["my_backbone", "x.pth"]

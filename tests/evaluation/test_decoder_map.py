@@ -40,8 +40,8 @@ def test_probe_arms_carry_the_decoder(tmp_path, moved_apart):
             )
         )
     ).dump(tmp_path / "c.py")
-    for which, branch in (("student", "student"), (None, "teacher")):
-        arms = load_probe_arms(tmp_path / "a.pth", tmp_path / "c.py", decoder=True, which=which)
+    for asked, branch in (("student", "student"), (None, "teacher")):
+        arms = load_probe_arms(tmp_path / "a.pth", tmp_path / "c.py", decoder=True, branch=asked)
         assert torch.equal(arms["checkpoint"][0].eval()(images)[-1], model.embed(images, branch))
     assert arms["checkpoint"][1] == load_probe_arms(tmp_path / "a.pth")["checkpoint"][1]
     assert arms["random"][1] is None

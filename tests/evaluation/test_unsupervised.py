@@ -1,3 +1,4 @@
+import hashlib
 import json
 import logging
 from types import SimpleNamespace
@@ -17,13 +18,13 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised, unsupervised
 from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.metrics import confusion_counts
-from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms, probe_checkpoint
+from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_arms, probe_checkpoint, probe_recipe
 from slotcon_plugin.evaluation.unsupervised import score_counts
 from slotcon_plugin.models import BasePretrainer, Method
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.registry import HOOKS
-from slotcon_plugin.results import read_result
+from slotcon_plugin.results import describe_config, read_result
 
 MODEL = dict(
     type="SlotCon",
@@ -326,12 +327,25 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
 
 
+def test_settings_that_nobody_gives_are_told_as_well(repo):
+    """Figures of the script, which once gave all of them, of the command and of a plan share a row."""
+    published = read_result(repo / "docs/results/small_real/probe/slotcon-seed0/linear_checkpoint.json")
+    given = dict(input_size=(240, 320), stages=(-2, -1), epochs=15, learning_rate=2e-3, batch_size=16, seeds=(0, 1))
+    for settings in ({}, given, {"device": "cuda"}):
+        text = describe_config(probe_recipe(neighbours=0, **settings))[1]
+        assert hashlib.sha256(text.encode()).hexdigest() == published["config_sha256"]
+    assert probe_recipe().to_dict() == given | {"neighbours": 20}
+    assert probe_recipe(epochs=3, bank_size=9, output_stride=16).to_dict() == given | {
+        **dict(neighbours=20, epochs=3, bank_size=9, output_stride=16)
+    }
+
+
 @pytest.mark.parametrize("by_config", [False, True])
 def test_the_branch_that_is_asked_for_is_probed(by_config, config, checkpoint):
     model, images = load_pretrainer(config, checkpoint), torch.randn(1, 3, 64, 64)
     recipe = config if by_config else None
-    for which, branch in ((None, "teacher"), ("teacher", "teacher"), ("student", "student")):
-        loaded = load_backbone(checkpoint, recipe, which=which)
+    for asked, branch in ((None, "teacher"), ("teacher", "teacher"), ("student", "student")):
+        loaded = load_backbone(checkpoint, recipe, branch=asked)
         assert loaded.sha256 == sha256_of(model.branch(branch)["backbone"])
         with torch.no_grad():
             maps = loaded.backbone.eval()(images)[-1], model.extract_features(images, branch)[-1]
@@ -343,7 +357,7 @@ def test_a_run_that_transfers_its_student_is_probed_by_it(config, checkpoint, tm
     recipe.write_text(config.read_text() + "\nmodel['transfer_branch'] = 'student'\n")
     model = load_pretrainer(config, checkpoint)
     assert load_backbone(checkpoint, recipe).sha256 == sha256_of(model.student["backbone"])
-    assert load_backbone(checkpoint, recipe, which="teacher").sha256 == sha256_of(model.teacher["backbone"])
+    assert load_backbone(checkpoint, recipe, branch="teacher").sha256 == sha256_of(model.teacher["backbone"])
 
 
 def test_probe_at_the_stride_that_a_checkpoint_was_pretrained_at(config, checkpoint, tmp_path, demo):

@@ -62,7 +62,7 @@ def test_a_photo_and_itself(tmp_path, vader):
     photo = tmp_path / "a.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)).save(photo)
     centre = (12 + 0.5) / 24, (7 + 0.5) / 16
-    out = visualize_retrieval("c", "k", [str(photo), str(photo)], str(tmp_path / "out.png"), [centre], size=64)
+    out = visualize_retrieval("c", "k", [str(photo), str(photo)], str(tmp_path / "out.png"), [centre], short_side=64)
     sheet = np.asarray(Image.open(out))
     assert sheet.shape == (420, 630 * 2 + 8, 3)
     x, y = round(centre[0] * 630), round(centre[1] * 420)

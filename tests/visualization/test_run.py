@@ -7,8 +7,8 @@ import pytest
 
 from slotcon_plugin.visualization.run import visualize_groups, visualize_prototypes
 
-GROUPS = dict(limit=4, size=64, branch="teacher", device="cpu")
-PROTOTYPES = dict(limit=4, prototypes=None, most_used=2, nearest=2, size=64, device="cpu")
+GROUPS = dict(limit=4, short_side=64, branch="teacher", device="cpu")
+PROTOTYPES = dict(limit=4, prototypes=None, most_used=2, nearest=2, short_side=64, device="cpu")
 
 
 @pytest.fixture
