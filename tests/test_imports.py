@@ -65,7 +65,7 @@ MAY_IMPORT = {
     },
     "cli": {
         *{"actions", "arguments", "benchmark", "command", "config", "convert"},
-        *{"evaluation", "key_values", "launch", "quickstart"},
+        *{"key_values", "launch", "quickstart"},
     },
     "__main__": {"cli"},
     "quickstart": {
