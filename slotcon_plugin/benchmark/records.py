@@ -48,18 +48,25 @@ def fingerprint(step: Step, work_dir: Path) -> str:
 @lru_cache
 def _own_modules(config: str) -> dict[str, str]:
     """Module -> hash of its Python files, for what a config's ``custom_imports`` bring from outside this package."""
-    if Path(config).suffix != ".py":
-        return {}
     try:
-        imports = Config.fromfile(config, import_custom_modules=False).get("custom_imports") or {}
-        found = {name: find_spec(name) for name in imports.get("imports", ()) if name.split(".")[0] != "slotcon_plugin"}
-    except ModuleNotFoundError:  # a framework's, or one that the run will miss and say so
+        cfg = _of_mmengine(Path(config))
+    except ModuleNotFoundError:  # a framework's
         return {}
+    imports = (cfg.get("custom_imports") if cfg else None) or {}
+    names = imports.get("imports") or ()
     digests = {}
-    for name, spec in found.items():
+    for name in [names] if isinstance(names, str) else names:
+        if name.split(".")[0] == "slotcon_plugin":
+            continue
+        try:
+            spec = find_spec(name)
+        except Exception:  # whatever the packages around it raise; the run will say so, if it needs the module
+            continue
         folders = [Path(folder) for folder in (spec and spec.submodule_search_locations) or ()]
-        files = sorted(file for folder in folders for file in folder.rglob("*.py")) or ([spec.origin] if spec else [])
-        digests[name] = hashlib.sha256(b"\0".join(Path(file).read_bytes() for file in files)).hexdigest()
+        files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+        if not files and spec and spec.has_location:
+            files = [Path(spec.origin)]
+        digests[name] = hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
     return digests
 
 
@@ -68,18 +75,28 @@ def _content(config: str) -> str:
     """A config with all it inherits, comments apart; of a framework that is not installed, the file as it is."""
     path = Path(config)
     try:
-        if path.suffix in (".yaml", ".yml"):
-            text = path.read_text(encoding="utf-8")
-            bases = (yaml.load(text, _Loader) or {}).get("_BASE_") or ()
-            bases = [bases] if isinstance(bases, str) else bases
-            return text + "".join(_content(str(path.parent / base)) for base in bases)
-        return describe_config(Config.fromfile(path, import_custom_modules=False))[1]
+        if (cfg := _of_mmengine(path)) is not None:
+            return describe_config(cfg)[1]
+        bases = _yaml(path).get("_BASE_") or ()
+        bases = [bases] if isinstance(bases, str) else bases
+        return path.read_text(encoding="utf-8") + "".join(_content(str(path.parent / base)) for base in bases)
     except ModuleNotFoundError:
         return path.read_text(encoding="utf-8")
     except UserError:
         raise
     except Exception as error:  # whatever Python or YAML finds in it
         raise UserError(f"config {config} cannot be read: {type(error).__name__}: {error}") from error
+
+
+def _of_mmengine(path: Path) -> Config | None:
+    """A config as mmengine reads it; None for YAML of detectron2's, which has none of mmengine's own keys."""
+    if path.suffix in (".yaml", ".yml") and not {"_base_", "custom_imports"} & set(_yaml(path)):
+        return None
+    return Config.fromfile(path, import_custom_modules=False)
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    return yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
 
 
 class _Loader(yaml.SafeLoader):

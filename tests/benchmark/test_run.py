@@ -155,15 +155,34 @@ def test_config_contents_count_and_comments_do_not(make, tmp_path):
 
 
 @pytest.mark.parametrize("package", [False, True])
-def test_code_of_ones_own_counts(package, make, tmp_path, monkeypatch):
-    name = f"own_code_{package}".lower()
-    file = tmp_path / (f"{name}/__init__.py" if package else f"{name}.py")
-    config = tmp_path / "c.py"
-    config.write_text(f"custom_imports = dict(imports=['slotcon_plugin', '{name}'])\n")
+@pytest.mark.parametrize(
+    "config",
+    {
+        "list.py": "custom_imports = dict(imports=['slotcon_plugin', '{name}'])\n",
+        "text.py": "custom_imports = dict(imports='{name}')\n",
+        "inside_another.py": "custom_imports = dict(imports='in_{name}.{name}')\n",
+        "some_missing.py": (
+            "custom_imports = dict(imports=['no_such.part', 'no_such', 'sys', 'faulty.part', '{name}'], "
+            "allow_failed_imports=True)\n"
+        ),
+        "c.json": '{{"custom_imports": {{"imports": ["{name}"]}}}}',
+        "c.yaml": "custom_imports: {{imports: ['{name}']}}\n",
+        "inherits.yml": "_base_: list.py\nlr: 1\n",
+    }.items(),
+    ids=lambda config: config[0],
+)
+def test_code_of_ones_own_counts(config, package, make, tmp_path, monkeypatch):
+    name = f"own_code_{config[0].replace('.', '_')}_{package}".lower()
+    folder = tmp_path / f"in_{name}" if config[0] == "inside_another.py" else tmp_path
+    file = folder / (f"{name}/__init__.py" if package else f"{name}.py")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "faulty").mkdir()
+    (tmp_path / "faulty/__init__.py").write_text("assert False")
+    (tmp_path / "list.py").write_text(f"custom_imports = dict(imports=['{name}'])\n")
+    (tmp_path / config[0]).write_text(config[1].format(name=name))
     monkeypatch.syspath_prepend(tmp_path)
-    step, prints = dataclasses.replace(make(), configs=(str(config),)), []
+    step, prints = dataclasses.replace(make(), configs=(str(tmp_path / config[0]),)), []
     for text in ("loss = 1", "loss = 1", "loss = 2"):
-        file.parent.mkdir(exist_ok=True)
         file.write_text(text)
         _own_modules.cache_clear()
         prints.append(fingerprint(step, tmp_path / "w"))
