@@ -129,7 +129,7 @@ class TwoViewDataset(Dataset):
         )
 
     def _sample(self, key: SampleKey, index: int) -> dict[str, Tensor]:
-        photo = Photo(self._read(index))
+        photo = Photo(self._read(index), printable(self.source.path(index)))
         rng = key.rng()
         pair = self.crops.draw(rng, photo.orientation.width, photo.orientation.height)
         reduction, placed = self._place(photo, pair)

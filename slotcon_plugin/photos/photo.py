@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 import simplejpeg
+from mmengine.logging import print_log
 from PIL import Image, ImageFile, UnidentifiedImageError
 
 from slotcon_plugin.errors import UserError
@@ -18,7 +20,11 @@ EXIF_ORIENTATION = 0x0112
 MAX_PIXELS = 2**27
 """Photos of more pixels than this (11,585 x 11,585) are refused before any decoder allocates memory for them."""
 
-_HEADERS = 2**18  # bytes of a JPEG in which its Exif is looked for: behind a colour profile, if need be
+# One of these is in the header of every JPEG that says how it stands.
+_EXIF, _XMP = b"Exif\x00\x00", b"tiff:Orientation"
+
+_DARK = 2**12  # a 16-bit picture of smaller values is nearly black by its upper byte
+_dark_told = False  # whether this process has named a dark one
 
 # How the stored pixels become the upright photo: swap the axes, then mirror in x, then in y (EXIF 2.32, table 6).
 _UPRIGHT = {
@@ -82,13 +88,14 @@ class Photo:
 
     Args:
         data: content of the file.
+        name: what to call it in a warning.
 
     Raises:
         PhotoError: if this is not a photo, or one of more than ``MAX_PIXELS``.
     """
 
-    def __init__(self, data: bytes) -> None:
-        self._data = data
+    def __init__(self, data: bytes, name: str = "without a name") -> None:
+        self._data, self._name = data, name
         self._image: Image.Image | None = None
         self.reductions: tuple[int, ...] = (1,)
         turn = _UPRIGHT[1]
@@ -100,7 +107,8 @@ class Photo:
                     self.reductions = (8, 4, 2, 1)
                 else:
                     self._image = self._open()
-                if data.find(b"Exif\x00\x00", 0, _HEADERS) >= 0:
+                end = _start_of_scan(data)
+                if any(data.find(mark, 0, end) >= 0 for mark in (_EXIF, _XMP)):  # the others need no second decoder
                     turn = orientation_of(self._open())
             else:
                 self._image = self._open()
@@ -138,7 +146,7 @@ class Photo:
                 if not keep_damaged:
                     raise
             image = self._image or self._open()
-            return _to_rgb(image.reduce(reduction) if reduction > 1 else image)
+            return _to_rgb(image.reduce(reduction) if reduction > 1 else image, self._name)
         except Exception as error:
             raise PhotoError(f"cannot be decoded: {_reason(error)}") from error
 
@@ -153,10 +161,21 @@ class Photo:
 
 
 def orientation_of(image: Image.Image) -> tuple[bool, bool, bool]:
-    """Whether to swap the axes of stored pixels, then mirror them in x, then in y, for the upright picture."""
+    """Whether to swap the axes of stored pixels, then mirror them in x, then in y, for the upright picture.
+
+    As EXIF says; where it says nothing, as XMP does (by Pillow's ``getexif``).
+    """
     # Pillow turns TIFFs itself, and their size is that of the turned picture.
     tag = 1 if image.format == "TIFF" else image.getexif().get(EXIF_ORIENTATION, 1)
     return _UPRIGHT.get(tag, _UPRIGHT[1])
+
+
+def _start_of_scan(data: bytes) -> int:
+    """Where the header of a JPEG ends; at the end of what is not laid out as usual."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b"\xff", b""):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at if data[at : at + 2] == b"\xff\xda" else len(data)
 
 
 def _reason(error: Exception) -> str:
@@ -165,7 +184,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__  # a MemoryError has no text
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
+def _to_rgb(image: Image.Image, name: str) -> np.ndarray:
     """(H, W, 3) uint8 of an image of any mode; 16-bit grey keeps its upper byte."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise ValueError("PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set, so a truncated photo would pass unseen")
@@ -174,6 +193,23 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         if image.mode == "I" and image.format not in ("PNG", "PPM"):  # whose 16 bits Pillow gives as 32
             raise ValueError("a picture of 32-bit integers has no known white")
-        grey = (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        values = np.asarray(image).astype(np.int64)
+        if 0 < values.max() < _DARK:
+            _warn_of_dark(name, int(values.max()))
+        grey = (values >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # a copy: torch wants writable memory
+
+
+def _warn_of_dark(name: str, largest: int) -> None:
+    """Name the first of such pictures, since a camera of 12 bits makes all of its pictures so."""
+    global _dark_told
+    if not _dark_told:
+        _dark_told = True
+        print_log(
+            f"photo {name}: its largest 16-bit value is {largest:,} of 65,535, so it is nearly black here. If it was "
+            "taken with fewer bits, convert it and its like: multiply values of 12 bits by 16, or save 8 bits. This "
+            "is said of one photo only",
+            "current",
+            logging.WARNING,
+        )

@@ -31,7 +31,7 @@ def read_photo(path: str | Path) -> np.ndarray:
         PhotoError: the file cannot be read, or does not hold a photo that can be decoded; names the file.
     """
     try:
-        photo = Photo(Path(path).read_bytes())
+        photo = Photo(Path(path).read_bytes(), printable(path))
         return photo.orientation.turn(photo.decode(keep_damaged=True))
     except (PhotoError, OSError, MemoryError) as error:
         raise PhotoError(

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import PhotoError, read_photo, read_photos, reading, upright_size
+from slotcon_plugin.photos import PhotoError, photo, read_photo, read_photos, reading, upright_size
 from slotcon_plugin.photos.photo import EXIF_ORIENTATION
 
 
@@ -28,19 +28,67 @@ def test_photos_are_read_upright(tmp_path, tag, suffix):
     assert upright_size(path) == seen.shape[1::-1]
 
 
-def test_a_long_profile_before_the_orientation(tmp_path):
+def segment(marker, content):
+    return b"\xff" + bytes([marker]) + (len(content) + 2).to_bytes(2, "big") + content
+
+
+def header(where, tag):
+    """Segments of a JPEG that say how it stands."""
     exif = Image.Exif()
-    exif[EXIF_ORIENTATION] = 6
-    Image.new("RGB", (6, 4)).save(tmp_path / "a.jpg", exif=exif)
-    data = (tmp_path / "a.jpg").read_bytes()
-    filling = b"\xff\xe2\xff\xff" + bytes(0xFFFD)
-    (tmp_path / "a.jpg").write_bytes(data[:2] + 2 * filling + data[2:])
-    assert read_photo(tmp_path / "a.jpg").shape == (6, 4, 3) and upright_size(tmp_path / "a.jpg") == (4, 6)
+    exif[EXIF_ORIENTATION] = tag
+    xmp = b'http://ns.adobe.com/xap/1.0/\0<x:xmpmeta><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>' % tag
+    far = 5 * segment(0xE2, bytes(0xFFFD))  # a colour profile, 320 KB
+    other = Image.Exif()
+    other[0x010F] = "a maker"
+    return {
+        "exif": segment(0xE1, exif.tobytes()),
+        "exif behind a long profile": far + segment(0xE1, exif.tobytes()),
+        "exif behind fill bytes": b"\xff\xff" + segment(0xFE, b"a comment") + segment(0xE1, exif.tobytes()),
+        "xmp": segment(0xE1, xmp),
+        "xmp behind a long profile": far + segment(0xE1, xmp),
+        "xmp beside exif of other things": segment(0xE1, other.tobytes()) + segment(0xE1, xmp),
+        "exif beside xmp": segment(0xE1, exif.tobytes()) + segment(0xE1, xmp.replace(b'"%d"' % tag, b'"8"')),
+    }[where]
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize(
+    "where",
+    [
+        *("exif", "exif behind a long profile", "exif behind fill bytes", "exif beside xmp"),
+        *("xmp", "xmp behind a long profile", "xmp beside exif of other things"),
+    ],
+)
+def test_size_and_pixels_are_turned_by_one_rule_wherever_it_is_told(tmp_path, where, tag):
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :16] = 255  # the corner tells all eight apart, with the sides
+    pixels[:16, 16:32] = 120
+    path = tmp_path / "a.jpg"
+    Image.fromarray(pixels).save(path, quality=95)
+    data = path.read_bytes()
+    path.write_bytes(data[:2] + header(where, tag) + data[2:])
+    seen = read_photo(path)
+    assert upright_size(path) == seen.shape[1::-1] == ((48, 32) if tag < 5 else (32, 48))
+    expected = ImageOps.exif_transpose(Image.open(path))
+    assert np.abs(seen.astype(int) - np.asarray(expected)).max() <= 2
 
 
 def test_sixteen_bit_grey_is_not_white(tmp_path):
     Image.fromarray(np.full((4, 5), 0x4080, np.uint16)).save(tmp_path / "deep.png")
     assert (read_photo(tmp_path / "deep.png") == 0x40).all()
+
+
+def test_a_nearly_black_picture_of_sixteen_bits_is_told_once(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(photo, "print_log", lambda message, *_: said.append(message))
+    monkeypatch.setattr(photo, "_dark_told", False)
+    for name, largest in (("bright.png", 4096), ("black.png", 0), ("dark.tif", 4095), ("dark.png", 100)):
+        values = np.zeros((4, 5), np.uint16)
+        values[0, 0] = largest
+        Image.fromarray(values).save(tmp_path / name)
+        read_photo(tmp_path / name)
+    (told,) = said
+    assert "dark.tif: its largest 16-bit value is 4,095 of 65,535" in told and "values of 12 bits by 16" in told
 
 
 def test_what_is_no_photo_is_named(tmp_path):
