@@ -25,6 +25,21 @@ _INDIFFERENT = {
 # Those that fit weights to photos of another size; a position embedding is resampled.
 _OF_PHOTOS = {"img_size", "strict_img_size"}
 _OF_THE_ADAPTER = {"type", "name", "out_indices", "norm_eval", "init_cfg"}
+# Options of mmdet's and mmseg's ResNet that leave the meaning of its weights as it is, whatever their value. Among them
+# are strides and dilations, which are judged together.
+_INDIFFERENT_OF_MM = {
+    *("type", "depth", "num_stages", "out_indices", "frozen_stages", "norm_eval", "with_cp", "zero_init_residual"),
+    *("pretrained", "init_cfg", "stage_with_dcn", "strides", "dilations", "contract_dilation"),
+}
+# Others, with the values that leave it so.
+_PLAIN_OF_MM = {
+    "style": ("pytorch",),
+    "in_channels": (3,),
+    "stem_channels": (64, None),
+    "base_channels": (64,),
+    "conv_cfg": (None, {"type": "Conv2d"}, {"type": "Conv"}),
+    **dict.fromkeys(("deep_stem", "avg_down", "dcn", "plugins", "multi_grid"), (None, False, [], ())),
+}
 
 
 # Not square, so that swapped axes show; divisible by 32, as detectron2's FPN wants.
@@ -206,10 +221,30 @@ def network_of_backbone(config: Mapping[str, Any]) -> Network | None:
 
 def is_plain_resnet(config: Mapping[str, Any]) -> bool:
     """Whether a ``backbone`` config builds a ResNet of mmdet's or mmseg's that computes as torchvision's does."""
+    return not foreign_options(config)
+
+
+def foreign_options(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What in a ``backbone`` config keeps :func:`is_plain_resnet` from being true; empty if nothing does.
+
+    Names and shapes of weights do not tell padding, kinds of convolution or epsilons apart, so whatever is not known to
+    leave the computation as it is counts as foreign.
+    """
     scope, _, kind = str(config.get("type", "")).rpartition(".")
-    if scope not in ("mmdet", "mmseg") or kind != "ResNet" or config.get("style", "pytorch") != "pytorch":
-        return False
-    return not any(config.get(option) for option in ("deep_stem", "avg_down", "dcn", "plugins"))
+    if scope not in ("mmdet", "mmseg") or kind != "ResNet":
+        return {"type": config.get("type")}
+    strides, dilations = config.get("strides", (1, 2, 2, 2)), config.get("dilations", (1, 1, 1, 1))
+    # As with TorchvisionResNet, a stage may be dilated in place of strided, and only that.
+    if any(math.prod(strides[: i + 1]) * dilation != 2**i for i, dilation in enumerate(dilations)):
+        return {"strides": strides, "dilations": dilations}
+    return {option: value for option, value in config.items() if not _leaves_resnet_plain(option, value)}
+
+
+def _leaves_resnet_plain(option: str, value: Any) -> bool:
+    if option == "norm_cfg" and isinstance(value, Mapping):
+        same_kind = value.get("type") in ("BN", "BN2d", "SyncBN") and value.get("eps", 1e-5) == 1e-5
+        return same_kind and value.keys() <= {"type", "eps", "momentum", "requires_grad"}
+    return option in _INDIFFERENT_OF_MM or value in _PLAIN_OF_MM.get(option, ())
 
 
 def network_by_name(name: str) -> Network:

@@ -17,7 +17,7 @@ from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.find import Candidate, anchor_of, as_plain, choose, find_candidates, refuse_holes, seen
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
-from slotcon_plugin.convert.network import Network, is_plain_resnet, network_of_backbone
+from slotcon_plugin.convert.network import Network, foreign_options, network_of_backbone
 from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
@@ -126,12 +126,14 @@ def _declared_network(origin: Mapping[str, Any], told: Mapping[str, Any]) -> Net
 
 def _refuse_unknown_backbone(path: Path, backbone: Mapping[str, Any]) -> None:
     """Keys like a ResNet's do not make one: activations, strides and padding are not in them."""
-    if not is_plain_resnet(backbone):
+    if foreign := foreign_options(backbone):
         options = ", ".join(f"{key}={value!r}" for key, value in backbone.items() if key != "type")
+        unknown = ", ".join(f"{key}={value!r}" for key, value in foreign.items())
         raise ConversionError(
-            f"{path} was pretrained with a {backbone.get('type')}({options}), which cannot be converted: known are "
-            "TorchvisionResNet, TimmBackbone, and mmdet's and mmseg's ResNet with style='pytorch' and without "
-            "deep_stem, avg_down, dcn or plugins. If it computes what a plain ResNet does, say so: --network resnet50"
+            f"{path} was pretrained with a {backbone.get('type')}({options}), which cannot be converted: with "
+            f"{unknown} its weights may mean something else than a plain ResNet's. If they mean the same, say so: "
+            "--network resnet50. `slotcon evaluate` and `slotcon embed` take the network as it is: name the run's work "
+            "dir in place of the file, or its config with --config"
         )
 
 
