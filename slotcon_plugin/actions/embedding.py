@@ -22,7 +22,8 @@ def embed(
     out: str | Path | None = None,
     level: str = "photo",
     *,
-    grid: tuple[int, int] = (3, 3),
+    overwrite: bool = False,
+    grid: tuple[int, int] | None = None,
     boxes: str | Path | Boxes | None = None,
     limit: int | None = None,
     config: str | Path | None = None,
@@ -38,7 +39,8 @@ def embed(
         photos: a folder, a photo, or several of either.
         out: file to write, ``.npz`` or ``.parquet``; None writes none.
         level: ``'photo'``, ``'crop'`` (cells of ``grid``, or ``boxes``) or ``'pixel'``.
-        grid: (rows, columns) of crops.
+        overwrite: replace ``out`` if it exists.
+        grid: crops: (rows, columns) of them; None = 3 x 3.
         boxes: crops: path of a photo -> boxes x0, y0, x1, y1 in its pixels; or a COCO annotation file, whose photos
             are then those that are embedded, looked for below ``photos``.
         limit: embed only so many photos, spread evenly.
@@ -54,8 +56,11 @@ def embed(
     """
     if out:
         check_out(out)
-    if boxes is not None and level != "crop":
-        raise UserError(f"boxes are for level 'crop', the level asked for is {level!r}")
+        if Path(out).exists() and not overwrite:
+            raise UserError(f"{out} exists: give another name, or --overwrite (overwrite=True) to replace it")
+    for name, value in (("boxes", boxes), ("grid", grid)):
+        if value is not None and level != "crop":
+            raise UserError(f"{name}: for level 'crop', and the level asked for is {level!r}")
     if isinstance(boxes, (str, Path)):
         boxes = _of_coco(Path(boxes), photos)
         paths = list(boxes)
@@ -66,7 +71,7 @@ def embed(
     loaded = load_backbone(
         checkpoint_of(run), config or own_config(run), branch=branch, decoder=decoder, network=network
     )
-    embeddings = embed_photos(loaded.backbone, paths, level, grid=grid, boxes=boxes, **settings)
+    embeddings = embed_photos(loaded.backbone, paths, level, grid=grid or (3, 3), boxes=boxes, **settings)
     if out:
         embeddings.save(out)
     return embeddings

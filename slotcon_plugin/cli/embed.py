@@ -20,11 +20,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN", help="work dir or checkpoint")
     parser.add_argument("photos", nargs="+", help="photos, or folders of them")
     parser.add_argument("--out", metavar="FILE", default="embeddings.npz", help=".npz or .parquet (%(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
     parser.add_argument("--level", choices=["photo", "crop", "pixel"], default="photo", help="(%(default)s)")
     crops = parser.add_mutually_exclusive_group()
-    crops.add_argument(
-        "--grid", nargs=2, type=at_least(1), default=(3, 3), metavar=("ROWS", "COLUMNS"), help="crops of a photo (3 3)"
-    )
+    crops.add_argument("--grid", nargs=2, type=at_least(1), metavar=("ROWS", "COLUMNS"), help="crops of a photo (3 3)")
     crops.add_argument("--boxes", metavar="JSON", help="crops: boxes of a COCO annotation file; PHOTOS is its folder")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="only N photos, spread evenly")
     parser.add_argument(
@@ -47,8 +46,9 @@ def run(args: argparse.Namespace) -> None:
     """Embed."""
     from slotcon_plugin.actions.embedding import embed
 
-    names = ("limit", "short_side", "stages", "batch_size", "config", "network", "branch", "decoder", "device")
+    names = ("overwrite", "limit", "short_side", "stages", "batch_size", "config", "network", "branch", "decoder")
+    options = {name: getattr(args, name) for name in (*names, "device", "boxes")}
+    options["grid"] = args.grid and tuple(args.grid)
     photos = args.photos[0] if len(args.photos) == 1 else args.photos
-    options = {name: getattr(args, name) for name in names} | {"grid": tuple(args.grid), "boxes": args.boxes}
     made = embed(args.run_dir, photos, args.out, args.level, **options)
     print(f"{args.out}: {made}")

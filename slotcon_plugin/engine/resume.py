@@ -39,6 +39,7 @@ class ExactResumeHook(Hook):
 
     * optimiser, schedule, ``max_epochs``: the config's values hold from here on; the learning rate is the one that a
       run with these values would have at this iteration;
+    * model, views: the config's values hold from here on;
     * number of photos, batch, ranks: the epoch goes on at the first photo that has not been seen in it (after a change
       of the photos: at the same share of the epoch), and schedule and teacher at the share of the run that is done;
     * threads, torch, device: said, since the numbers will differ in the last bits.
@@ -63,7 +64,7 @@ class ExactResumeHook(Hook):
         if not runner._resume:
             return
         now = self._now = circumstances(runner)
-        then = checkpoint["meta"].get(CIRCUMSTANCES) or now
+        then = {**now, **checkpoint["meta"].get(CIRCUMSTANCES, {})}  # checkpoints of old do not tell all of it
         _say_what_differs(then, now)
         share = _move(checkpoint, then, now)
         if any(then[part] != now[part] for part in ("optimizer", "schedule", "iterations_per_epoch")):
@@ -96,6 +97,9 @@ def circumstances(runner: Runner) -> dict[str, Any]:
         "batch_size": loader.batch_size,
         "ranks": get_world_size(),
         "iterations_per_epoch": len(loader),
+        # where the weights come from that it once started from, and where the photos lie, is no matter
+        "model": _plain({name: value for name, value in cfg.model.items() if name != "init"}),
+        "views": _plain({name: value for name, value in cfg.train_dataloader.dataset.items() if name != "source"}),
         "optimizer": _plain(cfg.get("optim_wrapper")),
         # the config's epochs, since the loop's are whole ones
         "schedule": {"max_epochs": cfg.train_cfg.max_epochs, "param_scheduler": _plain(cfg.get("param_scheduler"))},
@@ -129,12 +133,14 @@ def _say_what_differs(then: dict, now: dict) -> None:
             f"cannot resume: the checkpoint's optimiser is {types[0]}, the config's is {types[1]}, which could not go "
             "on with its state. Resume with the former, or start a new work dir"
         )
-    for part, consequence in (
-        ("optimizer", "this config's values hold from here on"),
-        ("schedule", "this config's schedule holds from here on, as if it had from the beginning"),
-        ("arithmetic", "the result will not be that of a run without the stop to the last bit"),
+    for part, place, consequence in (
+        ("model", "model", "this config's values hold from here on"),
+        ("views", "train_dataloader.dataset", "this config's values hold from here on"),
+        ("optimizer", "", "this config's values hold from here on"),
+        ("schedule", "", "this config's schedule holds from here on, as if it had from the beginning"),
+        ("arithmetic", "", "the result will not be that of a run without the stop to the last bit"),
     ):
-        if changed := list(_differences(then[part], now[part])):
+        if changed := list(_differences(then[part], now[part], place)):
             print_log(f"Changed since the checkpoint: {', '.join(changed)}: {consequence}", "current", logging.WARNING)
     if then["photos"] != now["photos"] or (None not in (then["names"], now["names"]) and then["names"] != now["names"]):
         print_log(

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import mmengine.runner.runner as mmengine_runner
 import torch
-from mmengine.logging import MMLogger
+from mmengine.logging import MMLogger, print_log
 from mmengine.runner import Runner
 from mmengine.visualization import Visualizer
 from torch import nn
@@ -21,6 +21,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from slotcon_plugin.engine.console import console_of
+from slotcon_plugin.files import from_here
 from slotcon_plugin.models.distributed import synchronise_batchnorm
 
 
@@ -30,6 +31,24 @@ class TerseRunner(Runner):
     def go_on_from(self, checkpoint: Path) -> None:
         """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
         self._resume, self._load_from = True, str(checkpoint)
+
+    def dump_config(self) -> None:
+        """Nothing yet: mmengine's copy of the config, made while the runner is built, would go over that of a run which
+        turns out to be finished, or cannot be gone on with. See :meth:`load_or_resume`.
+        """
+
+    def load_or_resume(self) -> None:
+        """mmengine's; then leave a copy of the config in the work dir, if there is anything to train by it."""
+        super().load_or_resume()
+        if self.iter < self.max_iters:
+            super().dump_config()
+        else:
+            print_log(
+                f"{from_here(self.work_dir)} is finished, iteration {self.iter} of {self.max_iters}: nothing is "
+                "trained and its config stays as it is. To train on, resume it with more epochs",
+                "current",
+                logging.WARNING,
+            )
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """mmengine's, with :func:`synchronise_batchnorm` for ``sync_bn``."""

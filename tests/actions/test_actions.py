@@ -155,6 +155,22 @@ def test_embed_a_run_and_somebodys_weights(run, scenes, tmp_path):
     assert len(crops) == 4 * 9
 
 
+def test_a_file_of_embeddings_is_not_replaced_unasked(run, scenes, tmp_path):
+    out, photos = tmp_path / "own.npz", scenes / "images/val"
+    out.write_text("vectors of yesterday")
+    with pytest.raises(UserError, match=r"own\.npz exists: give another name, or --overwrite"):
+        slotcon_plugin.embed(run, photos, out, short_side=64)
+    assert out.read_text() == "vectors of yesterday"
+    slotcon_plugin.embed(run, photos, out, short_side=64, overwrite=True)
+    assert len(np.load(out)["vectors"]) == 4
+
+
+@pytest.mark.parametrize("parts", [{"grid": (4, 4)}, {"boxes": {}}])
+def test_parts_of_photos_are_for_crops(parts, run, scenes):
+    with pytest.raises(UserError, match=f"{next(iter(parts))}: for level 'crop', and the level asked for is 'photo'"):
+        slotcon_plugin.embed(run, scenes / "images/val", **parts)
+
+
 def test_embed_the_boxes_of_a_coco_file(run, tmp_path):
     scenes = make_demo_scenes(tmp_path / "coco", {"train": 1, "val": 4}, size=(96, 72), layout="coco")
     file = next(scenes.glob("annotations/instances_val*.json"))

@@ -170,6 +170,7 @@ ARRIVES = {  # a command -> what may stand behind it -> the arguments of its fun
         "more": dict(photos=["photos", "more"]),
         "--out e.parquet": dict(out="e.parquet"),
         "--level crop": dict(level="crop"),
+        "--overwrite": dict(overwrite=True),
         "--grid 2 4": dict(grid=(2, 4)),
         "--boxes b.json": dict(boxes="b.json"),
         "--limit 5": dict(limit=5),

@@ -77,6 +77,20 @@ def test_nothing_changed_nothing_said(recorded, interrupted, tmp_path):
     assert "Changed" not in log and "by this count" not in log
 
 
+def test_another_model_and_other_views_are_told(recorded, tmp_path):
+    model, names = {"teacher_temperature": 0.04}, [*NAMES]
+    recorded(epochs=3, model=model, names=names)
+    for number in (9, 12):
+        (tmp_path / f"iter_{number}.pth").unlink()
+    recorded(epochs=3, model=model, names=names, resume=True)
+    assert "Changed" not in log_of(tmp_path)
+    names[2] = "other.jpg"  # of this tiny data set it is the only option
+    recorded(epochs=3, model={"teacher_temperature": 0.09}, names=names, resume=True)
+    said = log_of(tmp_path)
+    assert "Changed since the checkpoint: model.teacher_temperature 0.04 -> 0.09: this config's values hold" in said
+    assert "Changed since the checkpoint: train_dataloader.dataset.names[2] 02.jpg -> other.jpg: this config's" in said
+
+
 @pytest.mark.parametrize("optimizer", [dict(type="SGD", lr=0.02, momentum=0.9), dict(type="LARS", lr=0.02)])
 def test_a_lower_learning_rate_holds_and_moves_the_weights_accordingly(recorded, tmp_path, optimizer):
     _, low = recorded(tmp_path / "low", epochs=3, optim_wrapper=dict(optimizer=optimizer))

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from slotcon_plugin.engine.checkpoint import read_checkpoint
-from slotcon_plugin.engine.runner import TerseRunner
+from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.settings import SETTINGS
 
 TINY = [
@@ -39,7 +39,7 @@ def train(repo, tmp_path, monkeypatch):
 @pytest.mark.parametrize("mode", ["scale-lr", "accumulate"])
 def test_a_run_from_the_copy_is_the_same_run(mode, train, tmp_path, monkeypatch):
     """Same batch, learning rate, passes and settings that followed; all is settled before the first step."""
-    monkeypatch.setattr(TerseRunner, "train", lambda runner: None)
+    monkeypatch.setattr(PretrainLoop, "run", lambda loop: None)
     first, second = tmp_path / "a", tmp_path / "b"
     options = ("--batch-mode", mode, "--cfg-options", *TINY)
     train("slotcon_small", "--photos", tmp_path / "photos", "--work-dir", first, *options)
@@ -50,6 +50,17 @@ def test_a_run_from_the_copy_is_the_same_run(mode, train, tmp_path, monkeypatch)
     assert copies[1].to_dict() == copies[0].to_dict()
     lr = {"scale-lr": 0.0005, "accumulate": 0.001}[mode]
     assert (copies[1].optim_wrapper.optimizer.lr, copies[1].model.grouping.num_prototypes) == (lr, 4)
+
+
+def test_a_finished_run_keeps_the_copy_that_it_was_trained_by(train, tmp_path, capfd):
+    """What judges it later, evaluate --measure retrieval for one, goes by its views."""
+    first, copy = ("slotcon_small", "--photos", tmp_path / "photos", "--work-dir", tmp_path / "a"), None
+    train(*first, "--cfg-options", *TINY)
+    copy = (tmp_path / "a/slotcon_small.py").read_bytes()
+    train(*first, "--resume", "--cfg-options", *TINY, "train_dataloader.dataset.view_size=96")
+    assert (tmp_path / "a/slotcon_small.py").read_bytes() == copy
+    said = capfd.readouterr()
+    assert "is finished, iteration 2 of 2: nothing is trained" in said.out + said.err
 
 
 @pytest.mark.slow
