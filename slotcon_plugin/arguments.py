@@ -75,6 +75,11 @@ def add_trained_model(parser: argparse.ArgumentParser, dest: str, text: str, lea
     parser.add_argument(dest, nargs="+", action=Words, metavar=dest.upper(), help=text)
 
 
+def add_out(parser: argparse.ArgumentParser, text: str, **options: Any) -> None:
+    """``--out`` of a run; OpenMMLab's ``--work-dir`` is the same."""
+    parser.add_argument("--out", "--work-dir", metavar="DIR", help=text, **options)
+
+
 def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:
     """``--out`` of what draws."""
     parser.add_argument("--out", default=default, help="picture (.png) or page (.html) to write (%(default)s)")

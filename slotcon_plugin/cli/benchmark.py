@@ -17,7 +17,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from slotcon_plugin.arguments import add_cfg_options, at_least
+from slotcon_plugin.arguments import add_cfg_options, add_out, at_least
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import require_writable, write_text
 from slotcon_plugin.key_values import spelled
@@ -26,7 +26,7 @@ from slotcon_plugin.key_values import spelled
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """PLAN and what to do with it."""
     parser.add_argument("plan", help="a plan's name, or its config file")
-    parser.add_argument("--work-dir", type=Path, help="where everything goes (default: work_dirs/benchmark/PLAN)")
+    add_out(parser, "where everything goes (default: work_dirs/benchmark/PLAN)", type=Path)
     add_cfg_options(
         parser,
         "--set",
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> None:
     from slotcon_plugin.config import shipped_tool
 
     plan = load_plan(args.plan, args.set)
-    work_dir = args.work_dir or Path("work_dirs/benchmark") / plan.name
+    work_dir = args.out or Path("work_dirs/benchmark") / plan.name
     steps = plan_steps(plan, work_dir)
     if args.step and (args.dry_run or args.print_commands or args.slurm):
         raise UserError("--step runs one step; --dry-run, --print-commands and --slurm are about all of them")

@@ -20,7 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`slotcon_plugin.export`."""
     parser.epilog = known_kinds()
     parser.add_argument("run_dir", metavar="RUN", help="work dir or checkpoint")
-    parser.add_argument("out", metavar="OUT", nargs="?", help="default: backbone_TARGET in the work dir")
+    out = parser.add_mutually_exclusive_group()
+    out.add_argument("out", metavar="OUT", nargs="?", help="file to write (default: backbone_TARGET in the work dir)")
+    out.add_argument("--out", dest="named_out", metavar="OUT", help="the same, as other commands have it")
     parser.add_argument("--target", choices=sorted(TARGETS), default="torchvision", help="(%(default)s)")
     add_options(parser)
 
@@ -29,4 +31,4 @@ def run(args: argparse.Namespace) -> None:
     """Export."""
     from slotcon_plugin.actions.exporting import export
 
-    print(export(args.run_dir, args.out, args.target, overwrite=args.overwrite, **options_of(args)))
+    print(export(args.run_dir, args.out or args.named_out, args.target, overwrite=args.overwrite, **options_of(args)))

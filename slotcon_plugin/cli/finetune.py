@@ -15,7 +15,15 @@ from __future__ import annotations
 
 import argparse
 
-from slotcon_plugin.arguments import add_batch_mode, add_cfg_options, add_gpus, add_launcher, add_no_fpn, add_resume
+from slotcon_plugin.arguments import (
+    add_batch_mode,
+    add_cfg_options,
+    add_gpus,
+    add_launcher,
+    add_no_fpn,
+    add_out,
+    add_resume,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backbone", metavar="RUN", help="work dir or checkpoint (default: random weights, to compare)"
     )
-    parser.add_argument("--out", metavar="DIR", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    add_out(parser, "where logs and checkpoints go (default: work_dirs/CONFIG)")
     parser.add_argument("--iterations", type=int, metavar="N", help="of training (default: the config's 2,000)")
     parser.add_argument("--config", metavar="NAME", help="another transfer config, by name or file")
     parser.add_argument(

@@ -23,6 +23,7 @@ from slotcon_plugin.arguments import (
     add_gpus,
     add_init,
     add_launcher,
+    add_out,
     add_resume,
 )
 from slotcon_plugin.errors import UserError
@@ -31,7 +32,7 @@ from slotcon_plugin.errors import UserError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Those of :func:`slotcon_plugin.pretrain`."""
     parser.add_argument("photos", nargs="?", help="folder, nested or flat, or a text file with a path a line")
-    parser.add_argument("--out", metavar="DIR", help="where logs and checkpoints go (default: work_dirs/CONFIG)")
+    add_out(parser, "where logs and checkpoints go (default: work_dirs/CONFIG)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--method", help="slotcon, slotcon_decoder, vader or densecl (slotcon)")
     what.add_argument("--config", metavar="NAME", help="a config's name or file")

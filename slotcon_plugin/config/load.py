@@ -115,9 +115,11 @@ def resolve(cfg: Config) -> None:
     if hooks := content.get("default_hooks"):
         for name in [name for name, hook in hooks.items() if hook is None and name not in _HOOKS_OF_MMENGINE]:
             del hooks[name]
-    loader = content.get("train_dataloader") or {}
-    if loader.get("num_workers") == 0:  # torch takes it for an error that none are kept
-        loader["persistent_workers"] = False
+    for loader in (content.get(f"{part}_dataloader") for part in ("train", "val", "test")):
+        if (
+            isinstance(loader, dict) and loader.get("num_workers") == 0
+        ):  # torch takes it for an error that none are kept
+            loader["persistent_workers"] = False
 
 
 def _resolved(value: Any, content: Mapping[str, Any], where: str, inside: tuple[str, ...], used: set[str]) -> Any:

@@ -53,6 +53,13 @@ def test_pretrain(monkeypatch):
     assert call("pretrain --out a --resume", monkeypatch, "pretrain")[1]["resume"] is True
 
 
+@pytest.mark.parametrize("word", ["--out", "--work-dir"])
+@pytest.mark.parametrize("command", ["pretrain photos", "finetune boxes", "benchmark demo", "quickstart photos"])
+def test_a_run_has_its_place_by_our_word_or_openmmlabs(command, word):
+    words = f"{command} {word} runs/a".split()
+    assert str(cli.build_parser(words[:1]).parse_args(words).out) == "runs/a"
+
+
 def test_photos_have_one_place(monkeypatch, capsys):
     assert call("pretrain photos/ --data-root /data", monkeypatch, "pretrain")[0] == 2
     assert "photos are given twice, as photos/ and by --data-root /data" in capsys.readouterr().err
@@ -83,6 +90,8 @@ def test_finetune(monkeypatch, capsys):
 
 
 def test_export(monkeypatch):
+    assert call("export runs/a --out b.pth", monkeypatch, "export")[1]["out"] == "b.pth"
+    assert call("export runs/a b.pth --out c.pth", monkeypatch, "export")[0] == 2
     words = "export runs/a b.pkl --target detectron2 --overwrite --no-fpn --mean 1 2 3 --kind moco"
     status, got = call(words, monkeypatch, "export")
     options = got.pop("options")
@@ -203,7 +212,7 @@ def test_no_option_is_left_out_of_these(command):
     name = command.split()[0]
     parser = next(a for a in cli.build_parser([name])._actions if isinstance(a, argparse._SubParsersAction))
     tried = {option.split()[0] for option in ARRIVES[command] if option}
-    elsewhere = {"--help", "--gpus", "--local_rank", "--local-rank", "--which"}
+    elsewhere = {"--help", "--gpus", "--local_rank", "--local-rank", "--which", "--work-dir"}
     known = {word for a in parser.choices[name]._actions for word in a.option_strings if word.startswith("--")}
     assert known - elsewhere == {word for word in tried if word.startswith("--")}
 

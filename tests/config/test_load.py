@@ -72,6 +72,15 @@ def test_without_workers_none_persist():
     assert load_config("configs/pretrain/slotcon_demo.py").train_dataloader.persistent_workers
 
 
+def test_without_workers_none_persist_in_any_loader():
+    """In containers with little shared memory people set all of them to 0."""
+    cfg = Config(
+        {f"{part}_dataloader": dict(num_workers=0, persistent_workers=True) for part in ("train", "val", "test")}
+    )
+    resolve(cfg)
+    assert [cfg[f"{part}_dataloader"].persistent_workers for part in ("train", "val", "test")] == [False] * 3
+
+
 def test_hooks_are_switched_off_with_none():
     cfg = load_config("configs/pretrain/slotcon_demo.py", {"default_hooks.pictures": None, "default_hooks.timer": None})
     assert "pictures" not in cfg.default_hooks
