@@ -70,7 +70,8 @@ class Pretraining:
     Attributes:
         checkpoint: file; with ``config`` the weights that the run starts from (``--init``).
         init_title: how tables call these weights.
-        network: timm's name of the network in a ``checkpoint`` of somebody else's.
+        network: timm's name (or ``resnet50``) of the network in a ``checkpoint`` of somebody else's, or of the one that
+            a backbone of one's own in ``config`` computes like: it is exported and probed as that.
         options: overrides of the config, as ``KEY: VALUE``.
         task_options: overrides of tasks' mmengine configs for this row (from scratch a network may need other
             learning rates), ``TASK: {KEY: VALUE}``.

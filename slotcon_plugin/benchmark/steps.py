@@ -164,6 +164,11 @@ def _steps(plan: Plan, work_dir: Path) -> Iterator[Step]:
             given = Path(_with_paths(plan, entry.checkpoint)) if entry.checkpoint else None
             checkpoint = origin.outputs[0] if origin else given
             needs = (origin.name,) if origin else ()
+            if plan.targets and not entry.network and (own := _own_backbone(entry)):
+                raise UserError(
+                    f"targets: the backbone {own} of pretraining.{row} cannot be converted. If it computes what "
+                    f"a ResNet or a network of timm's does, say so: pretraining.{row}.network='resnet50', else targets=[]"
+                )
             if checkpoint and (entry.per_seed or seed == plan.seeds[0]):
                 for target in plan.targets:
                     name = f"convert/{row}-{target}-seed{seed}"
@@ -210,7 +215,7 @@ def _photos(plan: Plan, name: str) -> str:
 
 def _config_as_run(entry: Pretraining, checkpoint: Path) -> Path:
     """The copy that a pretraining leaves beside its checkpoint."""
-    return checkpoint.parent / f"{Path(entry.config).stem}.py"
+    return checkpoint.parent / Path(entry.config).name
 
 
 def _convert(
@@ -264,7 +269,7 @@ def _measure(
         tool, output = "tools/eval_probe.py", "linear_checkpoint.json"
         arguments = (str(checkpoint), "--name", row, "--data", path, "--random-seed", str(seed), "--out", str(folder))
         as_run = ("--config", str(_config_as_run(entry, checkpoint))) if own else ()
-        arguments += (*as_run, *(("--network", entry.network) if entry.network else ()), *extra)
+        arguments += (*(("--network", entry.network) if entry.network else as_run), *extra)
     else:
         tool = "tools/eval_unsupervised_seg.py"
         as_run = _config_as_run(entry, checkpoint)

@@ -284,14 +284,38 @@ def test_segmentation_without_labels_is_for_methods_that_group(config, groups, i
     assert applies(task, "row", Pretraining(config=f"configs/pretrain/{config}.py")) is groups
 
 
-def test_a_backbone_of_ones_own_is_probed_as_it_was_run_and_not_handed_over(plan_file, tmp_path):
-    own = {"pretraining.slotcon.options": {"model.backbone": dict(_delete_=True, type="TinyNet")}}
+OWN_BACKBONE = {"pretraining.slotcon.options": {"model.backbone": dict(_delete_=True, type="TinyNet")}}
+
+
+@pytest.mark.parametrize("network", [None, "resnet18"])
+def test_a_backbone_of_ones_own_is_not_handed_to_other_frameworks(network, plan_file, tmp_path):
+    plan = load_plan(plan_file, {**OWN_BACKBONE, "pretraining.slotcon.network": network, "targets": []})
     with pytest.raises(UserError, match=r"tasks\.\w+ fine-tunes, and the backbone TinyNet of pretraining\.slotcon"):
-        plan_steps(load_plan(plan_file, own), tmp_path)
+        plan_steps(plan, tmp_path)
+
+
+@pytest.mark.parametrize("targets", [[], ["detectron2"]])
+@pytest.mark.parametrize("network", [None, "resnet18"])
+def test_a_backbone_of_ones_own_is_probed_as_it_was_run_or_as_the_network_that_it_equals(
+    network, targets, plan_file, tmp_path
+):
     probe = dict(tool="probe", data="masks", result="linear_probe_*", metrics=["mIoU"])
-    plan = load_plan(plan_file, {**own, "tasks": dict(_delete_=True, probe=probe), "targets": []})
-    probed = by_name(plan, tmp_path / "w")["probe/slotcon-seed0"].arguments
-    assert probed[probed.index("--config") + 1].endswith("w/pretrain/slotcon-seed0/slotcon_demo.py")
+    changes = {"tasks": dict(_delete_=True, probe=probe), "targets": targets, "pretraining.slotcon.network": network}
+    plan = load_plan(plan_file, {**OWN_BACKBONE, **changes})
+    if targets and not network:  # before the pretraining has run for hours
+        with pytest.raises(UserError, match=r"backbone TinyNet of pretraining\.slotcon cannot .*slotcon\.network="):
+            plan_steps(plan, tmp_path)
+        return
+    steps = by_name(plan, tmp_path / "w")
+    probed = steps["probe/slotcon-seed0"].arguments
+    if not network:
+        assert probed[probed.index("--config") + 1].endswith("w/pretrain/slotcon-seed0/slotcon_demo.py")
+        assert "--network" not in probed
+        return
+    assert "--config" not in probed
+    reading = [step for name, step in steps.items() if name.startswith(("probe/slotcon", "convert/slotcon"))]
+    assert len(reading) == 2 + 2 * len(targets)
+    assert all(step.arguments[step.arguments.index("--network") + 1] == "resnet18" for step in reading)
 
 
 def test_printed_commands_leave_a_path_with_blanks_whole(plan_file, tmp_path):
