@@ -124,7 +124,8 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting], u
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting in settings:
         if use is None and setting.uses not in groups:
-            groups[setting.uses] = parser.add_argument_group(" and ".join(setting.uses.split()))
+            *first, last = setting.uses.split()
+            groups[setting.uses] = parser.add_argument_group(f"{', '.join(first)} and {last}" if first else last)
         if use is None or use in setting.uses.split():
             place = groups[setting.uses] if use is None else parser
             place.add_argument(*setting.flags.split(), default=argparse.SUPPRESS, help=setting.help, **setting.options)
