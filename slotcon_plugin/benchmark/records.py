@@ -118,7 +118,7 @@ def _sha256(path: str, size: int, changed: int) -> str:
 
 
 def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
-    """What the step would work on now, and on how many GPUs if there are several and the result depends on them.
+    """What the step would work on now, and on how many GPUs if the result depends on them.
 
     Raises:
         UserError: an input is not there.
@@ -127,12 +127,11 @@ def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
         if not path.is_file():
             raise UserError(f"{step.name}: {path} does not exist")
     asked = {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
-    return asked | ({"gpus": gpus} if _deciding(step, gpus) > 1 else {})
+    return asked | ({"gpus": _processes(gpus)} if step.batch_per_gpu else {})
 
 
-def _deciding(step: Step, gpus: int) -> int:
-    """The number of GPUs as far as the result depends on it; the CPU counts as one."""
-    return max(gpus, 1) if step.batch_per_gpu else 1
+def _processes(gpus: int) -> int:
+    return max(gpus, 1)  # the CPU's one
 
 
 def mark_started(step: Step, asked: dict[str, Any]) -> bool:
@@ -141,8 +140,9 @@ def mark_started(step: Step, asked: dict[str, Any]) -> bool:
     What another plan left in the folder is not deleted but set aside under another name.
     """
     marker = step.folder / STARTED
-    if read_json(marker) == asked:
-        return True
+    started = read_json(marker)
+    if started is not None and {"gpus": asked.get("gpus"), **started} == {"gpus": None, **asked}:
+        return True  # former versions did not write down the GPUs
     if step.folder.exists() and any(path.name != ".lock" for path in step.folder.iterdir()):
         number = 1
         while (aside := step.folder.with_name(f"{step.folder.name}.old{number}")).exists():
@@ -175,7 +175,8 @@ def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
         return f"{missing[0]} is gone"
     if record.get("fingerprint") != fingerprint(step, work_dir):
         return "the plan, its config or code of your own has changed since"
-    if (former := record.get("gpus", 1)) != (now := _deciding(step, gpus)):
+    now = _processes(gpus)
+    if step.batch_per_gpu and (former := record.get("gpus", now)) != now:  # former versions did not write it down
         return f"its batch follows the GPUs, {former} then and {now} now (--gpus)"
     if any(not path.is_file() for path in step.inputs):
         return "its checkpoint is gone"

@@ -166,8 +166,8 @@ def _steps(plan: Plan, work_dir: Path) -> Iterator[Step]:
             needs = (origin.name,) if origin else ()
             if plan.targets and not entry.network and (own := _own_backbone(entry)):
                 raise UserError(
-                    f"targets: the backbone {own} of pretraining.{row} cannot be converted. If it computes what "
-                    f"a ResNet or a network of timm's does, say so: pretraining.{row}.network='resnet50', else targets=[]"
+                    f"targets: the backbone {own} of pretraining.{row} cannot be converted. If it computes what a "
+                    f"ResNet or a network of timm's does, say so, network='resnet50'; if not, leave targets=[]"
                 )
             if checkpoint and (entry.per_seed or seed == plan.seeds[0]):
                 for target in plan.targets:
