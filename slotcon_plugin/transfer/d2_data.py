@@ -76,6 +76,13 @@ def _registered(cfg: CfgNode) -> list[str]:
     return names
 
 
+def is_own(name: str) -> bool:
+    """Whether a registered data set was registered by the user, as one of COCO's form."""
+    known = MetadataCatalog.get(name)
+    of_coco = known.get("evaluator_type") == "coco" and known.get("json_file") and known.get("image_root")
+    return bool(of_coco) and name not in _BUILT_IN
+
+
 def check_data(cfg: CfgNode) -> None:
     """Everything that the data sets read is there, with the classes that the heads count.
 
@@ -100,13 +107,12 @@ def check_data(cfg: CfgNode) -> None:
                 )
         if kind == "pascal_voc" and cfg.MODEL.MASK_ON:
             raise UserError(f"{name} has boxes and no outlines, and MODEL.MASK_ON is True: give MODEL.MASK_ON False")
-        of_coco = kind == "coco" and known.get("json_file")
-        own = of_coco and known.get("image_root") and name not in _BUILT_IN
+        own = is_own(name)
         if own:
             _check_annotations(cfg, name, known)
         classes[name] = _classes(name, known)
         _check_count(cfg, name, len(classes[name]))
-        if own or (of_coco and name in cfg.DATASETS.TEST):
+        if own or (kind == "coco" and known.get("json_file") and name in cfg.DATASETS.TEST):
             _check_categories(name, Path(known.json_file), classes[name])
     _check_same_classes(classes)
 
@@ -147,7 +153,7 @@ def _check_categories(name: str, path: Path, classes: Sequence[str]) -> None:
 def _check_annotations(cfg: CfgNode, name: str, known: Metadata) -> None:
     """Most of what is wrong with a file would stop detectron2 in the middle of a run, or after it."""
     path = Path(known.json_file)
-    annotations = read_own_boxes(path, Path(known.image_root))["annotations"]
+    annotations = read_own_boxes(path, Path(known.image_root), area=name in cfg.DATASETS.TEST)["annotations"]
     of_all = f"of {len(annotations)} annotations of {path}"
     if ignored := sum(bool(one.get("ignore")) for one in annotations):
         raise UserError(

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.data.common import ToIterableDataset
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import IterableDataset, Sampler
+from torch.utils.data import DataLoader, IterableDataset, Sampler
 
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
@@ -28,7 +29,9 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.transfer.backbone import Origin, check_arrived, hashed_weights
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
+from slotcon_plugin.transfer.d2_data import is_own
 from slotcon_plugin.transfer.d2_evaluation import build_evaluator
+from slotcon_plugin.transfer.d2_photo import PhotoMapper
 
 
 class AccumulatingTrainer(SimpleTrainer):
@@ -127,6 +130,18 @@ class TransferTrainer(DefaultTrainer):
         parameters = get_default_optimizer_params(model, weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM)
         settings = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
         return maybe_add_gradient_clipping(cfg, torch.optim.AdamW(parameters, **settings))
+
+    @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> IterableDataset:
+        """detectron2's; where a data set is the user's own, photos of every kind are read as they were checked."""
+        own = any(map(is_own, cfg.DATASETS.TRAIN))
+        return build_detection_train_loader(cfg, mapper=PhotoMapper(cfg, is_train=True) if own else None)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> DataLoader:
+        """As :meth:`build_train_loader`."""
+        mapper = PhotoMapper(cfg, is_train=False) if is_own(dataset_name) else None
+        return build_detection_test_loader(cfg, dataset_name, mapper=mapper)
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
