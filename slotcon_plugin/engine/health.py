@@ -96,7 +96,9 @@ class SlotHealthHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Take up where the checkpoint left off, or start a file."""
-        path = self.path(runner)
+        path, steps = self.path(runner), len(runner.train_dataloader)
+        # For those who put the scalars of several starts on one axis.
+        runner.visualizer.add_scalar("iterations_per_epoch", steps, step=runner.iter)
         if runner.iter > 0:
             if self._loaded is not None:
                 self._counted = self._loaded["counted"]
@@ -104,11 +106,12 @@ class SlotHealthHook(Hook):
                 for head, state in _by_head(self._loaded["alarms"]).items():
                     self._alarms[head].load_state_dict(state)
             if is_main_process():
-                end, steps = self._former_iter or runner.iter, len(runner.train_dataloader)
+                former = self._former_iter or runner.iter
 
                 def up_to_here(record: dict[str, Any]) -> dict[str, Any] | None:
-                    """In the run's count of iterations, if that has changed."""
-                    iteration = record.get("iter", 0)
+                    """In the run's count of iterations, if that has changed and no start since then has done it."""
+                    iteration, counted = record.get("iter", 0), record.get("iterations_per_epoch") == steps
+                    end = runner.iter if counted else former
                     now = {"iter": -(-iteration * runner.iter // end), "iterations_per_epoch": steps}
                     return record | {key: now[key] for key in now if key in record} if iteration <= end else None
 

@@ -123,7 +123,8 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     """Read the ``health.jsonl`` and mmengine's ``*/vis_data/scalars.json`` of a work dir.
 
     A figure that is in both is taken from the former. Of mmengine's files, one a start of the run, a later one
-    replaces an earlier one from its first iteration on.
+    replaces an earlier one from its first iteration on. Iterations are counted as in the last start, whatever the
+    batch of the earlier ones.
 
     Raises:
         UserError: there is neither, or one cannot be read.
@@ -139,7 +140,7 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
     records = read_json_lines(health) if health.is_file() else []
     run.iterations_per_epoch = _iterations_per_epoch(records)
     for path in scalars:
-        _merge(run, read_json_lines(path))
+        _merge(run, _recounted(read_json_lines(path), run.iterations_per_epoch))
     watched = Run(run.name, iterations_per_epoch=run.iterations_per_epoch)
     _merge(watched, records)
     run.figures |= watched.figures
@@ -153,6 +154,15 @@ def _iterations_per_epoch(records: Sequence[dict[str, Any]]) -> float | None:
     last = max((record["epoch"] for record in records if "epoch" in record), default=0)
     ended = [r for r in records if r.get("epoch", last) < last or any("live_prototypes_epoch" in key for key in r)]
     return max((record["iter"] / record["epoch"] for record in ended), default=None)
+
+
+def _recounted(records: Sequence[dict[str, Any]], length: float | None) -> list[dict[str, Any]]:
+    """Records of one start, which says how many iterations an epoch has there, as if an epoch had ``length``."""
+    told = [record["iterations_per_epoch"] for record in records if "iterations_per_epoch" in record]
+    others = [record for record in records if "iterations_per_epoch" not in record]
+    if not told or not length:
+        return others
+    return [r | {"iter": math.ceil(r["iter"] * length / told[0])} if "iter" in r else r for r in others]
 
 
 def _merge(run: Run, records: Sequence[dict[str, Any]]) -> None:

@@ -4,12 +4,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import CheckpointHook, Hook
 
 from slotcon_plugin.engine import CollapseError
 from slotcon_plugin.engine.health import monitored_figures
 from slotcon_plugin.engine.health_alarms import SITUATIONS, Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, entropy, gradient_norm, usage_figures
 from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.visualization.curves import read_run
 from slotcon_plugin.visualization.curves_page import HEALTHY as HEALTHY_RANGES
 from slotcon_plugin.visualization.curves_page import HEALTHY_OF_K as HEALTHY_RANGES_OF_K
 
@@ -258,7 +260,8 @@ def test_the_file_says_what_happened(tiny, tmp_path, iterations_per_epoch):
 
 def test_mmengines_log_shows_the_figures(tiny, tmp_path):
     tiny(hooks=[dict(type="SlotHealthHook", interval=2)], epochs=1).train()
-    logged = [json.loads(line) for line in next(tmp_path.rglob("vis_data/scalars.json")).read_text().splitlines()]
+    length, *logged = read_json_lines(next(tmp_path.rglob("vis_data/scalars.json")))
+    assert length == {"iterations_per_epoch": 4, "step": 0}
     mine = read_json_lines(tmp_path / "health.jsonl")
     for name in ("usage_entropy", "effective_rank", "center_norm", "num_queries"):
         assert [line[name] for line in logged] == pytest.approx([line[name] for line in mine]), name
@@ -300,6 +303,32 @@ def test_a_resumed_run_neither_repeats_nor_loses_a_line(tiny, tmp_path):
 
     assert lines_without_times(file) == lines_without_times(whole / "health.jsonl")
     assert [line["iter"] for line in read_json_lines(file)] == [2, 4, 6, 8, 10, 12]
+
+
+def test_a_change_of_batch_is_counted_once_if_no_checkpoint_follows(tiny, tmp_path):
+    """Iteration 6 of 4 an epoch is iteration 3 of 2."""
+    hook = dict(type="SlotHealthHook", interval=2)
+    tiny(epochs=3, hooks=[hook]).train()
+    next(tmp_path.glob("2*")).rename(tmp_path / "1")  # folders of starts within one second would be one
+    for number in (9, 12):
+        (tmp_path / f"iter_{number}.pth").unlink()
+
+    class Stop(Hook):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            if runner.iter == 4:
+                raise KeyboardInterrupt
+
+    stopped = tiny(epochs=3, hooks=[hook], resume=True, batch=8)
+    stopped._hooks = [hook for hook in stopped.hooks if type(hook) is not CheckpointHook]
+    stopped.register_hook(Stop())
+    with pytest.raises(KeyboardInterrupt):
+        stopped.train()
+    next(tmp_path.glob("2*")).rename(tmp_path / "2")
+    tiny(epochs=3, hooks=[hook], resume=True, batch=8).train()
+    records = read_json_lines(tmp_path / "health.jsonl")
+    assert [(record["iter"], record["epoch"]) for record in records] == [(1, 1), (2, 1), (3, 2), (4, 2), (6, 3)]
+    curve = read_run(tmp_path).curve("data_time", by_epoch=True)  # which only mmengine's files have
+    assert curve[0].tolist() == [0.5, 1, 1.5, 2, 3]
 
 
 def test_a_new_run_in_an_old_folder_sets_the_old_file_aside(tiny, tmp_path):

@@ -48,6 +48,26 @@ def test_a_run_is_read_from_both_files(work_dir):
     assert run.curve("loss", by_epoch=True)[0].tolist() == [0.5, 1, 2]
 
 
+def test_starts_with_other_batches_share_one_axis(tmp_path):
+    """4 iterations an epoch, then, from the end of the fourth on, 2."""
+
+    def start(steps, probes):
+        return [
+            {"iterations_per_epoch": steps, "step": probes[0]},
+            *({"probe/mIoU": 1.0 + i / steps, "iter": i, "step": i} for i in probes),
+        ]
+
+    write(tmp_path / "20260101_000000/vis_data/scalars.json", [*start(4, (0, 4, 8, 12, 16)), {"lr": 0.1, "iter": 5}])
+    write(tmp_path / "20260102_000000/vis_data/scalars.json", start(2, (8, 10, 12)))
+    write(tmp_path / "health.jsonl", [{"iter": 12, "epoch": 6, "loss": 1.0, "iterations_per_epoch": 2}])
+    run = read_run(tmp_path)
+    epochs, values = run.curve("probe/mIoU", by_epoch=True)
+    assert epochs.tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert values.tolist() == [1, 2, 3, 4, 5, 6, 7]
+    assert run.figures["lr"] == {3: 0.1}
+    assert figures_of([run]) == ["loss", "lr", "probe/mIoU"]
+
+
 @pytest.mark.parametrize(
     ("records", "length"),
     [
