@@ -11,6 +11,8 @@ from typing import Any
 
 from slotcon_plugin.errors import UserError
 
+_SIZES = {"s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}  # areas in pixels; a limit is of both
+
 
 def category_names(path: Path) -> list[str]:
     """Names of the categories of a COCO annotation file, in the order of their ids.
@@ -40,13 +42,23 @@ def read_categories(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
 
 
 def make_judgeable(annotations: Iterable[dict[str, Any]]) -> None:
-    """Number annotations from 1 and let them be no crowd where they do not say, in place.
+    """Number annotations from 1 and let them be no crowd where they do not say (or say null), in place.
 
     pycocotools takes a match with annotation 0 for none, and asks every annotation for ``iscrowd``. The index of a
     loaded file has to be made again.
     """
     for number, annotation in enumerate(annotations, start=1):
-        annotation |= {"id": number, "iscrowd": annotation.get("iscrowd", 0)}
+        annotation |= {"id": number, "iscrowd": int(annotation.get("iscrowd") or 0)}
+
+
+def measurable_sizes(path: Path) -> list[str]:
+    """Of which sizes pycocotools finds objects to judge in a file: ``s`` (up to 32 x 32 pixels), ``m``, ``l``.
+
+    Raises:
+        UserError: as :func:`category_names`.
+    """
+    areas = [one.get("area", 0) for one in read_categories(path)[1] if not one.get("iscrowd")]
+    return [size for size, (low, high) in _SIZES.items() if any(low <= area <= high for area in areas)]
 
 
 def check_for_mmdet(path: Path, classes: Sequence[str], judged: bool) -> None:
@@ -74,9 +86,9 @@ def check_for_mmdet(path: Path, classes: Sequence[str], judged: bool) -> None:
                 f"{expected!r}, and mmdet gives labels in the order of the file: it has to list all {len(classes)} "
                 "classes, in the config's order"
             )
-    if judged and (odd := [one for one in annotations if one.get("id") in (None, 0) or "iscrowd" not in one]):
-        lacking = "no 'iscrowd'" if odd[0].get("id") else "the id 0, which pycocotools takes for no match"
+    if judged and (odd := [one for one in annotations if not one.get("id") or one.get("iscrowd") not in (0, 1)]):
+        lacking = "no 'iscrowd' of 0 or 1" if odd[0].get("id") else "the id 0, which pycocotools takes for no match"
         raise UserError(
             f"{path}: {len(odd)} of {len(annotations)} annotations cannot be judged, the first has {lacking}. Number "
-            "them from 1 and add iscrowd: 0, or let val_evaluator.type be OwnCocoMetric (rcnn_r18_fpn_own.py)"
+            "them from 1 and add iscrowd: 0, or let val_evaluator.type and test_evaluator.type be OwnCocoMetric"
         )

@@ -32,12 +32,13 @@ _TYPES = {  # of what is needed
 }
 
 
-def read_own_boxes(path: Path, photos: Path) -> dict[str, Any]:
+def read_own_boxes(path: Path, photos: Path, area: bool = True) -> dict[str, Any]:
     """Content of an annotation file that can be trained on as it is.
 
     Args:
         path: of a file that is there.
         photos: folder that its ``file_name`` are in.
+        area: whether every annotation has to have one: pycocotools and mmdet read it, detectron2's training does not.
 
     Raises:
         UserError: the file is not whole, or contradicts itself or the photos; says where.
@@ -45,7 +46,7 @@ def read_own_boxes(path: Path, photos: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
         for part, needed in _NEEDED.items():
-            _check_entries(found, part, needed)
+            _check_entries(found, part, [key for key in needed if area or key != "area"])
     except (ValueError, KeyError, TypeError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise UserError(f"{path} is not a complete COCO annotation file: {reason}") from error
@@ -53,7 +54,8 @@ def read_own_boxes(path: Path, photos: Path) -> dict[str, Any]:
     _check_photos(path, found["images"], photos)
     if not found["images"] or not found["annotations"]:
         raise UserError(f"{path} has {len(found['images'])} photos and {len(found['annotations'])} annotations")
-    _check_boxes(path, found)
+    _check_boxes(path, found, area)
+    _check_crowds(path, found["annotations"])
     return found
 
 
@@ -134,24 +136,48 @@ def _check_photos(path: Path, images: Sequence[Mapping[str, Any]], folder: Path)
             )
 
 
-def _check_boxes(path: Path, found: Mapping[str, Any]) -> None:
+def _check_boxes(path: Path, found: Mapping[str, Any], area: bool) -> None:
     """Boxes of nothing, of less than a pixel and outside their photo are no use."""
+    annotations = found["annotations"]
     sizes = {image["id"]: (image["width"], image["height"]) for image in found["images"]}
-    dropped = [one for one in found["annotations"] if not _has_area(one, *sizes[one["image_id"]])]
+    dropped = [
+        one
+        for one in annotations
+        if not _is_inside(one["bbox"], *sizes[one["image_id"]]) or (area and one["area"] <= 0)
+    ]
     if not dropped:
         return
+    told = f" and area {dropped[0]['area']}" if area else ""
     text = (
-        f"{len(dropped)} of {len(found['annotations'])} annotations of {path} are of no area, of less than a pixel or "
-        f"outside their photo; the first has bbox {dropped[0]['bbox']} and area {dropped[0]['area']}"
+        f"{len(dropped)} of {len(annotations)} annotations of {path} are of no area, of less than a pixel or outside "
+        f"their photo; the first has bbox {dropped[0]['bbox']}{told}"
     )
-    if len(dropped) == len(found["annotations"]):
+    if len(dropped) == len(annotations):
         raise UserError(f"{text}. Expected x, y, width, height in pixels, and the area that they enclose")
     print_log(
         f"{text}: mmdet leaves them out, detectron2 those that are empty inside the photo", "current", logging.WARNING
     )
 
 
-def _has_area(annotation: Mapping[str, Any], width: float, height: float) -> bool:
-    x, y, w, h = annotation["bbox"]
-    inside = min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0)
-    return inside and annotation["area"] > 0 and w >= 1 and h >= 1
+def _is_inside(box: Sequence[float], width: float, height: float) -> bool:
+    x, y, w, h = box
+    return min(x + w, width) > max(x, 0) and min(y + h, height) > max(y, 0) and w >= 1 and h >= 1
+
+
+def _check_crowds(path: Path, annotations: Sequence[Mapping[str, Any]]) -> None:
+    """A box of a crowd makes no figure worse, and none better: a file of nothing else would train nothing."""
+    of_all = f"of {len(annotations)} annotations of {path}"
+    if odd := [one for one in annotations if one.get("iscrowd") not in (0, 1, None)]:
+        raise UserError(
+            f"{len(odd)} {of_all} have an iscrowd that is neither 0 nor 1, the first is {odd[0]['iscrowd']!r} of "
+            f"annotation {odd[0]['id']!r}"
+        )
+    if not (crowds := sum(bool(one.get("iscrowd")) for one in annotations)):
+        return
+    text = (
+        f"{crowds} {of_all} have iscrowd 1: their boxes are neither learned nor judged. A box of a single object needs "
+        "iscrowd 0"
+    )
+    if crowds == len(annotations):
+        raise UserError(text)
+    print_log(text, "current", logging.WARNING)
