@@ -27,6 +27,8 @@ EXPECTED = {
     "LabelledPhotosDataset": "images/{train,val}/*, annotations/{train,val}/*.png (class indices), classes.txt",
 }
 MASKS_LOOKED_AT = 8
+BY_PILLOW = {"type": "LoadImageFromFile", "imdecode_backend": "pillow"}
+"""Step of a pipeline that ``LoadPhoto`` does in a run. mmdet's and mmseg's inferencers look for a step of this name."""
 
 
 def datasets_of(cfg: Config) -> Iterator[ConfigDict]:
@@ -42,6 +44,19 @@ def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield from _leaves(each)
     if not inner:
         yield dataset
+
+
+def read_by_load_photo(section: Any) -> None:
+    """Put ``LoadPhoto`` in the place of every step that is :data:`BY_PILLOW`, in place."""
+    if isinstance(section, dict):
+        if section == BY_PILLOW:
+            section.clear()
+            section["type"] = "LoadPhoto"
+        for value in section.values():
+            read_by_load_photo(value)
+    elif isinstance(section, (list, tuple)):
+        for value in section:
+            read_by_load_photo(value)
 
 
 def relocate(cfg: Config, root: str | Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from contextlib import ExitStack
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch.utils.data import DataLoader
 
 from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
@@ -48,17 +50,18 @@ from slotcon_plugin.transfer.checkpoint import (
     test_result_path,
 )
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
-from slotcon_plugin.transfer.mm_data import check_data, check_evaluations, relocate
+from slotcon_plugin.transfer.mm_data import check_data, check_evaluations, read_by_load_photo, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 from slotcon_plugin.transfer.mm_labels import follow_labels
 from slotcon_plugin.transfer.mm_model import input_convention, replace_sync_bn, take_named_backbone, without_checkpoints
 
-SCOPES = ("mmdet", "mmseg")
+# Scope -> modules that register what configs name: data sets, evaluators, the photos' reader.
+_REGISTERING = {"mmdet": ("mm_objects", "mm_photo"), "mmseg": ("mm_labelled", "mm_photo")}
 
 
 def is_transfer_config(cfg: Config) -> bool:
     """Whether a config is one of mmdet's or mmseg's."""
-    return cfg.get("default_scope") in SCOPES
+    return cfg.get("default_scope") in _REGISTERING
 
 
 def train(
@@ -213,6 +216,8 @@ def task_name(cfg: Config) -> str:
 def _prepare(cfg: Config, data_root: str | None) -> Config:
     """Look for the data and move it; returns the recipe as it was given."""
     allow_checkpoint_classes()
+    for module in _REGISTERING[cfg.default_scope]:  # known in every run, whatever the config's custom_imports are
+        import_module(f"slotcon_plugin.transfer.{module}")
     recipe = copy.deepcopy(cfg)
     check_seed(cfg)
     check_evaluations(cfg)
@@ -270,6 +275,18 @@ def use_backbone(cfg: Config, checkpoint: str | None, pretraining: str | None, f
     return origin
 
 
+class _TransferRunner(TerseRunner):
+    """Reads photos of one's own by this package's reader; the copy of the config stays as the inferencers want it."""
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict[str, Any], *args: Any, **kwargs: Any) -> DataLoader:
+        """mmengine's, see :func:`~slotcon_plugin.transfer.mm_data.read_by_load_photo`."""
+        if isinstance(dataloader, dict):
+            dataloader = copy.deepcopy(dataloader)
+            read_by_load_photo(dataloader)
+        return TerseRunner.build_dataloader(dataloader, *args, **kwargs)
+
+
 def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     if not torch.cuda.is_available():
         keep_freed_memory()
@@ -284,7 +301,7 @@ def _build_runner(cfg: Config, processes: int) -> TerseRunner:
     if loop.get("type") == "EpochBasedTrainLoop" or loop.get("by_epoch"):
         loop.pop("by_epoch", None)
         loop.type = "slotcon_plugin.ResumableEpochLoop"
-    return TerseRunner.from_cfg(cfg)
+    return _TransferRunner.from_cfg(cfg)
 
 
 __all__ = ["evaluate", "is_transfer_config", "task_name", "train", "use_backbone"]

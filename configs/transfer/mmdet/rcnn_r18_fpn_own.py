@@ -3,21 +3,20 @@
 # Label Studio and Roboflow export it; classes are its categories. For one GPU, or a patient CPU.
 _base_ = "mask_rcnn_r18_fpn_coco_small.py"
 
-custom_imports = dict(
-    imports=["slotcon_plugin", "slotcon_plugin.transfer.mm_objects", "slotcon_plugin.transfer.mm_photo"]
-)
+custom_imports = dict(imports=["slotcon_plugin"])
 data_root = "data/own"
 long, short = 800, 480
 iterations = 2000
+load = dict(type="LoadImageFromFile", imdecode_backend="pillow")  # in a run: LoadPhoto, for every kind of photo
 train_pipeline = [
-    dict(type="LoadPhoto"),
+    load,
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="RandomChoiceResize", scales=[(long, short - 32 * k) for k in range(4)], keep_ratio=True),
     dict(type="RandomFlip", prob=0.5),
     dict(type="PackDetInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadPhoto"),
+    load,
     dict(type="Resize", scale=(long, short), keep_ratio=True),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
     dict(type="PackDetInputs", meta_keys=("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")),

@@ -3,14 +3,15 @@
 # ignored), classes.txt with a name a line; classes follow from it. For one GPU, or a patient CPU.
 _base_ = "fpn_r18_camvid.py"
 
-custom_imports = dict(imports=["slotcon_plugin", "slotcon_plugin.transfer.mm_labelled", "slotcon_plugin.transfer.mm_photo"])
+custom_imports = dict(imports=["slotcon_plugin"])
 data_root = "data/own"
 ignore = 255
 scale = (640, 480)
 crop_size = (384, 512)
 iterations = 2000
+load = dict(type="LoadImageFromFile", imdecode_backend="pillow")  # in a run: LoadPhoto, for every kind of photo
 train_pipeline = [
-    dict(type="LoadPhoto"),
+    load,
     dict(type="LoadAnnotations"),
     dict(type="RandomResize", scale=scale, ratio_range=(0.75, 1.5), keep_ratio=True),
     dict(type="RandomCrop", crop_size=crop_size, ignore_index=ignore),
@@ -18,7 +19,7 @@ train_pipeline = [
     dict(type="PackSegInputs"),
 ]
 test_pipeline = [
-    dict(type="LoadPhoto"),
+    load,
     dict(type="Resize", scale=scale, keep_ratio=True),
     dict(type="LoadAnnotations"),  # after Resize: figures are those of full-size masks
     dict(type="PackSegInputs"),
