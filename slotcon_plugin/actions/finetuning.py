@@ -46,7 +46,7 @@ class Finetuned:
         work_dir: where all of it lies.
         checkpoint: the last one, to go on from.
         model: the same weights alone, for ``init_model`` of ``mmseg.apis`` or ``init_detector`` of ``mmdet.apis``.
-        metrics: of the last evaluation on the ``val`` split, percent; empty if the config evaluates nothing.
+        metrics: of the last evaluation on the ``val`` split, percent; empty if nothing was or could be measured.
         pretraining: what it started from: ``'vader'``, ``'ImageNet, then VADeR on 2,915 photos'``, ``'random'``.
     """
 
@@ -137,10 +137,11 @@ def finetune(
     model = last.with_name("model.pth")
     if is_main_process():
         write_model(last, model)
-    if cfg.get("val_evaluator") is None:  # no result, or one of an earlier run
+    figures = work_dir / "result.json"
+    if cfg.get("val_evaluator") is None or not figures.is_file():  # no figures, or those of an earlier run
         origin = read_transfer_checkpoint(last).origin(pretraining)
         return Finetuned(work_dir, last, model, {}, origin.pretraining)
-    result = read_result(work_dir / "result.json")
+    result = read_result(figures)
     return Finetuned(work_dir, last, model, result["metrics"], result["pretraining"])
 
 

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from slotcon_plugin.engine.resume import renew_schedule
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
+from slotcon_plugin.transfer.annotations import measurable_sizes
 from slotcon_plugin.transfer.backbone import (
     Origin,
     check_arrived,
@@ -28,9 +29,12 @@ from slotcon_plugin.transfer.backbone import (
     warn_of_untaught_norms,
 )
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
-from slotcon_plugin.transfer.mm_data import evaluators_of
+from slotcon_plugin.transfer.mm_data import datasets_of, evaluators_of
 
 CURE = "model.backbone.frozen_stages=-1, norm_eval=False and norm_cfg=dict(type='SyncBN', requires_grad=True)"
+
+
+_KINDS = {"bbox": "box", "segm": "mask"}  # COCO's name of what is compared -> that of tables
 
 
 class TransferRun(Hook):
@@ -44,6 +48,7 @@ class TransferRun(Hook):
         seconds: that the run took before it was resumed.
         length: what its position is counted in, for who resumes it.
         test_path: of a test's result.
+        trained_on: how many photos the tested checkpoint has learned from; None = it does not say.
         facts: further ones for the result file.
     """
 
@@ -58,10 +63,11 @@ class TransferRun(Hook):
         seconds: float = 0.0,
         length: Mapping[str, Any] | None = None,
         test_path: Path | None = None,
+        trained_on: int | None = None,
         **facts: Any,
     ) -> None:
         self.task, self.recipe, self.origin, self.seed = task, recipe, origin, seed
-        self.length, self.test_path, self.facts = dict(length or {}), test_path, facts
+        self.length, self.test_path, self.trained_on, self.facts = dict(length or {}), test_path, trained_on, facts
         self.metrics: dict[str, float] | None = None  # nothing was measured, while {} is a detector that found nothing
         self.started = time.monotonic() - seconds
 
@@ -81,9 +87,10 @@ class TransferRun(Hook):
             print_log(text, "current", logging.WARNING)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put origin, seed, time and length into the checkpoint."""
+        """Put origin, seed, time, length and number of photos into the checkpoint."""
         told = facts_of_run(self.origin, self.seed, self._seconds())
-        checkpoint["meta"][FACTS] = {**told, "length": self.length}
+        photos = len(runner.train_dataloader.dataset)
+        checkpoint["meta"][FACTS] = {**told, "length": self.length, "trained_on": photos}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """A run that is made longer goes on with the schedule that it would have had from the beginning."""
@@ -99,21 +106,33 @@ class TransferRun(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the metrics and write them: a test has no other end."""
         self.metrics = dict(metrics or {})
-        self._write(runner, self.test_path)
+        self._write(runner, "test", self.test_path, self.trained_on)
 
     def after_train(self, runner: Runner) -> None:
         """Write the result of the last validation; of a run that was at its end before it was resumed, validate it."""
         if self.metrics is None and runner.val_loop is not None:
             runner.val_loop.run()  # all ranks do
-        self._write(runner, Path(runner.work_dir) / FILE_NAME, iterations=runner.iter)
+        photos = len(runner.train_dataloader.dataset)
+        self._write(runner, "val", Path(runner.work_dir) / FILE_NAME, photos, iterations=runner.iter)
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started
 
-    def _write(self, runner: Runner, path: Path, **extra: Any) -> None:
-        if not is_main_process() or runner.cfg.get("val_evaluator") is None:
+    def _write(self, runner: Runner, part: str, path: Path, trained_on: int | None, **extra: Any) -> None:
+        if not is_main_process() or runner.cfg.get(f"{part}_evaluator") is None:
             return
-        metrics = tidy_metrics(self.metrics or {}) or nothing_detected(evaluators_of(runner.cfg, "val"))
+        found = self.metrics or {}
+        metrics = tidy_metrics(found) if found else nothing_detected(evaluators_of(runner.cfg, part))
+        if not metrics:
+            text = f"Nothing could be measured on these photos and labels ({found}): no {path.name} is written"
+            print_log(text, "current", logging.WARNING)
+            path.unlink(missing_ok=True)  # an earlier one is of other labels
+            return
+        if root := next(datasets_of(runner.cfg)).get("data_root"):
+            extra["data"] = Path(root).resolve().name
+        if trained_on is not None:
+            judged = runner.val_dataloader if part == "val" else runner.test_dataloader
+            extra["num_images"] = [trained_on, len(judged.dataset)]
         write_result(
             path,
             task=self.task,
@@ -131,11 +150,22 @@ class TransferRun(Hook):
 
 
 def nothing_detected(evaluators: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Figures of a detector that found nothing at all: mmdet's CocoMetric then returns none, which is an AP of 0."""
-    asked = [evaluator.get("metric") or [] for evaluator in evaluators]
-    names = {"bbox": ("AP_box", "AP50_box"), "segm": ("AP_mask", "AP50_mask"), "proposal": ("AR100_box",)}
-    kinds = [kind for each in asked for kind in ([each] if isinstance(each, str) else each)]
-    return {name: 0.0 for kind in kinds for name in names.get(kind, ())}
+    """Figures of a detector that found nothing at all: mmdet's CocoMetric then returns none, which is an AP of 0.
+
+    Those of a size of which there is no object are left out, as they are of other detectors; all, where there is none.
+    """
+    figures = {}
+    for evaluator in evaluators:
+        asked, truth = evaluator.get("metric") or [], Path(evaluator.get("ann_file") or "")
+        kinds = {asked} if isinstance(asked, str) else set(asked)
+        sizes = measurable_sizes(truth) if truth.is_file() and kinds & {*_KINDS, "proposal"} else []
+        if truth.is_file() and not sizes:
+            continue
+        if "proposal" in kinds:
+            figures["AR100_box"] = 0.0
+        for kind in [kind for kind in _KINDS if kind in kinds]:
+            figures |= {f"AP{part}_{_KINDS[kind]}": 0.0 for part in ("", "50", "75", *sizes)}
+    return figures
 
 
 def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
@@ -151,8 +181,9 @@ def tidy_metrics(metrics: dict[str, Any]) -> dict[str, float]:
     for name, value in metrics.items():
         if match := re.fullmatch(r"(?:.*/)?(bbox|segm)_mAP(?:_(50|75|s|m|l))?", name):
             if value >= 0:
-                kind = {"bbox": "box", "segm": "mask"}[match[1]]
-                tidy[f"AP{match[2] or ''}_{kind}"] = round(100 * float(value), 4)
+                tidy[f"AP{match[2] or ''}_{_KINDS[match[1]]}"] = round(100 * float(value), 4)
+        elif re.fullmatch(r"(?:.*/)?AR(?:_[sml])?@\d+", name) and value < 0:
+            continue
         elif name.rpartition("/")[2] == "AR@100":
             tidy["AR100_box"] = round(100 * float(value), 4)
         elif name in ("mIoU", "mAcc", "aAcc"):

@@ -124,7 +124,7 @@ METRIC = {"type": "CocoMetric", "metric": "bbox"}
 @pytest.mark.parametrize(("found", "ap"), [({"coco/bbox_mAP": 0.41}, 41.0), ({}, 0.0)])
 @pytest.mark.parametrize("measured", [False, True])
 def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, ap, measured, evaluator, tmp_path):
-    cfg = Config({"val_evaluator": evaluator})
+    cfg = Config({"val_evaluator": evaluator, "train_dataloader": {"dataset": {}}})
     hook = TransferRun("mmdet_boxes", Config(filename=str(CONFIGS / "mmdet/rcnn_r18_fpn_own.py")), RANDOM, seed=0)
     validations = []
 
@@ -132,7 +132,9 @@ def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, a
         validations.append(found)
         hook.after_val_epoch(runner, found)
 
+    loader = SimpleNamespace(dataset=range(4))
     runner = SimpleNamespace(cfg=cfg, work_dir=tmp_path, iter=2, val_loop=SimpleNamespace(run=validate))
+    runner.train_dataloader = runner.val_dataloader = loader
     if measured:
         validate()
     hook.after_train(runner)

@@ -129,7 +129,7 @@ def test_metrics_have_one_naming():
     assert tidy_metrics(others) == {"pascal_voc/mAP": 0.5}
     assert tidy_metrics({**others, "mIoU": 22.5}) == {"mIoU": 22.5}
     nothing = nothing_detected([{"metric": ["segm", "proposal"]}, {"metric": None}, {"iou_metrics": ["mIoU"]}])
-    assert nothing == {"AP_mask": 0.0, "AP50_mask": 0.0, "AR100_box": 0.0}
+    assert nothing == {"AP_mask": 0.0, "AP50_mask": 0.0, "AP75_mask": 0.0, "AR100_box": 0.0}
 
 
 def test_weights_that_did_not_arrive_are_noticed(pretrained):
