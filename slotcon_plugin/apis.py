@@ -35,7 +35,7 @@ from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import signals_given_back
-from slotcon_plugin.engine.work_dir import started_again
+from slotcon_plugin.engine.work_dir import put_back, started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
@@ -112,7 +112,7 @@ def pretrain(
         resume: True continues from the newest whole checkpoint of the run in the work dir (or starts, when there is
             none); a path continues from that checkpoint.
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
-        overwrite: set a used work dir aside and start anew.
+        overwrite: set a used work dir aside and start anew. It is put back if the run is refused before its first step.
         budget: seconds that the run may take, over all its resumptions; its length follows in place of
             ``train_cfg.max_epochs``. None = as the checkpoint has it that is gone on with, ``math.inf`` = none.
         next_steps: say at the end which commands go on from here.
@@ -145,33 +145,41 @@ def _pretrain(
     again = resume or started_again(cfg.work_dir)
     initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
     identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
-    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
-    allow_checkpoint_classes()
-    if not torch.cuda.is_available():
-        keep_freed_memory()
-        cfg.train_dataloader.pin_memory = False  # torch would warn that there is nothing to pin it for
-    processes = start_processes(cfg)
-    recipe_batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
-    fit_batch(cfg, processes, batch_mode)
-    with failures_told(cfg.work_dir):
-        claim = shared(claim)
-        meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
-        plan = plan_budget(cfg, budget, began, meta)
-        from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
-        settings = settle_for_run(cfg, processes, recipe_batch, from_weights, meta.get(SETTINGS))
-        if init and not claim.checkpoint:
-            initial = initial or read_initial_weights(init, cfg.model.backbone)
-            initial.set_input(cfg)
-        runner = TerseRunner.from_cfg(cfg)
-        if claim.checkpoint:
-            runner.go_on_from(claim.checkpoint)
-        elif initial:
-            initial.put_into(unwrapped(runner.model))
-        runner.register_hook(RunStampHook(claim.run, settings))
-        runner.register_hook(progress)
-        if plan:
-            runner.register_hook(BudgetHook(plan, began))
-        runner.train()
+    own_claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
+    runner = None
+    try:
+        allow_checkpoint_classes()
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+            cfg.train_dataloader.pin_memory = False  # torch would warn that there is nothing to pin it for
+        processes = start_processes(cfg)
+        recipe_batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
+        fit_batch(cfg, processes, batch_mode)
+        with failures_told(cfg.work_dir):
+            claim = shared(own_claim)
+            meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
+            plan = plan_budget(cfg, budget, began, meta)
+            from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
+            settings = settle_for_run(cfg, processes, recipe_batch, from_weights, meta.get(SETTINGS))
+            if init and not claim.checkpoint:
+                initial = initial or read_initial_weights(init, cfg.model.backbone)
+                initial.set_input(cfg)
+            runner = TerseRunner.from_cfg(cfg)
+            if claim.checkpoint:
+                runner.go_on_from(claim.checkpoint)
+            elif initial:
+                initial.put_into(unwrapped(runner.model))
+            runner.register_hook(RunStampHook(claim.run, settings))
+            runner.register_hook(progress)
+            if plan:
+                runner.register_hook(BudgetHook(plan, began))
+            runner.train()
+    except UserError:
+        # Much of what a run may be refused for shows when its parts are built, and by then a used folder is set aside.
+        loop = runner and runner._train_loop  # not yet built when it is what refuses; train_loop would build it again
+        if own_claim and own_claim.aside and not getattr(loop, "iter", 0):
+            put_back(cfg.work_dir, own_claim.aside)
+        raise
     return runner
 
 

@@ -49,10 +49,12 @@ class Claim(NamedTuple):
     Attributes:
         run: what checkpoints of this run carry under :data:`RUN`: its ``id`` and ``identity``.
         checkpoint: where to go on; None = begin.
+        aside: where a used folder was put, see :func:`put_back`; None = there was none.
     """
 
     run: dict[str, Any]
     checkpoint: Path | None
+    aside: Path | None = None
 
 
 def claim_work_dir(
@@ -103,7 +105,7 @@ def claim_work_dir(
         for part in folder.rglob(f"{PART_PREFIX}*"):
             if not _is_being_written(part):
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-        record = run_record(folder)
+        record, aside = run_record(folder), None
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
         if started_again(folder) and named in (None, record.get("continues")):
             resume, overwrite = True, False
@@ -118,7 +120,7 @@ def claim_work_dir(
                         f"the work dir {work_dir} holds the checkpoints of a run. --resume goes on with it, "
                         "--overwrite sets it aside and begins anew; or name another folder"
                     )
-                set_aside(folder)
+                aside = set_aside(folder)
         known = {name: value for name, value in identity.items() if value is not None}
         run = {
             "id": former.get("id") or uuid.uuid4().hex[:12],
@@ -131,7 +133,7 @@ def claim_work_dir(
             write_json(folder / RUN_FILE, now)
     except OSError as error:
         raise UserError(f"the work dir {work_dir} cannot be used: {error}") from error
-    return Claim(run, checkpoint)
+    return Claim(run, checkpoint, aside)
 
 
 def shared(claim: Claim | None) -> Claim:
@@ -163,6 +165,23 @@ def set_aside(folder: Path) -> Path:
     lock_work_dir(folder)
     print_log(f"{folder} was set aside as {aside}", "current")
     return aside
+
+
+def put_back(folder: str | Path, aside: Path) -> None:
+    """Undo :func:`set_aside` for a run that was refused before its first step; what it left in the folder is removed.
+
+    Args:
+        folder: that was set aside; this process gives up its lock.
+        aside: where it was put.
+    """
+    folder = Path(folder).resolve()
+    refused = folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
+    folder.rename(refused)
+    aside.rename(folder)
+    if lock := _locks.pop(folder, None):
+        lock.close()
+    shutil.rmtree(refused, ignore_errors=True)
+    print_log(f"{folder} is back in its place", "current")
 
 
 def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
