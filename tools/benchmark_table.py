@@ -21,7 +21,7 @@ from pathlib import Path
 
 from slotcon_plugin.arguments import add_cfg_options, tool_parser
 from slotcon_plugin.benchmark import Plan, load_plan
-from slotcon_plugin.benchmark.collect import collect
+from slotcon_plugin.benchmark.collect import ResultFile, collect
 from slotcon_plugin.benchmark.records import ran_otherwise
 from slotcon_plugin.benchmark.render import brief, markdown, runs_page, write_tables
 from slotcon_plugin.benchmark.steps import plan_steps
@@ -90,6 +90,9 @@ def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[
 
     Returns:
         The copies, and a line for every file that was left because it is damaged or no step's.
+
+    Raises:
+        UserError: files of two folders would have one name.
     """
     usual = load_plan(plan.file).data
     places = sorted(((data.path, usual[name].path) for name, data in plan.data.items()), key=lambda p: -len(p[0]))
@@ -113,14 +116,19 @@ def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[
             return value
         return command(value) if key == "command" else moved(value)
 
-    written, problems = [], []
+    copies: dict[Path, ResultFile] = {}
+    problems = []
     for folder in map(Path, folders):
         found, ignored = collect([folder])
         problems += ignored
         for file in found:
-            written.append(out / file.path.relative_to(folder))
-            write_json(written[-1], portable(file.result), indent=1)
-    return written, problems
+            copy = out / file.path.relative_to(folder)
+            if copy in copies:
+                raise UserError(f"--keep: {copies[copy].path} and {file.path} would both be {copy}: keep them apart")
+            copies[copy] = file
+    for copy, file in copies.items():
+        write_json(copy, portable(file.result), indent=1)
+    return list(copies), problems
 
 
 def fill_document(document: Path, root: Path = Path(), write: bool = True) -> tuple[bool, list[str]]:

@@ -131,9 +131,10 @@ def runs_page(table: Table, base: str | Path) -> str:
                 _line(["seed", *(column.metric for column, _ in measured), "minutes", "file"]),
                 _line(["---:"] * (len(measured) + 2) + ["---"]),
             ]
-            sources = measured[0][1].sources
-            for number, (seed, path) in enumerate(sources):
-                figures = [f"{cell.values[number]:.1f}" if number < len(cell.values) else "" for _, cell in measured]
+            sources = sorted({source for _, cell in measured for source in cell.sources})
+            values = [{path: value for (_, path), value in zip(cell.sources, cell.values)} for _, cell in measured]
+            for seed, path in sources:
+                figures = [f"{found[path]:.1f}" if path in found else "–" for found in values]
                 minutes = f"{read_result(path)['wall_time_s'] / 60:.0f}"
                 file = f"[{path.parent.name}/{path.name}]({relative(path, Path(base))})"
                 lines.append(_line([str(seed), *figures, minutes, file]))

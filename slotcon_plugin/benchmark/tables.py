@@ -9,11 +9,10 @@ from __future__ import annotations
 import json
 import re
 import statistics
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from itertools import combinations
+from itertools import combinations, groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,8 @@ from slotcon_plugin.results import RANDOM, is_random
 PUBLISHED = Path("docs/published.json")
 UNKNOWN = "n/a"
 """Cell of a published row for which no figure may be cited."""
+_PROBE = "frozen_probe"
+"""``config`` of a probe's results."""
 _OTHER_BATCH = re.compile(r"otal batch (\d+) = .*, NOT the recipe's (\d+):")
 """In a result's ``batch``, as :func:`slotcon_plugin.engine.batch.plan_batch` says it."""
 
@@ -115,6 +116,7 @@ def build_table(
                 problems.append(str(error))
                 cells.append(Cell("missing", text="its runs differ, see below"))
         rows.append((title, tuple(cells)))
+        problems += _without_a_seed(title, columns, cells)
     rows += _published_rows(plan, columns, published)
     return Table(plan.name, columns, tuple(rows), tuple(problems))
 
@@ -160,9 +162,12 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
             f"{name}, {column.title}: results of different configs, settings, batches, strides or numbers of photos "
             f"cannot share a cell: {files}"
         )
-    drawn = Counter(run.result["seed"] for run in chosen if "weights_sha256" in run.result)
-    if is_random(name) and drawn and max(drawn.values()) > 1:
-        raise UserError(f"{name}, {column.title}: random weights of different networks cannot share a cell: {files}")
+    for seed, of_seed in groupby(chosen, key=lambda run: run.result["seed"]):
+        if len(twice := list(of_seed)) > 1:
+            drawn = is_random(name) and all("weights_sha256" in run.result for run in twice)
+            what = "random weights of different networks" if drawn else f"runs of one seed ({seed})"
+            files = " and ".join(str(run.path) for run in twice)
+            raise UserError(f"{name}, {column.title}: {what} cannot share a cell: {files}")
     return Cell(
         "measured",
         tuple(run.result["metrics"][column.metric] for run in chosen),
@@ -170,19 +175,35 @@ def _own_cell(plan: Plan, runs: Sequence[ResultFile], name: str, column: Column)
     )
 
 
+def _without_a_seed(title: str, columns: Sequence[Column], cells: Sequence[Cell]) -> Iterator[str]:
+    """A line for each mean that is over fewer seeds than another of the same task."""
+    seeds = [{seed for seed, _ in cell.sources} for cell in cells]
+    for column, known in zip(columns, seeds):
+        of_task = set().union(*(found for other, found in zip(columns, seeds) if other.key == column.key))
+        if known and (lacking := sorted(of_task - known)):
+            yield f"{title}, {column}: without seed {', '.join(map(str, lacking))}, of which other metrics are known"
+
+
 def _same_run(one: Mapping[str, Any], other: Mapping[str, Any], metric: str) -> bool:
-    """Whether two files are of one run: random arms are measured again beside every checkpoint."""
-    if one["seed"] != other["seed"] or not _compare(one, other):
+    """Whether two files are of one run.
+
+    Random arms are measured again beside every checkpoint. The seed of a probe is that of its random arms: weights that
+    were probed at several seeds were measured once.
+    """
+    if not _compare(one, other):
         return False
+    same_backbone = one["backbone_sha256"] == other["backbone_sha256"]
+    if one["seed"] != other["seed"]:
+        return one["config"] == _PROBE and one["backbone_sha256"] is not None and same_backbone
     weights = one.get("weights_sha256"), other.get("weights_sha256")
     if None not in weights:
         return weights[0] == weights[1]
-    return one["backbone_sha256"] == other["backbone_sha256"] and one["metrics"][metric] == other["metrics"][metric]
+    return same_backbone and one["metrics"][metric] == other["metrics"][metric]
 
 
 def _compare(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two figures may share a cell; files written before ``map_sizes`` and ``batch`` were recorded fit any."""
-    told = [(one.get("map_sizes"), other.get("map_sizes")), (_batch(one), _batch(other))]
+    """Whether two figures may share a cell; files written before some of the facts were recorded fit any."""
+    told = [(one.get(fact), other.get(fact)) for fact in ("map_sizes", "num_images")] + [(_batch(one), _batch(other))]
     return _measurement(one) == _measurement(other) and all(None in pair or pair[0] == pair[1] for pair in told)
 
 
@@ -196,7 +217,7 @@ def _batch(result: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 def _measurement(result: Mapping[str, Any]) -> tuple[str, ...]:
     settings = {name: value for name, value in (result.get("settings") or {}).items() if name != "seed"}
-    return result["task"], result["config_sha256"], json.dumps([result.get("num_images"), settings], sort_keys=True)
+    return result["task"], result["config_sha256"], json.dumps(settings, sort_keys=True)
 
 
 def _needs(plan: Plan, name: str, key: str) -> str:

@@ -146,3 +146,45 @@ def test_figures_of_what_the_plan_was_before_are_left_out_and_named(result, tmp_
     runs, problems = collect([tmp_path / "results"], {new.parent})
     assert [run.path for run in runs] == [new]
     assert problems == [f"ignored {old}: the plan has no such step now, or has changed since"]
+
+
+def test_two_results_of_one_seed_are_named_and_share_no_cell(plan, result, tmp_path):
+    """Of one plan on two sets of labels, for instance: nothing in the files tells them apart."""
+    for folder, figure in (("a", 33.0), ("b", 33.0), ("c", 60.0)):
+        if folder == "c":
+            build_table(plan, collect([tmp_path / "results"])[0], None)  # a copy of the same run is no other one
+        result(f"{folder}/coco/slotcon-seed0/result.json", "slotcon", COCO, AP_box=figure)
+    with pytest.raises(UserError, match=r"runs of one seed \(0\) .*: .*results/a/.* and .*results/c/.*json"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+def test_results_that_do_not_tell_their_number_of_photos_fit_any(plan, result, tmp_path):
+    """Fine-tuning did not write it down at first."""
+    for seed, more in enumerate(({}, {"num_images": [367, 233]}, {"num_images": [50, 233]})):
+        file = result(f"{seed}.json", "slotcon", COCO, seed=seed, AP_box=1.0)
+        write_json(file, json.loads(file.read_text()) | more)
+        if seed == 1:
+            assert not build_table(plan, collect([tmp_path / "results"])[0], None).problems
+    with pytest.raises(UserError, match="numbers of photos cannot share a cell"):
+        build_table(plan, collect([tmp_path / "results"])[0], None)
+
+
+@pytest.mark.parametrize(("backbones", "values"), [("aaa", (48.0,)), ("abc", (48.0, 48.5, 49.0))])
+def test_weights_that_are_probed_beside_several_random_ones_are_one_run(backbones, values, plan, result, tmp_path):
+    """The seed of a probe is that of the random weights beside the checkpoint."""
+    for seed, backbone in enumerate(backbones):
+        figure = 48.0 + seed / 2 * (backbone != "a")
+        file = result(f"{seed}/linear_checkpoint.json", "moco", "linear_probe_x", seed, sha=backbone, mIoU=figure)
+        write_json(file, json.loads(file.read_text()) | {"config": "frozen_probe"})
+    table = build_table(plan, collect([tmp_path / "results"])[0], None)
+    (cell,) = [cells[0] for title, cells in table.rows if title == "moco"]
+    assert cell.values == values
+    assert (cell.spread is None) == (len(values) == 1)
+    assert not table.problems
+
+
+def test_a_fine_tuning_at_several_seeds_counts_each_though_its_weights_are_the_same(plan, result, tmp_path):
+    for seed in range(3):
+        result(f"{seed}.json", "moco", COCO, seed=seed, AP_box=30.0)
+    table = build_table(plan, collect([tmp_path / "results"])[0], None)
+    assert [cells[1].values for title, cells in table.rows if title == "moco"] == [(30.0,) * 3]

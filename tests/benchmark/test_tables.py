@@ -24,6 +24,7 @@ from slotcon_plugin.benchmark.render import (
     table_page,
 )
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import sha256_of, write_json
 
 COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
@@ -106,6 +107,16 @@ def test_figures_link_to_the_section_of_their_runs(table, tmp_path):
     section = runs.split("## slotcon: probe\n")[1].split("\n## ")[0]
     assert "| 1 | 22.0 | 0 | [results/s1.json](../../results/s1.json) |" in section
     assert "\n    python " in section
+
+
+def test_a_run_without_one_of_the_metrics_shifts_no_figures(plan, result, tmp_path):
+    for seed in range(3):
+        mask = {} if seed == 1 else {"AP_mask": 20.0 + seed}
+        result(f"{seed}.json", "slotcon", COCO, seed=seed, AP_box=30.0 + seed, **mask)
+    table = build_table(plan, collect([tmp_path / "results"])[0], None)
+    lines = re.findall(r"^(\| \d .*?) \| 0 \|", runs_page(table, tmp_path), re.MULTILINE)
+    assert lines == ["| 0 | 30.0 | 20.0", "| 1 | 31.0 | –", "| 2 | 32.0 | 22.0"]
+    assert table.problems == ("slotcon, COCO: AP_mask: without seed 1, of which other metrics are known",)
 
 
 def test_a_brief_table_has_the_rows_that_are_measured_throughout(table, tmp_path):
@@ -248,6 +259,16 @@ def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, 
     assert kept["metrics"] == {"mIoU": 1.0}
     assert len(problems) == 1
     assert "broken_result.json" in problems[0]
+
+
+def test_results_of_two_folders_are_not_kept_under_one_name(tmp_path, plan, result):
+    folders = [tmp_path / "results" / name for name in ("a", "b")]
+    for folder in folders:
+        result(folder / "coco/slotcon-seed0/result.json", "slotcon", COCO, AP_box=1.0)
+    with pytest.raises(UserError, match=r"results/a/coco/.* and .*results/b/coco/.* would both be .*kept/coco/slotcon"):
+        keep_results(plan, folders, tmp_path / "kept")
+    assert not (tmp_path / "kept").exists()
+    assert len(keep_results(plan, folders[:1], tmp_path / "kept")[0]) == 1
 
 
 def test_tables_of_the_documents_are_what_the_result_files_give(in_repo):
