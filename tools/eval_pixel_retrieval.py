@@ -6,7 +6,8 @@
 Two augmented views are made of each photo, as the run's training does. In percent:
   pixel   the nearest of all photos' matching pixels is the right one
   photo   it is at least of the right photo
-  place   the best pixel of the other view of the same photo is within 5 % of the view's side of the right place
+  place   the best pixel of the other view of the same photo is within 5 % of the view's side of the right place,
+          or the nearest to it
 The first rows are what guessing and random weights give. `slotcon evaluate --measure retrieval` does the same for one
 run.
 """

@@ -53,9 +53,9 @@ def evaluate_pixel_retrieval(
         Shares in [0, 1], and for each what guessing gives:
         ``pixel_accuracy``: the nearest of all photos' matching places is the right one. ``pixel_chance``: 1 / (N P).
         ``photo_accuracy``: it is at least of the right photo. ``photo_chance``: 1 / N.
-        ``place_accuracy``: the best pixel of the same photo's second view lies within 5 % of the view's
-            side of the right place.
-        ``place_chance``: mean share of pixels that do.
+        ``place_accuracy``: the best pixel of the same photo's second view is a right one: its centre lies within 5 %
+            of the view's side of the right place or, as maps below 15 x 15 need, is the nearest to it.
+        ``place_chance``: mean share of right pixels.
 
     Raises:
         UserError: the dataset does not guarantee enough shared pixels.
@@ -71,12 +71,12 @@ def evaluate_pixel_retrieval(
             query = take_pixels(first, pairs.index)
             queries.append(query.cpu())
             matches.append(sample_points(second, pairs.points).cpu())
-            near = _within(pairs.points, second.shape[-2:], _RADIUS)  # (B, P, h*w)
+            right = _right_pixels(pairs.points, second.shape[-2:], _RADIUS)  # (B, P, h*w)
             similarity = torch.einsum(
                 "bpd,bdn->bpn", F.normalize(query.float(), dim=-1), F.normalize(second.flatten(2).float(), dim=1)
             )
-            hits.append(near.gather(2, similarity.argmax(dim=2, keepdim=True)).float().cpu())
-            chances.append(near.float().mean(dim=2).cpu())
+            hits.append(right.gather(2, similarity.argmax(dim=2, keepdim=True)).float().cpu())
+            chances.append(right.float().mean(dim=2).cpu())
 
     queries, matches = torch.cat(queries), torch.cat(matches)
     found = nearest_keys(queries, matches.flatten(0, 1))  # (N, P)
@@ -170,6 +170,16 @@ def _keys(dataset: TwoViewDataset, seed: int) -> list[SampleKey]:
     return [SampleKey(seed, 0, index) for index in range(len(dataset))]
 
 
-def _within(points: Tensor, size: tuple[int, int], radius: float) -> Tensor:
-    """Which pixels of a map lie within ``radius`` of points ``(B, P, 2)``: ``(B, P, h * w)`` bool."""
-    return torch.cdist(points, pixel_centres(*size, points.device).expand(len(points), -1, -1)) <= radius
+def _right_pixels(points: Tensor, size: tuple[int, int], radius: float) -> Tensor:
+    """Which pixels of a map count as found: centred within ``radius`` of a point, or nearest to it, as on a coarse map.
+
+    Args:
+        points: ``(B, P, 2)`` xy in [0, 1].
+        size: (height, width) of the map.
+        radius: as a share of the view's side.
+
+    Returns:
+        ``(B, P, height * width)`` bool; at least one of each row is true.
+    """
+    distance = torch.cdist(points, pixel_centres(*size, points.device).expand(len(points), -1, -1))
+    return (distance <= radius) | (distance == distance.amin(dim=-1, keepdim=True))

@@ -8,11 +8,14 @@ from PIL import Image
 from slotcon_plugin.config import load_config
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.evaluation.pixel_retrieval import (
-    _within,
+    _RADIUS,
+    _right_pixels,
     compare_pixel_retrieval,
     evaluate_pixel_retrieval,
     retrieval_table,
 )
+from slotcon_plugin.models.pixel_pairs import pixel_centres
+from slotcon_plugin.normalization import IMAGENET_STD
 from slotcon_plugin.registry import DATASETS, MODELS
 
 PHOTOS = 6
@@ -34,13 +37,10 @@ def no_change_of_colours():
     return dict(jitter_prob=0.0, grey_prob=0.0, blur_prob=0.0, solarise_prob=0.0)
 
 
-def make_dataset(folder):
+def make_dataset(folder, **more):
     return TwoViewDataset(
         dict(type="ImageFolder", root=str(folder)),
-        view_size=64,
-        scale=(0.3, 1.0),
-        min_overlap_pixels=8,
-        overlap_grid=16,
+        **{"view_size": 64, "scale": (0.3, 1.0), "min_overlap_pixels": 8, "overlap_grid": 16, **more},
         photometric=[no_change_of_colours()] * 2,
     )
 
@@ -84,12 +84,35 @@ def test_the_seed_decides_all_and_the_callers_generator_is_left_alone(folder):
     assert figures[0]["place_chance"] != figures[2]["place_chance"]
 
 
-def test_within_counts_pixels_by_distance():
-    points = torch.tensor([[[0.5, 0.5], [0.1, 0.9]]])
-    near = _within(points, (5, 5), radius=0.25).reshape(2, 5, 5)
-    for i, (x, y) in enumerate(points[0].tolist()):
-        expected = [[math.dist((x, y), ((c + 0.5) / 5, (r + 0.5) / 5)) <= 0.25 for c in range(5)] for r in range(5)]
-        assert near[i].tolist() == expected
+def test_pixels_near_a_place_are_right_and_the_nearest_one_is():
+    points = torch.tensor([[[0.5, 0.5], [0.1, 0.9], [0.21, 0.26]]])
+    for radius in (0.25, 0.01):
+        right = _right_pixels(points, (5, 5), radius).reshape(3, 25)
+        for found, point in zip(right, points[0].tolist()):
+            far = [math.dist(point, ((c + 0.5) / 5, (r + 0.5) / 5)) for r in range(5) for c in range(5)]
+            assert found.tolist() == [d <= radius or d == min(far) for d in far]
+            assert found.sum() > 1 or radius == 0.01
+
+
+def test_the_nearest_pixel_adds_to_those_that_are_near_on_coarse_maps_alone():
+    """Figures of finer ones, such as those of docs/experiments.md on 24 x 24, are of the distance alone."""
+    points = torch.rand(1, 5000, 2, generator=torch.Generator().manual_seed(0))
+    for side, adds in ((24, False), (15, False), (14, True), (6, True)):
+        distance = torch.cdist(points, pixel_centres(side, side)[None])
+        assert torch.equal(_right_pixels(points, (side, side), _RADIUS), distance <= _RADIUS) is not adds
+
+
+@pytest.mark.parametrize("side", [24, 12, 6, 3])
+def test_no_map_is_too_coarse_for_a_perfect_embedding(folder, side):
+    def place(images):
+        steps = images * torch.tensor(IMAGENET_STD).view(3, 1, 1)  # of columns and rows alike
+        angle = torch.nn.functional.avg_pool2d(steps, 96 // side) * 3
+        return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+    dataset = make_dataset(folder, view_size=96, min_overlap_pixels=4, overlap_grid=side)
+    figures = evaluate_pixel_retrieval(place, dataset, num_pairs=4, seed=1)
+    assert figures["place_accuracy"] == 1
+    assert 0.999 / side**2 <= figures["place_chance"] < 1.1 / side**2 + 0.01  # a disc of 5 % is .8 % of a view
 
 
 @pytest.fixture
