@@ -74,13 +74,14 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
 
 def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     """The first and the last mean of a loss that compare: as long as a queue of negatives fills, its loss rises."""
-    filling = [number for number, record in enumerate(records) if record.get("queue_fill", 1) < 1]
+    has_queue = "queue_fill" in records[0]
+    filling = max((number for number, record in enumerate(records, 1) if record.get("queue_fill", 1) < 1), default=0)
     # A report averages the steps before it but gives the fill after its last step, so the report in which the queue
-    # became full is skipped.
-    first = filling[-1] + 2 if filling else 0
+    # became full, perhaps the first of all, is skipped.
+    first = filling + has_queue
     # None was not finite: such a step is left out by the scaler of float16 or by `nan_guard.action=skip`
     losses = [record["loss"] for record in records[first:] if record.get("loss") is not None]
-    when = "with a full queue" if filling else "at the start"
+    when = "with a full queue" if has_queue else "at the start"
     if len(losses) > 1:
         return f"{losses[0]:.4g} {when}, {losses[-1]:.4g} at the end"
     last = records[-1].get("loss")

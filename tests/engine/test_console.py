@@ -281,6 +281,8 @@ def test_threads_that_would_wait_for_other_programs_are_spoken_of(threads, busy,
             "7.9 with a full queue, 7.8 at the end",
         ),
         ([{"loss": 5.1, "queue_fill": 0.6}, {"loss": 7.7, "queue_fill": 1.0}], "7.7 at the end"),
+        # full within the first report
+        ([{"loss": loss, "queue_fill": 1} for loss in (4.5, 5.2, 6.7)], "5.2 with a full queue, 6.7 at the end"),
     ],
 )
 def test_only_losses_that_compare_are_compared(records, told):
