@@ -51,6 +51,8 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
                     why = "its step has not ended" if step not in records else "not the file that its step left"
                     problems.append(f"ignored {path}: {why}")
                     continue
+                if "schema" not in (read_json(path) or {}) and not path.name.endswith("result.json"):
+                    continue  # notes of the run: run.json, detectron2's metrics.json
             elif started:
                 problems.append(f"ignored {path}: no step of this work dir left it")
                 continue

@@ -82,6 +82,8 @@ def test_killed_in_the_middle_and_finished_on_the_second_start(tmp_path, repo, m
     assert cells["random init" if ("random init", "mIoU") in cells else "random", "mIoU"]["kind"] == "measured"
     assert cells["slotcon", "mIoU_kmeans"]["kind"] == "measured"
 
+    assert "ignored" not in (work_dir / "table.md").read_text(), "the table names the tool's own files"
+
     before = {name: (work_dir / name).read_bytes() for name in ("table.md", "table.csv", "table.html")}
     write_tables(load_plan(plan_file), [work_dir], work_dir)
     assert before == {name: (work_dir / name).read_bytes() for name in before}, "the same files gave another table"

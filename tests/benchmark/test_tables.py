@@ -200,15 +200,23 @@ def test_in_a_work_dir_only_what_steps_left_counts(result, tmp_path):
     changed = result("probe/b/result.json", "b", "t", m=1.0)
     running = result("probe/c/result.json", "c", "t", m=1.0)
     stray = result("stray.json", "d", "t", m=1.0)
-    for path in (kept, changed, running):
+    cut = work / "probe/d/result.json"
+    cut.parent.mkdir()
+    cut.write_text("{")
+    notes = [kept.parent / "run.json", kept.parent / "metrics.json"]
+    for path in notes:
+        path.write_text('{"id": 1}\n{"id": 2}' if path.name == "metrics.json" else '{"id": 1}')
+    for path in (kept, changed, running, cut):
         write_json(path.parent / "started.json", {})
-    for path in (kept, changed):
-        write_json(path.parent / "step.json", {"outputs": {path.name: sha256_of(path)}})
+    for path in (kept, changed, cut):
+        outputs = [path, *(notes if path == kept else ())]
+        write_json(path.parent / "step.json", {"outputs": {path.name: sha256_of(path) for path in outputs}})
     changed.write_text(changed.read_text().replace("1.0", "9.0"))
     (kept.parent / "log_of_the_framework.json").write_text("{}")
     runs, problems = collect([work])
     assert [run.path for run in runs] == [kept]
-    assert sorted(problems) == [
+    assert [problem for problem in problems if str(cut) in problem and "is not JSON" in problem]
+    assert sorted(problem for problem in problems if str(cut) not in problem) == [
         f"ignored {changed}: not the file that its step left",
         f"ignored {running}: its step has not ended",
         f"ignored {stray}: no step of this work dir left it",
