@@ -18,6 +18,7 @@ from slotcon_plugin.engine.json_lines import read_json_lines
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import health_of
 from slotcon_plugin.files import from_here
+from slotcon_plugin.models import Method
 from slotcon_plugin.models.distributed import unwrapped
 
 _MANY = 1000
@@ -68,7 +69,7 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     if next_steps:
         backbone = runner.cfg.model.backbone
         converts = bool(network_of_backbone(backbone)) or is_plain_resnet(backbone)
-        rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method.groups, converts))))
+        rows.append(("next", "\n".join(_next_steps(from_here(work_dir), model.method, converts))))
     return rows
 
 
@@ -88,11 +89,14 @@ def _loss(records: Sequence[Mapping[str, Any]]) -> str:
     return f"{last:.4g} at the end" if last else ""
 
 
-def _next_steps(work_dir: str, groups: bool, converts: bool) -> list[str]:
+def _next_steps(work_dir: str, method: Method, converts: bool) -> list[str]:
     """Commands that go on from a finished pretraining, by what its method and its backbone allow."""
     command, run = own_command(), shlex.quote(work_dir)
     look = [f"{command} look {run}"]
-    if groups:
+    if method.groups:
         look.append(f"{command} look {run} PHOTOS")
+    elif method.embeds_pixels:
+        look.append(f"{command} look {run} PHOTO PHOTO")
+    train = f"{command} finetune LABELLED --backbone {run}"
     export = f"{command} export {run} backbone.pth --target mmseg    # or detectron2, mmdet, timm, torchvision"
-    return [*look, f"{command} evaluate {run} LABELLED", *([export] if converts else [])]
+    return [*look, f"{command} evaluate {run} LABELLED", *([train, export] if converts else [])]

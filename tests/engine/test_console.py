@@ -21,7 +21,7 @@ from slotcon_plugin.engine.hooks import TeacherUpdateHook
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.work_dir import set_aside
-from slotcon_plugin.models import Method
+from slotcon_plugin.models import Method, SlotCon, VADeR
 
 
 def log_of(work_dir) -> str:
@@ -287,3 +287,16 @@ def test_threads_that_would_wait_for_other_programs_are_spoken_of(threads, busy,
 )
 def test_only_losses_that_compare_are_compared(records, told):
     assert report._loss(records) == told
+
+
+@pytest.mark.parametrize(
+    ("method", "converts", "wanted"),
+    [
+        (SlotCon.method, True, ["look R", "look R PHOTOS", "evaluate R LABELLED", "finetune LABELLED --backbone R"]),
+        (VADeR.method, False, ["look R", "look R PHOTO PHOTO", "evaluate R LABELLED"]),
+    ],
+)
+def test_what_to_do_next_goes_by_the_method_and_the_backbone(method, converts, wanted):
+    steps = [line.partition(" ")[2] for line in report._next_steps("R", method, converts)]
+    assert [line.removeprefix("-m slotcon_plugin ") for line in steps][: len(wanted)] == wanted
+    assert any("export R backbone.pth" in line for line in steps) == converts
