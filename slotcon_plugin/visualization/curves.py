@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ _OF_HEADS = {
 # Okabe and Ito's colours, the readable ones on white; runs beyond them get another dash: matplotlib's and SVG's.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _COLUMNS = 3  # of the grid of charts
+_TITLE = 52  # characters in a line over a chart
 _DASHES = (("-", ""), ("--", "7 5"), (":", "0.1 4"), ("-.", "7 5 0.1 5"))
 
 
@@ -250,7 +252,7 @@ def plot_runs(runs: Sequence[Run], figures: Sequence[str], by_epoch: bool = Fals
             size = run.num_prototypes(name)
             if base in LIMITS and size:
                 axes.axhline(LIMITS[base](size), color=color, linestyle=(0, (4, 3)), linewidth=0.8)
-        axes.set_title(title_of(name), fontsize=10, loc="left")
+        axes.set_title(fill(title_of(name), _TITLE), fontsize=10, loc="left")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(labelsize=8)

@@ -4,7 +4,9 @@ import os
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from slotcon_plugin.visualization import curves
 from slotcon_plugin.visualization.curves import Run, figures_of, plot_runs, read_run, smooth, split_head, title_of
 from slotcon_plugin.visualization.run import plot_run
 
@@ -184,3 +186,16 @@ def test_the_tool_writes_one_file(work_dir, tmp_path):
     assert "Curves of a" in page
     with pytest.raises(ValueError, match="expected 1 names, one a run, got 2"):
         plot_run([str(work_dir)], str(tmp_path / "out.png"), **{**options, "names": ["a", "b"]})
+
+
+def test_no_title_runs_into_the_next_chart(tmp_path, monkeypatch):
+    figures = {**dict.fromkeys(curves.TITLES, 10_000.0), "a_figure_of_ones_own_" * 4: 1.0}
+    write(tmp_path / "health.jsonl", [{"iter": i, "epoch": 1, **figures} for i in (1, 2)])
+    monkeypatch.setattr(curves, "draw", lambda canvas: canvas)
+    run = read_run(tmp_path)
+    canvas = plot_runs([run], figures_of([run]))
+    FigureCanvasAgg(canvas).draw()
+    edges = [*sorted({round(axes.get_window_extent().x0) for axes in canvas.axes}), canvas.bbox.x1]
+    for axes in canvas.axes:
+        title = axes._left_title.get_window_extent()
+        assert title.x1 < next(edge for edge in edges if edge > title.x0 + 10), axes.get_title("left")
