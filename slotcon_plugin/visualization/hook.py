@@ -68,8 +68,8 @@ class GroupingPicturesHook(Hook):
                 photos = group_photos(model, self.photos, self.short_side, max_side=480)
                 name = f"groupings_{head}" if head else "groupings"
                 runner.visualizer.add_image(name, np.asarray(contact_sheet(photos, height=200)), step=step)
-        except UserError as error:  # pictures are not worth a run
-            runner.logger.warning(f"GroupingPicturesHook draws nothing: {error}")
+        except (UserError, MemoryError) as error:  # pictures are not worth a run
+            runner.logger.warning(f"GroupingPicturesHook draws nothing: {str(error) or type(error).__name__}")
         finally:
             model.show_head(shown)
             model.train(was_training)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_points
 from slotcon_plugin.visualization.colors import prototype_colors
-from slotcon_plugin.visualization.sheet import GAP, INK, PAPER, beside, fit_height, font
+from slotcon_plugin.visualization.sheet import GAP, INK, PAPER, beside, fit_height, fitted_size, font
 
 # Spread over the photo, away from its border; where nobody chooses.
 DEFAULT_POINTS = tuple((x, y) for y in (0.25, 0.5, 0.75) for x in (0.2, 0.5, 0.8))
@@ -42,8 +42,9 @@ def draw_matches(
 
     draw = ImageDraw.Draw(sheet)
     colors = [tuple(color) for color in prototype_colors(len(points)).tolist()]
-    starts = [(x * pictures[0].width, y * _HEIGHT) for x, y in points.tolist()]
-    ends = [(offset + x * pictures[1].width, y * _HEIGHT) for x, y in matches.tolist()]
+    (width, height), (other_width, other_height) = (fitted_size(*photo.shape[1::-1], _HEIGHT) for photo in photos)
+    starts = [(x * width, y * height) for x, y in points.tolist()]
+    ends = [(offset + x * other_width, y * other_height) for x, y in matches.tolist()]
     for start, end, color in zip(starts, ends, colors):
         draw.line((start, end), fill=color, width=2)
     for (x, y), color in zip(starts + ends, colors * 2):

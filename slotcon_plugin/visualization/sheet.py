@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from unicodedata import normalize
 
 import cv2
+import matplotlib
 import numpy as np
+from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageDraw, ImageFont
 
 from slotcon_plugin.visualization.colors import prototype_colors
@@ -14,18 +18,33 @@ from slotcon_plugin.visualization.overlay import overlay
 
 PAPER, INK = (255, 255, 255), (34, 34, 34)
 GAP = 8
-_FONT_SIZE = 15
+_FONT_FILE = f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf"
+_FONT_SIZE = 13
 # Segments smaller than this share of the photo get no number on them.
 _NUMBERED_SHARE = 0.02
 # Prototypes below this share of the area are not in the legend.
 LISTED_SHARE = 0.001
 LISTED = 24  # prototypes in a legend at most
 _MAX_WIDTH = 1500  # of a contact sheet, in pixels, unless one photo is wider
+_WIDEST = 8  # times its height; of what is wider (a line between two parts of a web page), the width is this
 
 
+@lru_cache(maxsize=4)
 def font(size: int = _FONT_SIZE) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, so that pictures look the same on every machine."""
-    return ImageFont.load_default(size)
+    """The font that matplotlib brings along, so that pictures look the same on every machine; Pillow's is ASCII."""
+    return ImageFont.truetype(_FONT_FILE, size)
+
+
+@lru_cache(maxsize=1)
+def _characters() -> frozenset[int]:
+    """Code points that the font has."""
+    return frozenset(FT2Font(_FONT_FILE).get_charmap())
+
+
+def in_font(text: str) -> str:
+    """Text with what the font lacks escaped (``\\u6c34``), as :func:`~slotcon_plugin.photos.printable` does."""
+    has = _characters()
+    return "".join(c if ord(c) in has else c.encode("unicode_escape").decode() for c in normalize("NFC", text))
 
 
 def inner_point(mask: np.ndarray) -> tuple[int, int]:
@@ -38,12 +57,13 @@ def inner_point(mask: np.ndarray) -> tuple[int, int]:
 def numbered_overlay(grouped: GroupedPhoto, height: int) -> Image.Image:
     """The overlay of a photo at a height in pixels, larger segments with the number of their prototype."""
     picture = fit_height(Image.fromarray(overlay(grouped.photo, grouped.owners, grouped.num_prototypes)), height)
-    scale = height / len(grouped.photo)
+    stored = grouped.photo.shape[1::-1]
+    scale_x, scale_y = (shown / side for shown, side in zip(fitted_size(*stored, height), stored))
     draw = ImageDraw.Draw(picture)
     for prototype in np.flatnonzero(grouped.shares() >= _NUMBERED_SHARE).tolist():
         x, y = inner_point(grouped.owners == prototype)
         draw.text(
-            (x * scale, y * scale),
+            (x * scale_x, y * scale_y),
             str(prototype),
             fill=PAPER,
             font=font(),
@@ -75,8 +95,21 @@ def legend(shares: np.ndarray, width: int) -> Image.Image:
 
 
 def fit_height(picture: Image.Image, height: int) -> Image.Image:
-    """Resize to a height, keeping the ratio."""
-    return picture.resize((max(1, round(picture.width * height / picture.height)), height), Image.Resampling.LANCZOS)
+    """Resize to a height, keeping the ratio; what is wider than eight times its height lies at the top of paper."""
+    width, used = fitted_size(picture.width, picture.height, height)
+    small = picture.resize((width, used), Image.Resampling.LANCZOS)
+    if used == height:
+        return small
+    paper = Image.new("RGB", (width, height), PAPER)
+    paper.paste(small)
+    return paper
+
+
+def fitted_size(width: int, height: int, shown: int) -> tuple[int, int]:
+    """(width, height) in pixels that a picture has in what :func:`fit_height` makes of it at a height of ``shown``."""
+    if width > _WIDEST * height:
+        return _WIDEST * shown, max(1, round(height * _WIDEST * shown / width))
+    return max(1, round(width * shown / height)), shown
 
 
 def beside(pictures: Sequence[Image.Image], gap: int = GAP) -> Image.Image:
@@ -102,7 +135,8 @@ def below(pictures: Sequence[Image.Image], gap: int = GAP, margin: int = GAP) ->
 
 
 def caption(text: str, width: int) -> Image.Image:
-    """A line of text, shortened to the width."""
+    """A line of text, shortened to the width; characters that the font lacks are escaped."""
+    text = in_font(text)
     strip = Image.new("RGB", (width, _FONT_SIZE + 7), PAPER)
     draw = ImageDraw.Draw(strip)
     while draw.textlength(text, font=font()) > width and len(text) > 1:

@@ -15,7 +15,7 @@ from slotcon_plugin.data import SampleKey, TwoViewDataset
 from slotcon_plugin.data.photometric import apply_photometric
 from slotcon_plugin.geometry import align_to_overlap, overlap_boxes
 from slotcon_plugin.photos import printable, read_photo
-from slotcon_plugin.visualization.sheet import below, beside, caption, fit_height
+from slotcon_plugin.visualization.sheet import below, beside, caption, fit_height, fitted_size
 
 _FIRST, _SECOND, _SHARED = (230, 75, 53), (0, 130, 200), (255, 215, 0)
 _TILES = 6
@@ -45,8 +45,9 @@ def views_row(dataset: TwoViewDataset, key: SampleKey, augment: bool = True) -> 
     if augment:
         pixels = apply_photometric(pixels, sample["photometric"])
     photo = Image.fromarray(read_photo(dataset.source.path(index)))
-    scale = _HEIGHT / photo.height
-    photo = _outlined(fit_height(photo, _HEIGHT), sample["crop_boxes"].numpy() * scale, (_FIRST, _SECOND))
+    scale = np.divide(fitted_size(*photo.size, _HEIGHT), photo.size)
+    boxes = sample["crop_boxes"].numpy() * np.tile(scale, 2)
+    photo = _outlined(fit_height(photo, _HEIGHT), boxes, (_FIRST, _SECOND))
     pictures = [photo, *(fit_height(_picture(view), _HEIGHT) for view in pixels)]
     if box_iou(*sample["crop_boxes"][:, None]).item() > 0:
         shared = overlap_boxes(sample["crop_boxes"][None], sample["flipped"][None])[0]

@@ -71,6 +71,18 @@ def test_unreadable_photos_do_not_end_a_run(runner, caplog):
     assert runner.model.training
 
 
+def test_pictures_without_memory_do_not_end_a_run(runner, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    warnings = []
+    runner.logger = SimpleNamespace(warning=warnings.append)
+    monkeypatch.setattr(module, "contact_sheet", fail)
+    HOOKS.build(dict(type="GroupingPicturesHook", num_photos=3, short_side=96)).before_train(runner)
+    assert warnings == ["GroupingPicturesHook draws nothing: MemoryError"]
+    assert runner.model.training
+
+
 def test_a_resumed_run_does_not_draw_at_its_start(runner):
     runner.iter = 10
     HOOKS.build(dict(type="GroupingPicturesHook", num_photos=1, short_side=96)).before_train(runner)

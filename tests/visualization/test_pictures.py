@@ -1,18 +1,27 @@
 import base64
 import io
 import re
+from unicodedata import normalize
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from slotcon_plugin.photos import read_photo
 from slotcon_plugin.visualization import prototypes
 from slotcon_plugin.visualization.colors import prototype_colors
 from slotcon_plugin.visualization.grouped import group_photos, model_input
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row, segment_picture
-from slotcon_plugin.visualization.sheet import contact_sheet, inner_point, legend
+from slotcon_plugin.visualization.sheet import (
+    caption,
+    contact_sheet,
+    font,
+    in_font,
+    inner_point,
+    legend,
+    numbered_overlay,
+)
 from slotcon_plugin.visualization.write import write_pictures
 
 RED, GREEN, BLUE = (200, 30, 30), (30, 200, 30), (30, 30, 200)
@@ -72,7 +81,7 @@ def test_the_legend_shows_the_largest_first_in_their_colours():
 def test_contact_sheet_shows_photo_and_colours_side_by_side(model, halves, tmp_path):
     photos = [halves(tmp_path / f"{i}.png", RED, BLUE, size=(320, 240)) for i in range(3)]
     sheet = np.asarray(contact_sheet(group_photos(model, photos, 96), height=240))
-    top = 8 + 22  # margin and caption
+    top = 8 + 20  # margin and caption
     assert sheet.shape[1] == 8 + 642 + 16 + 642 + 8  # two pairs a row
     assert (sheet[top + 20, 8 + 20] == RED).all()
     assert (sheet[top + 20, 8 + 300] == BLUE).all()
@@ -80,6 +89,44 @@ def test_contact_sheet_shows_photo_and_colours_side_by_side(model, halves, tmp_p
         grey = np.array(colour) @ [0.299, 0.587, 0.114]
         want = 0.55 * prototype_colors(4)[k] + 0.45 * grey
         np.testing.assert_allclose(sheet[top + 20, 8 + 322 + x], want, atol=1.01)
+
+
+@pytest.fixture
+def line(tmp_path):
+    """A photo of one row: red, then blue from a quarter on."""
+    pixels = np.full((1, 1200, 3), BLUE, np.uint8)
+    pixels[:, :300] = RED
+    Image.fromarray(pixels).save(tmp_path / "line.png")
+    return tmp_path / "line.png"
+
+
+def test_a_very_long_photo_makes_no_huge_picture(model, line, halves, tmp_path):
+    paths = [line, halves(tmp_path / "a.png", RED, BLUE)]
+    grouped = group_photos(model, paths, 96)
+    sheet = np.asarray(contact_sheet(grouped, height=240))
+    assert sheet.shape[1] == 8 + 2 * 8 * 240 + 2 + 8
+    top = 8 + 20  # margin and caption
+    assert (sheet[top, 8 + 100] == RED).all() and (sheet[top, 8 + 1000] == BLUE).all()
+    assert (sheet[top + 10, 8 + 1000] == 255).all()  # paper
+    row = prototype_row(model, paths, find_nearest_segments(model, paths, 7, 96), 2, 96)
+    assert row.size == (12 + 8 + 120 + 8 + 8 * 150 + 8 + 200, 150 + 20)
+
+
+def test_numbers_stand_in_the_segments_of_a_very_long_photo(model, line, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda self, xy, text, **_: drawn.update({text: xy}))
+    assert numbered_overlay(group_photos(model, [line], 96)[0], 200).size == (1600, 200)
+    assert drawn == {"0": (0, 0), "2": (pytest.approx(400, abs=30), 0)}  # where the segments begin
+
+
+def test_captions_have_the_letters_of_names_and_escape_the_rest():
+    missing = bytes(font().getmask("\uffff"))
+    for letter in "üéßЖα":
+        assert bytes(font().getmask(letter)) != missing
+        assert in_font(letter) == in_font(normalize("NFD", letter)) == letter
+    assert [in_font(name) for name in ("水.jpg", "火.jpg")] == [r"\u6c34.jpg", r"\u706b.jpg"]
+    water, fire = (np.asarray(caption(name, 200)) for name in ("水.jpg", "火.jpg"))
+    assert (water != fire).any()
 
 
 def test_a_page_holds_its_pictures(tmp_path):

@@ -47,6 +47,17 @@ def test_points_and_matches_are_drawn_where_they_are():
     assert (sheet[210, middle] == colors[0]).all()  # the first pair's line is level
 
 
+def test_points_of_a_very_long_photo_lie_on_it():
+    photos = np.zeros((1, 1200, 3), np.uint8), np.zeros((210, 420, 3), np.uint8)
+    points, matches = torch.tensor([[0.25, 0.5]]), torch.tensor([[0.5, 0.5]])
+    sheet = np.asarray(draw_matches(photos, points, matches, torch.tensor([0.5])))
+    assert sheet.shape == (420, 8 * 420 + 8 + 840, 3)
+    color = prototype_colors(1)[0]
+    assert (sheet[1, 840] == color).all()  # the line is 3 pixels high
+    assert (sheet[12, 840] == 255).all()  # and the ring around the point ends above this
+    assert (sheet[210, 8 * 420 + 8 + 420] == color).all()
+
+
 @pytest.fixture
 def vader(monkeypatch):
     model = VADeR(

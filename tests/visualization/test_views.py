@@ -52,6 +52,18 @@ def test_shared_region_is_outlined_in_each_view(photos):
         assert seen == pytest.approx(box.tolist(), abs=1)
 
 
+def test_crops_of_a_very_long_photo_are_outlined_on_it(tmp_path):
+    Image.new("RGB", (1200, 1)).save(tmp_path / "line.png")
+    dataset = TwoViewDataset(ImageFolder(tmp_path), view_size=48)
+    row = np.asarray(views_row(dataset, SampleKey(0, 0, 0), augment=False))
+    assert row.shape[1] < 8 * 48 + 6 * (48 + 8)
+    photo = row[-48:, : 8 * 48]
+    blue = (photo == (0, 130, 200)).all(-1).nonzero()
+    box = dataset[SampleKey(0, 0, 0)]["crop_boxes"][1] * 8 * 48 / 1200
+    assert (blue[1].min(), blue[1].max()) == pytest.approx((box[0].item(), box[2].item()), abs=4)
+    assert blue[0].max() < 4
+
+
 def test_views_that_share_nothing_are_shown_without_their_overlap(photos):
     dataset = TwoViewDataset(ImageFolder(photos), view_size=32, scale=(0.08, 0.1), min_overlap=0)
     widths = {views_row(dataset, SampleKey(0, epoch, 0)).width for epoch in range(20)}
