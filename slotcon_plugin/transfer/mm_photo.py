@@ -15,7 +15,8 @@ class LoadPhoto(BaseTransform):
     """mmcv's ``LoadImageFromFile`` for every kind of photo that :func:`~slotcon_plugin.photos.read_photo` knows.
 
     OpenCV has no decoder for some, leaves others as they are stored where their EXIF says to turn them, or takes other
-    bits of 16: boxes and masks would not lie where they were drawn.
+    bits of 16: boxes and masks would not lie where they were drawn. In a run it does every step that is
+    :data:`~slotcon_plugin.transfer.mm_data.BY_PILLOW`.
 
     Reads ``img_path``; adds ``img`` (H, W, 3) uint8 BGR, ``img_shape`` and ``ori_shape`` (H, W).
     """
