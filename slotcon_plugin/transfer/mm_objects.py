@@ -6,12 +6,16 @@ whatever it started from; where objects are it can learn in that time.
 
 from __future__ import annotations
 
+from contextlib import redirect_stdout
+from io import StringIO
+from logging import WARNING, LogRecord
 from typing import Any, ClassVar
 
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
+from mmengine.logging import MMLogger
 
 from slotcon_plugin.transfer.annotations import make_judgeable
 
@@ -48,7 +52,8 @@ class OwnCocoMetric(CocoMetric):
     """mmdet's ``CocoMetric`` for files as labelling tools export them.
 
     Their annotations may be numbered from 0 and need no ``iscrowd``, see
-    :func:`~slotcon_plugin.transfer.annotations.make_judgeable`.
+    :func:`~slotcon_plugin.transfer.annotations.make_judgeable`. pycocotools' tables go to the log file alone, and a
+    detector that finds nothing yet, as in its first iterations, is no error.
 
     Args:
         ann_file: annotations of COCO's form.
@@ -59,6 +64,24 @@ class OwnCocoMetric(CocoMetric):
         super().__init__(ann_file=ann_file, **kwargs)
         make_judgeable(self._coco_api.dataset["annotations"])
         _index_again(self._coco_api)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """mmdet's."""
+        logger, said = MMLogger.get_current_instance(), StringIO()
+        logger.addFilter(_nothing_found_is_a_warning)
+        try:
+            with redirect_stdout(said):
+                return super().compute_metrics(results)
+        finally:
+            logger.removeFilter(_nothing_found_is_a_warning)
+            logger.info(said.getvalue())
+
+
+def _nothing_found_is_a_warning(record: LogRecord) -> bool:
+    if record.getMessage() == "The testing results of the whole dataset is empty.":
+        record.levelno, record.levelname = WARNING, "WARNING"
+        record.msg = "The detector finds nothing in these photos yet: its AP is 0"
+    return True
 
 
 @METRICS.register_module()

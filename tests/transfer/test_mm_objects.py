@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 
 import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("mmdet")
+from slotcon_plugin.transfer import mm_objects
 from slotcon_plugin.transfer.mm_objects import CocoObjectDataset, CocoObjectMetric
 
 
@@ -54,3 +56,31 @@ def test_boxes_are_right_whatever_lies_in_them(annotations, moved, perfect, firs
         }
         metric.process({}, [{"img_id": image["id"], "ori_shape": (120, 160), "pred_instances": predictions}])
     assert metric.evaluate(len(found["images"]))["coco/bbox_mAP"] * 100 == pytest.approx(perfect)
+
+
+def test_tables_go_to_the_log_and_nothing_found_is_no_error(annotations, capsys, monkeypatch, caplog):
+    _, path, found = annotations
+    logger = logging.getLogger("of a run")
+    monkeypatch.setattr(mm_objects.MMLogger, "get_current_instance", lambda: logger)
+    monkeypatch.setattr("mmdet.evaluation.metrics.coco_metric.MMLogger.get_current_instance", lambda: logger)
+    metric = CocoObjectMetric(ann_file=str(path), metric="bbox")
+    metric.dataset_meta = {"classes": ("object",)}
+    capsys.readouterr()
+    caplog.set_level(logging.INFO)
+    for boxes in ([], [each["bbox"] for each in found["annotations"]]):
+        for image in found["images"]:
+            corners = torch.tensor([[x, y, x + w, y + h] for x, y, w, h in boxes]).reshape(-1, 4)
+            seen = {
+                "bboxes": corners,
+                "scores": torch.ones(len(boxes)),
+                "labels": torch.zeros(len(boxes), dtype=torch.long),
+            }
+            metric.process({}, [{"img_id": image["id"], "ori_shape": (120, 160), "pred_instances": seen}])
+        figures = metric.evaluate(len(found["images"]))
+        assert bool(figures) == bool(boxes)
+    assert capsys.readouterr().out == ""
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING] == [
+        "The detector finds nothing in these photos yet: its AP is 0"
+    ]
+    assert not [r for r in caplog.records if r.levelno > logging.WARNING] and not logger.filters
+    assert "Average Precision  (AP) @[ IoU=0.50:0.95" in caplog.text
