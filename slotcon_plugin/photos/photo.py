@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,10 +164,14 @@ class Photo:
 def orientation_of(image: Image.Image) -> tuple[bool, bool, bool]:
     """Whether to swap the axes of stored pixels, then mirror them in x, then in y, for the upright picture.
 
-    As EXIF says; where it says nothing, as XMP does (by Pillow's ``getexif``).
+    As EXIF says; where it says nothing, as XMP does.
     """
-    # Pillow turns TIFFs itself, and their size is that of the turned picture.
-    tag = 1 if image.format == "TIFF" else image.getexif().get(EXIF_ORIENTATION, 1)
+    if image.format == "TIFF":  # Pillow turns these itself, and their size is that of the turned picture
+        return _UPRIGHT[1]
+    tag = image.getexif().get(EXIF_ORIENTATION)
+    if tag is None:  # older releases of Pillow do not look into the XMP of JPEGs
+        told = re.search(_XMP + rb'(?:="|>)([1-8])', image.info.get("xmp", b""))
+        tag = int(told[1]) if told else 1
     return _UPRIGHT.get(tag, _UPRIGHT[1])
 
 
