@@ -18,8 +18,9 @@ The fields are those of the classes below; ``_base_`` and overrides work as in e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, Field, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -198,10 +199,13 @@ def _entry(kind: type, where: str, entry: Any) -> Any:
     if isinstance(values.get("config"), str):
         named = not Path(values["config"]).suffix  # a config's name
         values["config"] = str(find_config(values["config"])) if named else shipped_file(values["config"])
-    try:
-        return kind(**values)
-    except TypeError as error:
-        raise UserError(f"{where}: {error}") from error
+    if missing := [name for name, field in names.items() if _has_no_default(field) and name not in values]:
+        raise UserError(f"{where}: expected {', '.join(missing)} as well")
+    return kind(**values)
+
+
+def _has_no_default(field: Field) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
 
 
 def _is_list_of_text(value: Any) -> bool:
@@ -217,6 +221,10 @@ def _check(plan: Plan) -> None:
     require(bool(plan.seeds) and all(type(seed) is int for seed in plan.seeds), "seeds must be a list of integers")
     for target in plan.targets:
         require(target in EXPORTS, f"targets: {target!r} is none of {', '.join(EXPORTS)}")
+    for kind, entries in (("pretraining", plan.pretraining), ("tasks", plan.tasks)):
+        titles = Counter(entry.title for entry in entries.values() if entry.title)
+        twice = [title for title, count in titles.items() if count > 1]
+        require(not twice, f"{kind}: title {', '.join(map(repr, twice))} twice: a table could not tell them apart")
     for name, entry in plan.pretraining.items():
         where = f"pretraining.{name}"
         random = not (entry.config or entry.checkpoint)

@@ -192,6 +192,11 @@ def test_data_sets_move_by_name_and_other_keys_as_in_every_config(plan_file):
         ({"pretraining.slotcon.config": "none.py"}, "none.py does not exist"),
         ({"tasks.probe.tool": "probes"}, "tool 'probes' is none of"),
         ({"tasks.probe.data": "mask"}, "no data set 'mask'"),
+        ({"tasks.more": {"tool": "probe", "data": "masks"}}, "tasks.more: expected result, metrics as well"),
+        (
+            {"pretraining.slotcon.title": "mine", "pretraining.moco.title": "mine"},
+            "pretraining: title 'mine' twice: a table could not tell them apart",
+        ),
         ({"tasks.probe.config": "configs/pretrain/slotcon_demo.py"}, "need a config, the others have none"),
         ({"tasks.camvid.only": ["slotcom"]}, "no pretraining 'slotcom'"),
         ({"tasks.camvid.only": "slotcon"}, r"camvid.only: expected a list of texts, only=\['...'\], got 'slotcon'"),
