@@ -5,7 +5,8 @@
     slotcon configs slotcon_small
     slotcon configs slotcon_small --out mine.py
 
-Every command takes them by their names. A copy is one file with its bases in it, for a folder of your own.
+Every command takes them by their names. A copy is one file with its bases in it, for a folder of your own; names that
+its bases only compute with are left out, so that whatever you find in it does something.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """List, find, or copy."""
-    from slotcon_plugin.config import find_config, list_configs, read_config, shipped
+    from slotcon_plugin.config import find_config, list_configs, read_config, shipped, text_to_change
     from slotcon_plugin.errors import UserError
     from slotcon_plugin.files import write_text
 
@@ -32,8 +33,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--out FILE writes one config: say which, `slotcon configs` lists them")
         if args.out.suffix != ".py" or args.out.exists():
             raise UserError(f"--out {args.out}: expected a new file whose name ends in .py")
-        text = read_config(args.which).pretty_text
-        write_text(args.out, text)
+        write_text(args.out, text_to_change(read_config(args.which)))
         return
     if args.which and args.which not in kinds:
         print(find_config(args.which))

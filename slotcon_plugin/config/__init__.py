@@ -3,6 +3,7 @@
 from slotcon_plugin.config.find import find_config, list_configs, shipped, shipped_file, shipped_tool
 from slotcon_plugin.config.load import apply_options, fit_schedules, load_config, read_config, require_model, resolve
 from slotcon_plugin.config.rules import RunSize, has_rules, settle
+from slotcon_plugin.config.text import text_to_change
 
 __all__ = [
     "RunSize",
@@ -19,4 +20,5 @@ __all__ = [
     "shipped",
     "shipped_file",
     "shipped_tool",
+    "text_to_change",
 ]
