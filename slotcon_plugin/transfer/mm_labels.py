@@ -73,8 +73,8 @@ def _read(dataset: ConfigDict) -> dict[str, Any]:
     path, root = _annotations(dataset), root_of(dataset)
     if not path.is_file():
         raise UserError(
-            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations of COCO's form "
-            "in annotations/{train,val}.json. Another folder: `slotcon finetune FOLDER`, or --data-root of "
+            f"{path} does not exist. Expected below {root}: photos in images/{{train,val}}/, annotations of COCO's "
+            "form in annotations/{train,val}.json. Another folder: `slotcon finetune FOLDER`, or --data-root of "
             "tools/train.py; other names: --cfg-options train_dataloader.dataset.ann_file=FILE "
             "train_dataloader.dataset.data_prefix.img=FOLDER, and "
             "the same with val_dataloader and test_dataloader"

@@ -129,7 +129,8 @@ def _check_photos(path: Path, images: Sequence[Mapping[str, Any]], folder: Path)
             raise UserError(f"{path} names a photo that cannot be read: {error}") from error
         told = image["width"], image["height"]
         if told != size:
-            turned = "; the labels are of the photo as it is stored, before its EXIF rotation" * (told == size[::-1])
+            as_stored = "; the labels are of the photo as it is stored, before EXIF or XMP turns it upright"
+            turned = as_stored if told == size[::-1] else ""
             raise UserError(
                 f"{path} gives {folder / image['file_name']} as {told[0]} x {told[1]} pixels, and it has {size[0]} x "
                 f"{size[1]}{turned}: its boxes would lie elsewhere. Export the labels for these photos"
