@@ -28,6 +28,8 @@ from slotcon_plugin.models.distributed import synchronise_batchnorm
 class TerseRunner(Runner):
     """mmengine's runner with :class:`ConsoleHandler` in the place of its own; use it within :func:`run_console`."""
 
+    _trains = False  # it may also be there to test
+
     def go_on_from(self, checkpoint: Path) -> None:
         """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
         self._resume, self._load_from = True, str(checkpoint)
@@ -40,6 +42,8 @@ class TerseRunner(Runner):
     def load_or_resume(self) -> None:
         """mmengine's; then leave a copy of the config in the work dir, if there is anything to train by it."""
         super().load_or_resume()
+        if not self._trains:
+            return
         if self.iter < self.max_iters:
             super().dump_config()
         else:
@@ -57,6 +61,7 @@ class TerseRunner(Runner):
 
     def train(self) -> nn.Module:
         """mmengine's, with activation checkpointing that does not re-enter autograd."""
+        self._trains = True
         with mended_mmengine():
             return super().train()
 

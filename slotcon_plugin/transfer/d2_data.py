@@ -160,6 +160,11 @@ def _check_annotations(cfg: CfgNode, name: str, known: Metadata) -> None:
             f"{name}: {ignored} {of_all} are marked 'ignore', which detectron2 does not read: leave them out, or give "
             "them iscrowd: 1 in its place"
         )
+    unknown = sum("iscrowd" in one and one["iscrowd"] is None for one in annotations)
+    if unknown and name in cfg.DATASETS.TRAIN:
+        raise UserError(
+            f"{name}: {unknown} {of_all} have iscrowd: null, which detectron2 takes for crowds: give 0 in its place"
+        )
     if not cfg.MODEL.MASK_ON:
         return
     if bare := sum(not has_outline(one) for one in annotations):

@@ -14,7 +14,7 @@ from detectron2.evaluation import CityscapesInstanceEvaluator, COCOEvaluator, Da
 from detectron2.utils import comm
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.transfer.annotations import make_judgeable
+from slotcon_plugin.transfer.annotations import make_judgeable, measurable_sizes
 
 _EVALUATED = ("coco", "cityscapes_instance")
 _TASKS = {"bbox": "box", "segm": "mask"}
@@ -27,6 +27,14 @@ class OwnCocoEvaluator(COCOEvaluator):
         super().__init__(dataset_name, output_dir=output_dir)
         make_judgeable(self._coco_api.dataset.get("annotations", ()))
         self._coco_api.createIndex()
+
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: Any = None) -> dict[str, float]:
+        """detectron2's; of a model that detects nothing it says NaN throughout, and its AP is 0."""
+        found = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if coco_eval is None:
+            sizes = measurable_sizes(Path(self._metadata.json_file))
+            found |= dict.fromkeys(("AP", "AP50", "AP75", *(f"AP{size}" for size in sizes)), 0.0)
+        return found
 
 
 class CityscapesEvaluator(CityscapesInstanceEvaluator):
@@ -91,8 +99,8 @@ def tidy_metrics(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
     Of several data sets (``{'own_val': {'bbox': ...}, 'own_test': ...}``): ``AP_box/own_val``, ``AP_box/own_test``, ...
 
-    Figures of single classes and those that were not measured (NaN: no object of that size) are left out. A model
-    that detects nothing gets NaN from detectron2 throughout; that is an AP of 0.
+    Figures of single classes and those that were not measured (NaN: no object of that size) are left out. A model that
+    detects nothing gets NaN throughout from Cityscapes' evaluator; that is an AP of 0.
     """
     if results.keys() & _TASKS.keys():
         return _of_one_set(results)

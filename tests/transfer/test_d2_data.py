@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,6 +141,19 @@ def test_annotations_that_detectron2_does_not_read_are_refused(own):
         check_own()
 
 
+def test_a_crowd_that_is_none_is_refused_where_it_is_trained_on(own):
+    def unsaid(found: dict) -> None:
+        found["annotations"][0]["iscrowd"] = None
+
+    change(own, "val", unsaid)
+    check_own()
+    change(own, "train", unsaid)
+    with pytest.raises(
+        UserError, match=r"own_train: 1 of \d+ .* have iscrowd: null, which detectron2 takes for crowds"
+    ):
+        check_own()
+
+
 def test_a_set_without_a_file_is_taken_as_it_is(registered):
     DatasetCatalog.register(registered, list)
     MetadataCatalog.get(registered).set(evaluator_type="coco", thing_classes=["nut", "bolt"])
@@ -153,6 +167,22 @@ def test_the_classes_of_a_retinanet_are_counted(own):
     cfg.MODEL.RETINANET.NUM_CLASSES = 80
     with pytest.raises(UserError, match=r"MODEL\.RETINANET\.NUM_CLASSES is 80, own_train has 2 classes"):
         check_data(cfg)
+
+
+@pytest.mark.parametrize("far", [None, 5000])
+def test_a_detector_that_finds_nothing_has_the_figures_of_one_that_finds_nothing_right(far, own, tmp_path):
+    evaluator = build_evaluator("own_val", str(tmp_path))
+    evaluator.reset()
+    for photo in DatasetCatalog.get("own_val"):
+        instances = Instances((photo["height"], photo["width"]))
+        boxes = torch.tensor([[far, far, far + 9, far + 9]] if far else []).reshape(-1, 4)
+        instances.pred_boxes, instances.scores = Boxes(boxes), torch.ones(len(boxes))
+        instances.pred_classes = torch.zeros(len(boxes), dtype=torch.long)
+        evaluator.process([photo], [{"instances": instances}])
+    areas = [one["area"] for one in json.loads((own / "annotations/val.json").read_text())["annotations"]]
+    limits = {"s": (0, 32), "m": (32, 96), "l": (96, 1e5)}  # sides of squares, as pycocotools has them
+    sizes = [name for name, (low, high) in limits.items() if any(low**2 <= area <= high**2 for area in areas)]
+    assert tidy_metrics(evaluator.evaluate()) == {f"AP{part}_box": 0.0 for part in ("", "50", "75", *sizes)}
 
 
 @pytest.mark.parametrize("first", [0, 1])

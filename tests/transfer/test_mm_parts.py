@@ -236,15 +236,18 @@ def test_a_run_resumed_at_its_end_is_measured_again(camvid, tmp_path, scenes):
     assert all(after[key] == before[key] for key in ("metrics", "iterations", "pretraining", "seed"))
 
 
-def test_a_run_that_left_the_decoder_behind_is_another_column(camvid, pretrained, tmp_path):
+def test_a_run_that_left_the_decoder_behind_is_another_column(camvid, pretrained, tmp_path, capfd):
     config, run = copy.deepcopy(camvid), tmp_path / "run"
     openmmlab.train(camvid, str(pretrained(18)), fpn=False)
     assert read_result(run / "result.json")["task"] == "mmseg_fcn_r18_camvid_no_fpn"
     again = copy.deepcopy(config)
     with pytest.raises(UserError, match="mmseg_fcn_r18_camvid_no_fpn"):
         openmmlab.train(again, str(pretrained(18)), resume=True)
+    copy_of_training, _ = next(run.glob("*.py")).read_bytes(), capfd.readouterr()
     openmmlab.evaluate(config, str(run / "iter_2.pth"))
     assert read_result(run / "test_result.json")["task"] == "mmseg_fcn_r18_camvid_no_fpn"
+    assert next(run.glob("*.py")).read_bytes() == copy_of_training, "of a test there is none"
+    assert "is finished" not in "".join(capfd.readouterr())
 
 
 def test_a_decoder_to_leave_behind_needs_a_checkpoint(camvid):
