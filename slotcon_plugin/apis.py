@@ -35,7 +35,7 @@ from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import signals_given_back
-from slotcon_plugin.engine.work_dir import put_back, started_again
+from slotcon_plugin.engine.work_dir import put_back_if_refused, started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
@@ -145,9 +145,10 @@ def _pretrain(
     again = resume or started_again(cfg.work_dir)
     initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
     identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
-    own_claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
-    runner = None
-    try:
+    claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
+    runner: TerseRunner | None = None
+    # Much of what a run may be refused for shows when its parts are built, and by then a used folder is set aside.
+    with put_back_if_refused(cfg.work_dir, claim, lambda: runner is not None and runner.has_begun):
         allow_checkpoint_classes()
         if not torch.cuda.is_available():
             keep_freed_memory()
@@ -156,7 +157,7 @@ def _pretrain(
         recipe_batch = (cfg.get("auto_scale_lr") or {}).get("base_batch_size")
         fit_batch(cfg, processes, batch_mode)
         with failures_told(cfg.work_dir):
-            claim = shared(own_claim)
+            claim = shared(claim)
             meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
             plan = plan_budget(cfg, budget, began, meta)
             from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
@@ -174,12 +175,6 @@ def _pretrain(
             if plan:
                 runner.register_hook(BudgetHook(plan, began))
             runner.train()
-    except UserError:
-        # Much of what a run may be refused for shows when its parts are built, and by then a used folder is set aside.
-        loop = runner and runner._train_loop  # not yet built when it is what refuses; train_loop would build it again
-        if own_claim and own_claim.aside and not getattr(loop, "iter", 0):
-            put_back(cfg.work_dir, own_claim.aside)
-        raise
     return runner
 
 

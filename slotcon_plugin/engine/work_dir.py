@@ -20,7 +20,8 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -49,7 +50,7 @@ class Claim(NamedTuple):
     Attributes:
         run: what checkpoints of this run carry under :data:`RUN`: its ``id`` and ``identity``.
         checkpoint: where to go on; None = begin.
-        aside: where a used folder was put, see :func:`put_back`; None = there was none.
+        aside: where a used folder was put, see :func:`put_back_if_refused`; None = there was none.
     """
 
     run: dict[str, Any]
@@ -167,13 +168,25 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def put_back(folder: str | Path, aside: Path) -> None:
-    """Undo :func:`set_aside` for a run that was refused before its first step; what it left in the folder is removed.
+@contextmanager
+def put_back_if_refused(work_dir: str | Path, claim: Claim | None, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Undo :func:`set_aside` for a run that is refused before its first step.
 
     Args:
-        folder: that was set aside; this process gives up its lock.
-        aside: where it was put.
+        work_dir: of the run.
+        claim: what :func:`claim_work_dir` gave to this process.
+        has_begun: whether a step has been made.
     """
+    try:
+        yield
+    except UserError:
+        if claim and claim.aside and not has_begun():
+            _put_back(work_dir, claim.aside)
+        raise
+
+
+def _put_back(folder: str | Path, aside: Path) -> None:
+    """What the refused run has left in the folder is removed, and its lock is given up."""
     folder = Path(folder).resolve()
     refused = folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
     folder.rename(refused)

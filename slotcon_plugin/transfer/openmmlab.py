@@ -28,6 +28,7 @@ from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook,
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
+from slotcon_plugin.engine.work_dir import put_back_if_refused
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
 from slotcon_plugin.models.distributed import unwrapped
@@ -120,7 +121,11 @@ def _train(
     identity = {"task": task, **_identity(cfg, backbone, bool(resume))}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
     processes = start_processes(cfg)
-    with failures_told(cfg.work_dir):
+    runner: _TransferRunner | None = None
+    with (
+        put_back_if_refused(cfg.work_dir, claim, lambda: runner is not None and runner.has_begun),
+        failures_told(cfg.work_dir),
+    ):
         claim = shared(claim)
         cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
         batch = fit_batch(cfg, processes, batch_mode)

@@ -250,6 +250,17 @@ def test_a_run_that_left_the_decoder_behind_is_another_column(camvid, pretrained
     assert "is finished" not in "".join(capfd.readouterr())
 
 
+def test_a_run_that_is_refused_puts_back_the_one_that_it_was_to_replace(camvid, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "iter_2.pth").write_bytes(b"of weeks")
+    camvid.auto_scale_lr = dict(base_batch_size=7)
+    with pytest.raises(UserError, match="7"):
+        openmmlab.train(camvid, overwrite=True, batch_mode="accumulate")
+    assert (run / "iter_2.pth").read_bytes() == b"of weeks"
+    assert not list(tmp_path.glob("run.old*"))
+
+
 def test_a_decoder_to_leave_behind_needs_a_checkpoint(camvid):
     with pytest.raises(UserError, match="--no-fpn leaves out the decoder of a checkpoint, and no backbone is given"):
         openmmlab.train(camvid, fpn=False)
