@@ -21,7 +21,7 @@ from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
-from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
+from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, put_back_if_refused, shared
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.results import FILE_NAME, write_result
@@ -125,15 +125,16 @@ def train(
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
-    if claim and claim.checkpoint:
-        former = read_transfer_checkpoint(claim.checkpoint)
-        require_same_steps(former, _step_of(cfg, plan))
-        check_whole(_build_on_cpu(cfg), former)
-        origin = former.origin(pretraining)
-    else:
-        if resume and claim:
-            require_start(cfg.OUTPUT_DIR, backbone, pretraining)
-        origin = _use_backbone(cfg, backbone, pretraining, fpn)
+    with put_back_if_refused(cfg.OUTPUT_DIR, claim, has_begun=lambda: False):
+        if claim and claim.checkpoint:
+            former = read_transfer_checkpoint(claim.checkpoint)
+            require_same_steps(former, _step_of(cfg, plan))
+            check_whole(_build_on_cpu(cfg), former)
+            origin = former.origin(pretraining)
+        else:
+            if resume and claim:
+                require_start(cfg.OUTPUT_DIR, backbone, pretraining)
+            origin = _use_backbone(cfg, backbone, pretraining, fpn)
     facts = {"batch": plan.text}
     result = Path(cfg.OUTPUT_DIR) / FILE_NAME
     seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0

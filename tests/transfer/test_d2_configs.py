@@ -368,8 +368,12 @@ def test_metrics_have_one_naming():
         ({"images_per_gpu": 3}, "cannot be made of 1 process x 3 images"),
     ],
 )
-def test_errors_say_what_to_do(arguments, message, tmp_path, scenes, pretrained):
+def test_errors_say_what_to_do_and_leave_a_used_folder_as_it_is(arguments, message, tmp_path, scenes, pretrained):
+    former = tmp_path / "run/model_0000001.pth"
+    former.parent.mkdir()
+    former.write_bytes(b"of weeks")
     given = {"backbone": str(pretrained(50)), "data_root": str(scenes("coco")), **arguments}
-    opts = ["OUTPUT_DIR", str(tmp_path), "MODEL.DEVICE", "cpu", *given.pop("opts", [])]
+    opts = ["OUTPUT_DIR", str(former.parent), "MODEL.DEVICE", "cpu", *given.pop("opts", [])]
     with pytest.raises(ValueError, match=message):
-        d2.train(str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), opts, **given)
+        d2.train(str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), opts, overwrite=True, **given)
+    assert former.read_bytes() == b"of weeks" and not list(tmp_path.glob("run.old*"))
