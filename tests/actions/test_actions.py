@@ -397,7 +397,7 @@ def test_what_a_config_says_of_its_weights_is_not_said_of_others(tmp_path):
     assert dict(pretraining_config(config, init="moco.pth").init) == own
     other = pretraining_config(config, init="other.pth", init_title="BYOL")
     assert dict(other.init) == {"file": "other.pth", "title": "BYOL"}
-    asked = pretraining_config(config, init="other.pth", options={"init.which": "teacher", "init.file": "third.pth"})
+    asked = pretraining_config(config, init="other.pth", options={"init.branch": "teacher", "init.file": "third.pth"})
     assert dict(asked.init) == {"file": "other.pth", "branch": "teacher"}
 
 
