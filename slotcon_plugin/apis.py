@@ -31,6 +31,7 @@ from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
+from slotcon_plugin.engine.resume import CIRCUMSTANCES
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
@@ -165,6 +166,8 @@ def _pretrain(
             if init and not claim.checkpoint:
                 initial = initial or read_initial_weights(init, cfg.model.backbone)
                 initial.set_input(cfg)
+            elif claim.checkpoint and from_weights:
+                _keep_input(cfg, meta)
             runner = TerseRunner.from_cfg(cfg)
             if claim.checkpoint:
                 runner.go_on_from(claim.checkpoint)
@@ -176,6 +179,12 @@ def _pretrain(
                 runner.register_hook(BudgetHook(plan, began))
             runner.train()
     return runner
+
+
+def _keep_input(cfg: Config, meta: Mapping[str, Any]) -> None:
+    """Pixels that the weights want which the run once began with; its checkpoint knows them, ``init`` may be gone."""
+    former = meta.get(CIRCUMSTANCES, {}).get("model", {}).get("data_preprocessor", {})
+    cfg.model.data_preprocessor.update({name: former[name] for name in ("mean", "std") if name in former})
 
 
 def _name_of(init: str | Mapping | None, again: bool) -> str | None:

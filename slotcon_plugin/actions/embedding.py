@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.actions.runs import Run, checkpoint_of, own_config
+from slotcon_plugin.actions.settings import defaults_of, require_settings
 from slotcon_plugin.embedding import Embeddings, check_out, embed_photos
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.arms import load_backbone
@@ -52,8 +53,9 @@ def embed(
             :func:`slotcon_plugin.embedding.embed_photos`.
 
     Raises:
-        UserError: weights or photos that cannot be used; a file that cannot be written.
+        UserError: weights or photos that cannot be used; a setting that there is none; a file that cannot be written.
     """
+    require_settings("embed", settings, defaults_of(embed_photos) | defaults_of(embed))
     if out:
         check_out(out)
         if Path(out).exists() and not overwrite:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of
+from slotcon_plugin.actions.settings import defaults_of, require_settings
 from slotcon_plugin.convert import convert
 from slotcon_plugin.convert.summary import summary
 from slotcon_plugin.convert.writers import TARGETS
@@ -47,8 +48,10 @@ def export(
             :func:`slotcon_plugin.convert.convert`.
 
     Raises:
+        UserError: an unknown target or option.
         ConversionError: unreadable or unknown source, unfit suffix, or a proof that failed; nothing is written.
     """
+    require_settings("export", options, defaults_of(convert))
     if target not in TARGETS:
         raise UserError(f"target: expected one of {', '.join(TARGETS)}, got {target!r}")
     checkpoint = checkpoint_of(run)

@@ -9,6 +9,9 @@ from typing import Any
 
 from slotcon_plugin.errors import UserError
 
+_FORMER = {"which": "branch", "name": "pretraining", "size": "short_side", "force": "overwrite"}
+"""Words of former versions."""
+
 
 def defaults_of(function: Callable) -> dict[str, Any]:
     """Parameters of a function that may be left out, and what they are then."""
@@ -27,6 +30,6 @@ def require_settings(what: str, given: Iterable[str], known: Iterable[str]) -> N
     """
     for name in given:
         if name not in known:
-            near = get_close_matches(name, known, 1)
+            near = [_FORMER[name]] if _FORMER.get(name) in known else get_close_matches(name, known, 1)
             meant = f"did you mean {near[0]}?" if near else f"its settings are {', '.join(sorted(known))}"
             raise UserError(f"{what} has no setting {name}; {meant}")

@@ -33,7 +33,11 @@ def text_to_change(cfg: Config) -> str:
         read |= _READ_BY_MMSEG
     if "data_preprocessor" in content["model"]:  # mmengine takes the other one for models without
         read.discard("data_preprocessor")
-    pipelines = {name: _unscoped(value, scope) for name, value in content.items() if name.endswith("_pipeline")}
+    pipelines = {
+        name: _unscoped(value, scope)
+        for name, value in content.items()
+        if name.endswith("_pipeline") and isinstance(value, list) and value
+    }
     kept = {name: _linked(value, pipelines) for name, value in content.items() if name in read - pipelines.keys()}
     text = Config(kept).pretty_text
     named = {name: value for name, value in pipelines.items() if name in read or _mark(name) in text}

@@ -135,7 +135,16 @@ def _log_warning(message: Warning | str, category: type, filename: str, line: in
     if not filename.startswith(tuple(get_paths()[name] for name in _INSTALLED)) or _OURS in Path(filename).parts:
         logger.warning(str(message))
         return
-    record = logger.makeRecord(logger.name, logging.WARNING, filename, line, text, (), None)
+    _log_only(logger, logger.makeRecord(logger.name, logging.WARNING, filename, line, text, (), None))
+
+
+def log_only(text: str) -> None:
+    """Into the log file and not onto the terminal."""
+    logger = MMLogger.get_current_instance()
+    _log_only(logger, logger.makeRecord(logger.name, logging.INFO, __file__, 0, text, (), None))
+
+
+def _log_only(logger: logging.Logger, record: logging.LogRecord) -> None:
     for handler in logger.handlers:
         (handler.note if isinstance(handler, ConsoleHandler) else handler.handle)(record)
 

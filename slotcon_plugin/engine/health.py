@@ -21,6 +21,7 @@ from slotcon_plugin.engine.checkpoint import FORMER_ITER
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
 from slotcon_plugin.engine.json_lines import append_json_line, rewrite_json_lines
+from slotcon_plugin.engine.resume import CIRCUMSTANCES
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
 from slotcon_plugin.registry import HOOKS
@@ -71,7 +72,7 @@ class SlotHealthHook(Hook):
         self._epoch_usage: dict[str, Tensor] = {}  # (K,) since the start of the epoch, up to the last report
         self._grad_norm: Tensor | None = None
         self._loaded: dict[str, Any] | None = None
-        self._former_iter: int | None = None
+        self._former: tuple[int | None, int | None] = None, None  # iteration and iterations an epoch by its count
 
     @property
     def verdict(self) -> str:
@@ -83,7 +84,8 @@ class SlotHealthHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Remember the counts of the interrupted epoch."""
         self._loaded = checkpoint.get(_STATE)
-        self._former_iter = checkpoint["meta"].get(FORMER_ITER)
+        meta = checkpoint["meta"]
+        self._former = meta.get(FORMER_ITER), meta.get(CIRCUMSTANCES, {}).get("iterations_per_epoch")
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Save the counts of the epoch so far, which a resumed run cannot make up for."""
@@ -106,12 +108,19 @@ class SlotHealthHook(Hook):
                 for head, state in _by_head(self._loaded["alarms"]).items():
                     self._alarms[head].load_state_dict(state)
             if is_main_process():
-                former = self._former_iter or runner.iter
+                former_iter, former_steps = self._former
 
                 def up_to_here(record: dict[str, Any]) -> dict[str, Any] | None:
-                    """In the run's count of iterations, if that has changed and no start since then has done it."""
-                    iteration, counted = record.get("iter", 0), record.get("iterations_per_epoch") == steps
-                    end = runner.iter if counted else former
+                    """In this run's count of iterations. A record has that of the last start that came to rewriting it,
+                    which may have left no checkpoint: its own counts, where it tells it.
+                    """
+                    iteration, own = record.get("iter", 0), record.get("iterations_per_epoch", former_steps)
+                    if own == steps:
+                        end = runner.iter
+                    elif own == former_steps:
+                        end = former_iter or runner.iter
+                    else:
+                        end = round(runner.iter * own / steps)
                     now = {"iter": -(-iteration * runner.iter // end), "iterations_per_epoch": steps}
                     return record | {key: now[key] for key in now if key in record} if iteration <= end else None
 

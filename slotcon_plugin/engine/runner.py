@@ -54,7 +54,7 @@ class TerseRunner(Runner):
         else:
             print_log(
                 f"{from_here(self.work_dir)} is finished, iteration {self.iter} of {self.max_iters}: nothing is "
-                "trained and its config stays as it is. To train on, resume it with more epochs",
+                "trained and its config stays as it is. To train on, make it longer and resume it",
                 "current",
                 logging.WARNING,
             )

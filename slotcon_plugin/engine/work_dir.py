@@ -170,7 +170,7 @@ def set_aside(folder: Path) -> Path:
 
 @contextmanager
 def put_back_if_refused(work_dir: str | Path, claim: Claim | None, has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Undo :func:`set_aside` for a run that is refused before its first step.
+    """Undo :func:`set_aside` for a run that ends before its first step, whatever ends it.
 
     Args:
         work_dir: of the run.
@@ -179,7 +179,7 @@ def put_back_if_refused(work_dir: str | Path, claim: Claim | None, has_begun: Ca
     """
     try:
         yield
-    except UserError:
+    except BaseException:
         if claim and claim.aside and not has_begun():
             _put_back(work_dir, claim.aside)
         raise

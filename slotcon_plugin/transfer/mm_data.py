@@ -35,15 +35,23 @@ def datasets_of(cfg: Config) -> Iterator[ConfigDict]:
     """Every data set of the dataloaders, those inside ConcatDataset and the like too."""
     for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
         if cfg.get(loader):
-            yield from _leaves(cfg[loader].dataset)
+            yield from leaves_of(cfg[loader].dataset)
 
 
-def _leaves(dataset: ConfigDict) -> Iterator[ConfigDict]:
+def leaves_of(dataset: ConfigDict) -> Iterator[ConfigDict]:
+    """The data sets that a wrapper (ConcatDataset, RepeatDataset, ...) holds; one that is none is its own."""
     inner = dataset.get("datasets") or ([dataset.dataset] if "dataset" in dataset else [])
     for each in inner:
-        yield from _leaves(each)
+        yield from leaves_of(each)
     if not inner:
         yield dataset
+
+
+def num_photos(dataset: Any) -> int:
+    """Of a built data set; one that repeats its photos has no more of them."""
+    if hasattr(dataset, "datasets"):
+        return sum(map(num_photos, dataset.datasets))
+    return num_photos(dataset.dataset) if hasattr(dataset, "dataset") else len(dataset)
 
 
 def read_by_load_photo(section: Any) -> None:
@@ -130,7 +138,7 @@ def check_data(cfg: Config) -> None:
                     f"class count mismatch: {name}.num_classes is {count}, {dataset.type} has {len(classes)} classes "
                     f"({', '.join(classes[:3])}, ...)"
                 )
-    for dataset in _leaves(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
+    for dataset in leaves_of(cfg.val_dataloader.dataset) if cfg.get("val_dataloader") else ():
         if dataset.get("data_prefix", {}).get("seg_map_path"):
             _check_masks(dataset, len(class_names(dataset)))
     _check_coco_files(cfg)

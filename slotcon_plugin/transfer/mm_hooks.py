@@ -29,7 +29,7 @@ from slotcon_plugin.transfer.backbone import (
     warn_of_untaught_norms,
 )
 from slotcon_plugin.transfer.checkpoint import FACTS, facts_of_run
-from slotcon_plugin.transfer.mm_data import datasets_of, evaluators_of
+from slotcon_plugin.transfer.mm_data import evaluators_of, leaves_of, num_photos
 
 CURE = "model.backbone.frozen_stages=-1, norm_eval=False and norm_cfg=dict(type='SyncBN', requires_grad=True)"
 
@@ -89,7 +89,7 @@ class TransferRun(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Put origin, seed, time, length and number of photos into the checkpoint."""
         told = facts_of_run(self.origin, self.seed, self._seconds())
-        photos = len(runner.train_dataloader.dataset)
+        photos = num_photos(runner.train_dataloader.dataset)
         checkpoint["meta"][FACTS] = {**told, "length": self.length, "trained_on": photos}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -112,7 +112,7 @@ class TransferRun(Hook):
         """Write the result of the last validation; of a run that was at its end before it was resumed, validate it."""
         if self.metrics is None and runner.val_loop is not None:
             runner.val_loop.run()  # all ranks do
-        photos = len(runner.train_dataloader.dataset)
+        photos = num_photos(runner.train_dataloader.dataset)
         self._write(runner, "val", Path(runner.work_dir) / FILE_NAME, photos, iterations=runner.iter)
 
     def _seconds(self) -> float:
@@ -121,18 +121,21 @@ class TransferRun(Hook):
     def _write(self, runner: Runner, part: str, path: Path, trained_on: int | None, **extra: Any) -> None:
         if not is_main_process() or runner.cfg.get(f"{part}_evaluator") is None:
             return
-        found = self.metrics or {}
-        metrics = tidy_metrics(found) if found else nothing_detected(evaluators_of(runner.cfg, part))
+        found, evaluators = self.metrics or {}, evaluators_of(runner.cfg, part)
+        if not found and all(evaluator.get("format_only") for evaluator in evaluators):
+            print_log(f"The evaluator writes predictions and measures nothing: no {path.name} is written", "current")
+            return
+        metrics = tidy_metrics(found) if found else nothing_detected(evaluators)
         if not metrics:
             text = f"Nothing could be measured on these photos and labels ({found}): no {path.name} is written"
             print_log(text, "current", logging.WARNING)
             path.unlink(missing_ok=True)  # an earlier one is of other labels
             return
-        if root := next(datasets_of(runner.cfg)).get("data_root"):
+        if root := next(leaves_of(runner.cfg[f"{part}_dataloader"].dataset)).get("data_root"):
             extra["data"] = Path(root).resolve().name
         if trained_on is not None:
             judged = runner.val_dataloader if part == "val" else runner.test_dataloader
-            extra["num_images"] = [trained_on, len(judged.dataset)]
+            extra["num_images"] = [trained_on, num_photos(judged.dataset)]
         write_result(
             path,
             task=self.task,

@@ -17,6 +17,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, METRICS
 from mmengine.logging import MMLogger
 
+from slotcon_plugin.engine.console import log_only
 from slotcon_plugin.transfer.annotations import make_judgeable
 
 OBJECT = "object"
@@ -74,7 +75,7 @@ class OwnCocoMetric(CocoMetric):
                 return super().compute_metrics(results)
         finally:
             logger.removeFilter(_nothing_found_is_a_warning)
-            logger.info(said.getvalue())
+            log_only(said.getvalue())
 
 
 def _nothing_found_is_a_warning(record: LogRecord) -> bool:

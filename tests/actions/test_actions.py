@@ -203,12 +203,15 @@ def test_several_runs_are_drawn_together(run, vader, tmp_path):
         (("evaluate", "probe", {"out_dir": "x"}), "probe has no setting out_dir; "),
         (("look", "curves", {"limit": 3}), "curves has no setting limit; its settings are figures, names, smooth, x"),
         (("look", None, {"points": []}), "groups has no setting points; "),
+        (("look", None, {"size": 64}), r"groups has no setting size; did you mean short_side\?"),
+        (("embed", None, {"which": "student"}), r"embed has no setting which; did you mean branch\?"),
+        (("export", None, {"shortside": 64}), "export has no setting shortside; its settings are "),
     ],
 )
 def test_settings_of_something_else_are_refused(call, message, run, scenes):
     function, what, settings = call
     photos = () if what == "curves" else scenes
-    arguments = {"measure" if function == "evaluate" else "kind": what}
+    arguments = {"evaluate": {"measure": what}, "look": {"kind": what}}.get(function, {})
     with pytest.raises(UserError, match=message):
         getattr(slotcon_plugin, function)(run, photos, **arguments, **settings)
 

@@ -1,5 +1,6 @@
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -315,15 +316,24 @@ def test_a_change_of_batch_is_counted_once_if_no_checkpoint_follows(tiny, tmp_pa
 
     class Stop(Hook):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-            if runner.iter == 4:
+            if runner.iter > self.begin:
                 raise KeyboardInterrupt
 
-    stopped = tiny(epochs=3, hooks=[hook], resume=True, batch=8)
-    stopped._hooks = [hook for hook in stopped.hooks if type(hook) is not CheckpointHook]
-    stopped.register_hook(Stop())
-    with pytest.raises(KeyboardInterrupt):
-        stopped.train()
-    next(tmp_path.glob("2*")).rename(tmp_path / "2")
+        def before_train(self, runner):
+            self.begin = runner.iter
+
+    before = [(record["iter"], record["epoch"]) for record in read_json_lines(tmp_path / "health.jsonl")]
+    for batch, number in ((8, "11"), (2, "12"), (8, "13")):  # the names are in the order of the starts
+        stopped = tiny(epochs=3, hooks=[hook], resume=True, batch=batch)
+        stopped._hooks = [hook for hook in stopped.hooks if type(hook) is not CheckpointHook]
+        stopped.register_hook(Stop())
+        with pytest.raises(KeyboardInterrupt):
+            stopped.train()
+        next(tmp_path.glob("2*")).rename(tmp_path / number)
+    shutil.copytree(tmp_path, tmp_path / "back")
+    tiny(tmp_path / "back", epochs=3, hooks=[hook], resume=True).train()  # to the former batch
+    records = read_json_lines(tmp_path / "back/health.jsonl")
+    assert [(record["iter"], record["epoch"]) for record in records] == before
     tiny(epochs=3, hooks=[hook], resume=True, batch=8).train()
     records = read_json_lines(tmp_path / "health.jsonl")
     assert [(record["iter"], record["epoch"]) for record in records] == [(1, 1), (2, 1), (3, 2), (4, 2), (6, 3)]

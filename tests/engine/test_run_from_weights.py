@@ -1,12 +1,12 @@
 """Runs from --init: heads first, resumed bit for bit without the file; what their checkpoints say of themselves."""
 
 import shutil
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import timm
 import torch
+from mmengine.config import Config
 from PIL import Image
 from torchvision.models import resnet18
 
@@ -14,6 +14,7 @@ from slotcon_plugin.apis import load_pretrainer, pretrain
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert, read_metadata
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.engine.work_dir import Claim
 from slotcon_plugin.errors import UserError
 from tests.processes import run_python
 
@@ -116,6 +117,10 @@ def test_run_is_resumed_bit_for_bit_and_says_where_it_comes_from(method, network
         (tmp_path / name / "run.json").write_bytes((tmp_path / "straight/run.json").read_bytes())
         at_the_end = {"default_hooks.checkpoint.interval": STEPS}
         pretrain(config(method, backbone, name, **at_the_end), resume=True)  # the checkpoint knows what it started from
+        assert "Changed since" not in "".join(log.read_text() for log in (tmp_path / name).rglob("*.log"))
+        assert Config.fromfile(next((tmp_path / name).glob("*.py"))).model.data_preprocessor.mean == pytest.approx(
+            [value / 255 for value in mean]
+        )
     ends = [load_file(tmp_path / name / f"iter_{STEPS}.pth") for name in ("straight", "resumed2", "resumed4")]
     for resumed in ends[1:]:
         assert ends[0]["state_dict"].keys() == resumed["state_dict"].keys()
@@ -186,7 +191,7 @@ def test_settings_follow_from_what_the_run_started_from(config, weights, monkeyp
     assert start("random", None) is False
     assert start("given", str(weights["resnet"])) is True
     run = {"id": "x", "identity": {"init": "weights.pth"}}
-    claim = SimpleNamespace(run=run, checkpoint=None)
+    claim = Claim(run, checkpoint=None)
     monkeypatch.setattr("slotcon_plugin.apis.claim_work_dir", lambda *_: claim)
     assert start("going_on", None, resume=True) is True
     run["identity"]["init"] = "random weights"

@@ -124,7 +124,9 @@ METRIC = {"type": "CocoMetric", "metric": "bbox"}
 @pytest.mark.parametrize(("found", "ap"), [({"coco/bbox_mAP": 0.41}, 41.0), ({}, 0.0)])
 @pytest.mark.parametrize("measured", [False, True])
 def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, ap, measured, evaluator, tmp_path):
-    cfg = Config({"val_evaluator": evaluator, "train_dataloader": {"dataset": {}}})
+    judged = {"dataset": {"data_root": str(tmp_path / "judged")}}
+    learned = {"dataset": {"data_root": str(tmp_path / "learned")}}
+    cfg = Config({"val_evaluator": evaluator, "train_dataloader": learned, "val_dataloader": judged})
     hook = TransferRun("mmdet_boxes", Config(filename=str(CONFIGS / "mmdet/rcnn_r18_fpn_own.py")), RANDOM, seed=0)
     validations = []
 
@@ -132,11 +134,22 @@ def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, a
         validations.append(found)
         hook.after_val_epoch(runner, found)
 
-    loader = SimpleNamespace(dataset=range(4))
+    repeated = SimpleNamespace(dataset=SimpleNamespace(datasets=[range(4), range(3)]), times=3)
     runner = SimpleNamespace(cfg=cfg, work_dir=tmp_path, iter=2, val_loop=SimpleNamespace(run=validate))
-    runner.train_dataloader = runner.val_dataloader = loader
+    runner.train_dataloader = SimpleNamespace(dataset=repeated)
+    runner.val_dataloader = SimpleNamespace(dataset=range(2))
     if measured:
         validate()
     hook.after_train(runner)
-    assert read_result(tmp_path / "result.json")["metrics"]["AP_box"] == ap
+    result = read_result(tmp_path / "result.json")
+    assert result["metrics"]["AP_box"] == ap
+    assert (result["data"], result["num_images"]) == ("judged", [7, 2])
     assert len(validations) == 1
+
+
+def test_predictions_for_a_server_are_no_result(tmp_path):
+    hook = TransferRun("mmdet_boxes", Config(), RANDOM, seed=0, test_path=tmp_path / "test_result.json")
+    runner = SimpleNamespace(cfg=Config({"test_evaluator": {**METRIC, "format_only": True}}))
+    (tmp_path / "test_result.json").write_text("of a test")
+    hook.after_test_epoch(runner, {})
+    assert (tmp_path / "test_result.json").read_text() == "of a test"

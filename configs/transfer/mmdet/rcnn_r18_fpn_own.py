@@ -3,7 +3,7 @@
 # Label Studio and Roboflow export it; classes are its categories. For one GPU, or a patient CPU.
 _base_ = "mask_rcnn_r18_fpn_coco_small.py"
 
-custom_imports = dict(imports=["slotcon_plugin"])
+custom_imports = dict(imports=["slotcon_plugin", "slotcon_plugin.transfer.mm_objects"])
 data_root = "data/own"
 long, short = 800, 480
 iterations = 2000

@@ -3,7 +3,7 @@
 # ignored), classes.txt with a name a line; classes follow from it. For one GPU, or a patient CPU.
 _base_ = "fpn_r18_camvid.py"
 
-custom_imports = dict(imports=["slotcon_plugin"])
+custom_imports = dict(imports=["slotcon_plugin", "slotcon_plugin.transfer.mm_labelled"])
 data_root = "data/own"
 ignore = 255
 scale = (640, 480)
