@@ -12,6 +12,7 @@ from PIL import Image
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.transfer.annotations import check_for_mmdet
+from slotcon_plugin.transfer.mm_model import parts_of
 
 _COCO = "train2017/*.jpg, val2017/*.jpg, annotations/instances_{train,val}2017.json"
 # What each data set class expects below its data_root; shown when something is missing.
@@ -56,15 +57,10 @@ def num_photos(dataset: Any) -> int:
 
 def read_by_load_photo(section: Any) -> None:
     """Put ``LoadPhoto`` in the place of every step that is :data:`BY_PILLOW`, in place."""
-    if isinstance(section, dict):
-        if section == BY_PILLOW:
-            section.clear()
-            section["type"] = "LoadPhoto"
-        for value in section.values():
-            read_by_load_photo(value)
-    elif isinstance(section, (list, tuple)):
-        for value in section:
-            read_by_load_photo(value)
+    for part in parts_of(section):
+        if part == BY_PILLOW:
+            part.clear()
+            part["type"] = "LoadPhoto"
 
 
 def relocate(cfg: Config, root: str | Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 
@@ -42,13 +43,19 @@ def input_convention(model: dict[str, Any]) -> dict[str, Any]:
     return convention
 
 
+def parts_of(section: Any) -> Iterator[dict]:
+    """Every dict in a piece of config, itself first; one may be changed before the next is asked for."""
+    if isinstance(section, dict):
+        yield section
+        section = section.values()
+    elif not isinstance(section, (list, tuple)):
+        return
+    for value in section:
+        yield from parts_of(value)
+
+
 def replace_sync_bn(section: Any) -> None:
     """Let every layer be normalised without other processes, in place."""
-    if isinstance(section, dict):
-        if section.get("type") == "SyncBN":
-            section["type"] = "BN"
-        for value in section.values():
-            replace_sync_bn(value)
-    elif isinstance(section, (list, tuple)):
-        for value in section:
-            replace_sync_bn(value)
+    for part in parts_of(section):
+        if part.get("type") == "SyncBN":
+            part["type"] = "BN"
