@@ -40,7 +40,7 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     try:
         status = main() or DONE
     except UserError as error:
-        status = _say(error, WRONG_USE)
+        status = _say(_own_words(error), WRONG_USE)
     except RunStoppedError:
         status = STOPPED
     except RunFailedError as error:
@@ -92,6 +92,12 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def _own_words(error: UserError) -> str:
+    """What it says, without the tracebacks that torch puts around it on its way from a loader's worker process."""
+    kind = type(error)
+    return str(error).rpartition(f"\n{kind.__module__}.{kind.__qualname__}: ")[2].rstrip()
 
 
 def _say(message: object, status: int) -> int:

@@ -41,6 +41,19 @@ def test_what_was_foreseen_is_one_line(body, status, stderr):
     assert (done.returncode, done.stderr) == (status, stderr)
 
 
+def test_what_a_loaders_worker_could_not_read_is_one_line():
+    """torch raises it again with the worker's traceback for its message."""
+    body = """
+    from torch.utils.data import DataLoader
+    class Photos(list):
+        def __getitem__(self, index):
+            raise UserError("a.jpg: cannot be read.\\nReplace it")
+    for _ in DataLoader(Photos([1]), num_workers=1): pass
+"""
+    done = run(body.strip())
+    assert (done.returncode, done.stderr) == (2, "error: a.jpg: cannot be read.\nReplace it\n")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8:strict"])
 def test_names_that_a_terminal_cannot_show_end_nothing(encoding):
     body = r"print('run of \udcff \u65e5'); raise UserError('no photos in \udcff')"

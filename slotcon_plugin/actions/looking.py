@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
+
 from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of, config_of
 from slotcon_plugin.actions.settings import defaults_of, require_settings
 from slotcon_plugin.apis import load_pretrainer
@@ -68,4 +70,5 @@ def look(
     if kind == "retrieval":
         first, *rest = collect_photos(photos)
         photos = [first, (rest or [first])[0]]
+        print_log(f"Points of {photos[0]}, looked for in {photos[1]}", "current")
     return draw(str(config), str(checkpoint), photos, str(out or checkpoint.parent / f"{kind}.html"), **settings)

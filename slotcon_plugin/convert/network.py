@@ -242,8 +242,12 @@ def foreign_options(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _leaves_resnet_plain(option: str, value: Any) -> bool:
     if option == "norm_cfg" and isinstance(value, Mapping):
-        same_kind = value.get("type") in ("BN", "BN2d", "SyncBN") and value.get("eps", 1e-5) == 1e-5
-        return same_kind and value.keys() <= {"type", "eps", "momentum", "requires_grad"}
+        same_kind = value.get("type") in ("BN", "BN2d", "SyncBN", "MMSyncBN")
+        usual = {"eps": 1e-5, "affine": True, "track_running_stats": True}
+        return same_kind and all(
+            option in ("type", "momentum", "requires_grad") or usual.get(option) == given
+            for option, given in value.items()
+        )
     return option in _INDIFFERENT_OF_MM or value in _PLAIN_OF_MM.get(option, ())
 
 

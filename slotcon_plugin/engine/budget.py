@@ -223,7 +223,8 @@ class BudgetHook(Hook):
         late = self._any_rank(now + (1 + passes) * self._slowest + self.budget.save_s > self.budget.seconds, device)
         if late and runner.iter + 1 < runner.max_iters and (runner.iter + 1) % passes == 0:
             print_log(
-                f"The budget of {duration(self.budget.seconds)} is used up: the run ends after iteration "
+                f"Of the budget of {duration(self.budget.seconds)}, {duration(now)} are used; another step as long as "
+                f"the longest ({self._slowest:.2g} s) and the checkpoint might not fit. The run ends after iteration "
                 f"{runner.iter + 1} of {runner.max_iters}, before its learning rate has come down: steps got slower "
                 "than those that were measured, or probes and pictures took their time. --resume --budget with more "
                 "time goes on",

@@ -12,6 +12,7 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 
 from slotcon_plugin.devices import choose_device, crowded_cpu, unused_gpu
+from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.console import SCREEN, show_head
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.late import mean_on_host
@@ -64,7 +65,8 @@ class ProgressHook(Hook):
         """Say what has been made."""
         self.close()
         if self._line:
-            rows = [("done", f"{runner.iter - self._first:,} steps in {self._line.took}"), *self._made(runner)]
+            steps = (runner.iter - self._first) // accumulated_passes(runner)
+            rows = [("done", f"{steps:,} step{'s' if steps != 1 else ''} in {self._line.took}"), *self._made(runner)]
             print_log(f"\n{table(rows)}", "current")
 
     def close(self) -> None:
@@ -73,10 +75,11 @@ class ProgressHook(Hook):
             self._line.close()
 
     def _text(self, runner: Runner, done: int) -> str:
-        line, where = self._line, f"step {done:,} of {runner.max_iters:,}"
+        line, passes = self._line, accumulated_passes(runner)
+        where = f"step {done // passes:,} of {runner.max_iters // passes:,}"
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             where = f"epoch {runner.epoch + 1} of {runner.max_epochs}"
-        parts = [line.share, where, line.left, f"{line.pace * images_per_step(runner.train_dataloader):.3g} photos/s"]
+        parts = [line.share, where, line.left, f"{line.pace * images_per_pass(runner.train_dataloader):.3g} photos/s"]
         if loss := mean_on_host(runner.message_hub, "train/loss", 20):  # 0 as long as a queue is empty
             parts.append(f"loss {loss:.4g}")
         return "  ".join([*parts, *filter(None, [health_of(runner)])])
@@ -104,7 +107,7 @@ class EvaluationProgressHook(Hook):
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Move the line on, when it is time."""
         if (line := self._line) and line.moved(batch_idx + 1):
-            pace = line.pace * images_per_step(runner.test_dataloader)
+            pace = line.pace * images_per_pass(runner.test_dataloader)
             line.show("  ".join([line.share, line.left, f"{pace:.3g} photos/s"]))
 
     def after_test(self, runner: Runner) -> None:
@@ -126,7 +129,7 @@ def _show_head(runner: Runner, rows: Rows) -> None:
         runner.logger.warning(warning)
 
 
-def images_per_step(loader: DataLoader) -> int:
+def images_per_pass(loader: DataLoader) -> int:
     """Of all processes together. mmdet's loaders have a batch sampler and no batch size of their own."""
     return (loader.batch_size or loader.batch_sampler.batch_size) * get_world_size()
 

@@ -20,11 +20,11 @@ from slotcon_plugin.apis import start_processes
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.engine import RunStampHook, StopOnSignalHook, allow_checkpoint_classes, claim_work_dir, shared
-from slotcon_plugin.engine.batch import fit_batch
+from slotcon_plugin.engine.batch import accumulated_passes, fit_batch
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
-from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_step
+from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_pass
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
@@ -161,11 +161,12 @@ def _train(
 
 
 def _head(origin: Origin, runner: Runner) -> list[tuple[str, str]]:
-    loop, photos = runner.train_loop, len(runner.train_dataloader.dataset)
-    length = f"{loop.max_epochs} epochs" if isinstance(loop, EpochBasedTrainLoop) else f"{loop.max_iters:,} steps"
+    loop, photos, passes = runner.train_loop, len(runner.train_dataloader.dataset), accumulated_passes(runner)
+    by_epoch = isinstance(loop, EpochBasedTrainLoop)
+    length = f"{loop.max_epochs} epochs" if by_epoch else f"{loop.max_iters // passes:,} steps"
     return [
         ("fine-tuning", f"{task_name(runner.cfg)} from {origin}"),
-        ("photos", f"{photos:,}, {length} of {images_per_step(runner.train_dataloader)}"),
+        ("photos", f"{photos:,}, {length} of {passes * images_per_pass(runner.train_dataloader)}"),
         ("output", from_here(runner.work_dir)),
     ]
 

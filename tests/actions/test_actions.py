@@ -262,12 +262,11 @@ def test_what_cannot_be_written_is_refused_before_anything_is_read(tmp_path):
         slotcon_plugin.embed(tmp_path / "no run", tmp_path / "no photos", tmp_path / "file/e.npz")
 
 
-def test_look_at_matches_of_two_photos(vader, scenes, tmp_path):
+def test_look_at_matches_of_two_photos(vader, scenes, tmp_path, capsys):
     photos = scenes / "images/train"
-    assert (
-        slotcon_plugin.look(vader, photos, short_side=64) == vader.work_dir / "retrieval.html"
-    )  # the first two of a folder
     pair = sorted(photos.iterdir())[:2]
+    assert slotcon_plugin.look(vader, photos, short_side=64) == vader.work_dir / "retrieval.html"
+    assert f"Points of {pair[0]}, looked for in {pair[1]}" in capsys.readouterr().out
     picture = slotcon_plugin.look(vader, pair, tmp_path / "r.png", kind="retrieval", short_side=64)
     assert picture.stat().st_size > 1000
     assert slotcon_plugin.look(vader, pair[0], tmp_path / "itself.png", short_side=64).exists()

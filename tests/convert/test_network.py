@@ -33,6 +33,8 @@ FOREIGN = {
     "no stride": dict(strides=(1, 2, 2, 1)),
     "group norm": dict(norm_cfg=dict(type="GN", num_groups=32)),
     "no weights": dict(norm_cfg=dict(type="BN", affine=False)),
+    "statistics of the batch": dict(norm_cfg=dict(type="BN", track_running_stats=False)),
+    "dilation by the block, in place of the stage's": dict(multi_grid=(1, 1, 1)),
     "the stem": dict(deep_stem=True),
     "whatever is new": dict(another_activation=True),
 }
@@ -53,6 +55,9 @@ def test_options_that_leave_the_computation_as_it_is_are_let_pass(scope):
     # mmseg's recipes: the last stages dilated in place of strided
     dilated = dict(strides=(1, 2, 1, 1), dilations=(1, 1, 2, 4), contract_dilation=True)
     assert foreign_options({**backbone, **dilated}) == {}
+    # MMSyncBN cannot be built without several GPUs
+    norm = dict(type="MMSyncBN", affine=True, track_running_stats=True, requires_grad=True)
+    assert foreign_options({**backbone, "norm_cfg": norm}) == {}
 
 
 SAME_SHAPES = ("weight standardisation", "adaptive padding", "an epsilon", "dilation with the stride", "no stride")

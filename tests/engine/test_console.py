@@ -90,6 +90,13 @@ print("went on", file=sys.stderr)
     assert done.stderr.endswith("went on\n") and "Traceback" not in done.stderr
 
 
+def test_steps_are_the_optimisers_and_not_passes(tiny, capsys):
+    runner = tiny(epochs=2, optim_wrapper=dict(accumulative_counts=4))
+    runner.register_hook(ProgressHook(lambda _: [], lambda _: []))
+    runner.train()
+    assert runner.iter == 8 and "done        2 steps in " in capsys.readouterr().out
+
+
 def test_without_a_terminal_a_line_now_and_then(tiny, capsys, monkeypatch):
     seconds = iter(range(0, 100_000, 10))
     monkeypatch.setattr("slotcon_plugin.engine.progress_line.time.monotonic", lambda: next(seconds))
