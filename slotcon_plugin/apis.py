@@ -25,10 +25,11 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.budget import BudgetHook, plan_budget
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
+from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
@@ -36,7 +37,7 @@ from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import signals_given_back
-from slotcon_plugin.engine.work_dir import put_back_if_refused, started_again
+from slotcon_plugin.engine.work_dir import started_again
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models import BasePretrainer
@@ -149,7 +150,7 @@ def _pretrain(
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
     runner: TerseRunner | None = None
     # Much of what a run may be refused for shows when its parts are built, and by then a used folder is set aside.
-    with put_back_if_refused(cfg.work_dir, claim, lambda: runner is not None and runner.has_begun):
+    with put_back_if_refused(cfg.work_dir, claim and claim.aside, lambda: runner is not None and runner.has_begun):
         allow_checkpoint_classes()
         if not torch.cuda.is_available():
             keep_freed_memory()
@@ -159,7 +160,7 @@ def _pretrain(
         fit_batch(cfg, processes, batch_mode)
         with failures_told(cfg.work_dir):
             claim = shared(claim)
-            meta = read_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
+            meta = open_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
             plan = plan_budget(cfg, budget, began, meta)
             from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
             settings = settle_for_run(cfg, processes, recipe_batch, from_weights, meta.get(SETTINGS))

@@ -18,7 +18,7 @@ from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
 from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
-from slotcon_plugin.engine.checkpoint import read_checkpoint as read_own
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import LIBRARIES
@@ -180,7 +180,7 @@ def settled_budget(budget: float | None, options: Mapping[str, Any]) -> float | 
 
 def finished(work_dir: Path, checkpoint: Path, cfg: Config) -> Pretrained:
     """What the run of a config has made."""
-    told = read_own(checkpoint)[PRETRAINING_KEY]
+    told = open_checkpoint(checkpoint)[PRETRAINING_KEY]
     file = work_dir / f"{Path(cfg.filename).stem}.py"  # as the runner has written it
     return Pretrained(
         work_dir, checkpoint, file, told["method"], whole_title(told), told["photos"], cfg.train_cfg.max_epochs
@@ -213,7 +213,7 @@ def _use_backbone_of_run(cfg: Config, run: str | Path) -> None:
     with contextlib.suppress(ConversionError):
         checkpoint = find_checkpoint(run)
         if checkpoint.is_file():
-            cfg.model.backbone = read_own(checkpoint)[PRETRAINING_KEY]["backbone"]
+            cfg.model.backbone = open_checkpoint(checkpoint)[PRETRAINING_KEY]["backbone"]
 
 
 def _use_network(cfg: Config, network: Network | None) -> None:

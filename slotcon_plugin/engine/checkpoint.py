@@ -141,12 +141,12 @@ class SafeCheckpointHook(CheckpointHook):
 
 def _run_of(path: Path) -> Any:
     try:
-        return read_checkpoint(path)["meta"][RUN]
+        return open_checkpoint(path)["meta"][RUN]
     except (ValueError, LookupError, TypeError, OSError, EOFError):  # damaged, or another program's: not ours to delete
         return None
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def open_checkpoint(path: str | Path) -> dict[str, Any]:
     """A checkpoint's content, tensors mapped from the file and not read.
 
     Raises:

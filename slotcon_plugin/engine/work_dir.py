@@ -17,31 +17,22 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-import socket
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
 from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
+from slotcon_plugin.engine.lock import lock_work_dir, set_aside
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
-try:
-    import fcntl
-except ImportError:  # not a Unix: nothing to lock with
-    fcntl = None
-
-LOCK_FILE = ".in_use"
 _JOBS = {"TORCHELASTIC_RESTART_COUNT": "TORCHELASTIC_RUN_ID", "SLURM_RESTART_COUNT": "SLURM_JOB_ID"}
 _RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
-_locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
 
 class Claim(NamedTuple):
@@ -50,7 +41,8 @@ class Claim(NamedTuple):
     Attributes:
         run: what checkpoints of this run carry under :data:`RUN`: its ``id`` and ``identity``.
         checkpoint: where to go on; None = begin.
-        aside: where a used folder was put, see :func:`put_back_if_refused`; None = there was none.
+        aside: where a used folder was put, see
+            :func:`~slotcon_plugin.engine.lock.put_back_if_refused`; None = there was none.
     """
 
     run: dict[str, Any]
@@ -144,59 +136,6 @@ def shared(claim: Claim | None) -> Claim:
     return box[0]
 
 
-def set_aside(folder: Path) -> Path:
-    """Rename a folder to the first of ``NAME.old1``, ``NAME.old2``, ... that is free; an empty one takes its place.
-
-    Raises:
-        UserError: a process that is still running has it, or this one's current folder lies in it: relative paths would
-            go on leading into what was set aside.
-    """
-    folder, number = folder.resolve(), 1
-    if Path.cwd().is_relative_to(folder):
-        raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
-    lock_work_dir(folder)
-    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-        number += 1
-    lock = _locks.pop(folder, None)
-    folder.rename(aside)
-    folder.mkdir()
-    if lock:
-        lock.close()
-        (aside / LOCK_FILE).unlink()
-    lock_work_dir(folder)
-    print_log(f"{folder} was set aside as {aside}", "current")
-    return aside
-
-
-@contextmanager
-def put_back_if_refused(work_dir: str | Path, claim: Claim | None, has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Undo :func:`set_aside` for a run that ends before its first step, whatever ends it.
-
-    Args:
-        work_dir: of the run.
-        claim: what :func:`claim_work_dir` gave to this process.
-        has_begun: whether a step has been made.
-    """
-    try:
-        yield
-    except BaseException:
-        if claim and claim.aside and not has_begun():
-            _put_back(work_dir, claim.aside)
-        raise
-
-
-def _put_back(folder: str | Path, aside: Path) -> None:
-    """What the refused run has left in the folder is removed, and its lock is given up."""
-    folder = Path(folder).resolve()
-    refused = folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
-    folder.rename(refused)
-    aside.rename(folder)
-    if lock := _locks.pop(folder, None):
-        lock.close()
-    shutil.rmtree(refused, ignore_errors=True)
-    print_log(f"{folder} is back in its place", "current")
-
-
 def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """The run in a folder and its newest whole checkpoint; nothing of either if there are no checkpoints at all."""
     damaged, foreign = [], []
@@ -207,7 +146,7 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
             )
             damaged.append(path.name)
             continue
-        run = run_of(read_checkpoint(path))
+        run = run_of(open_checkpoint(path))
         if record and run.get("id") != record["id"]:
             foreign.append(path.name)
             continue
@@ -238,7 +177,7 @@ def _named(folder: Path, record: dict[str, Any], path: Path) -> tuple[dict[str, 
         raise UserError(f"the checkpoint to resume from, {path}, does not exist")
     if damage := zip_damage(path):
         raise UserError(f"the checkpoint to resume from, {path}, is damaged or cut short: {damage}")
-    run = run_of(read_checkpoint(path))
+    run = run_of(open_checkpoint(path))
     if path.resolve().parent != folder and numbered_checkpoints(folder) and run.get("id") != record.get("id", ""):
         raise UserError(
             f"the work dir {folder} holds the checkpoints of another run than {path}. Give this one another work dir"
@@ -279,36 +218,3 @@ def _is_being_written(part: Path) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def lock_work_dir(work_dir: Path) -> None:
-    """Take a folder's lock, which ends with the process; the folder is made if need be.
-
-    A lock of the process and not of the open file (as flock, and filelock with it, would make): a data loader's
-    workers, which live on for a moment when a run is killed, must not keep the folder.
-
-    Raises:
-        UserError: another process that is still running has it.
-    """
-    folder = work_dir.resolve()
-    if fcntl is None or folder in _locks:
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        owner = file.read().strip() or "another process"
-        file.close()
-        raise UserError(
-            f"work dir {folder} is in use by {owner}. Two runs would overwrite each other's checkpoints: stop that "
-            "one, or give this one another work dir (detectron2: OUTPUT_DIR)"
-        ) from None
-    except OSError:  # a file system without locks
-        file.close()
-        return
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}")
-    file.flush()
-    _locks[folder] = file

@@ -21,7 +21,8 @@ from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
-from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, put_back_if_refused, shared
+from slotcon_plugin.engine.lock import put_back_if_refused
+from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.results import FILE_NAME, write_result
@@ -125,7 +126,7 @@ def train(
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
-    with put_back_if_refused(cfg.OUTPUT_DIR, claim, has_begun=lambda: _has_begun(Path(cfg.OUTPUT_DIR))):
+    with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside, has_begun=lambda: _has_begun(Path(cfg.OUTPUT_DIR))):
         if claim and claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
             require_same_steps(former, _step_of(cfg, plan))

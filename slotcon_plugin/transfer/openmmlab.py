@@ -24,11 +24,11 @@ from slotcon_plugin.engine.batch import accumulated_passes, fit_batch
 from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
+from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, images_per_pass
 from slotcon_plugin.engine.runner import TerseRunner
 from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.stop import signals_given_back
-from slotcon_plugin.engine.work_dir import put_back_if_refused
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
 from slotcon_plugin.models.distributed import unwrapped
@@ -123,7 +123,7 @@ def _train(
     processes = start_processes(cfg)
     runner: _TransferRunner | None = None
     with (
-        put_back_if_refused(cfg.work_dir, claim, lambda: runner is not None and runner.has_begun),
+        put_back_if_refused(cfg.work_dir, claim and claim.aside, lambda: runner is not None and runner.has_begun),
         failures_told(cfg.work_dir),
     ):
         claim = shared(claim)

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 
 KILLS = 20
 SMALL_HEAD = dict(type="MLPHead", hidden_channels=8, out_channels=8, num_layers=2)
@@ -68,7 +68,7 @@ def ended(pid):
 def final_state(work_dir):
     newest, *others = numbered_checkpoints(work_dir)
     assert newest.name == "iter_100.pth" and not others
-    checkpoint = read_checkpoint(newest)
+    checkpoint = open_checkpoint(newest)
     momenta = checkpoint["optimizer"]["state"]
     return {**checkpoint["state_dict"], **{f"momentum {i}": s["momentum_buffer"] for i, s in momenta.items()}}
 

@@ -18,9 +18,9 @@ from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.health import SlotHealthHook
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.hooks import TeacherUpdateHook
+from slotcon_plugin.engine.lock import set_aside
 from slotcon_plugin.engine.progress import EvaluationProgressHook, ProgressHook, table
 from slotcon_plugin.engine.runner import TerseRunner
-from slotcon_plugin.engine.work_dir import set_aside
 from slotcon_plugin.models import Method, SlotCon, VADeR
 
 

@@ -8,7 +8,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.loop import PretrainLoop
 from slotcon_plugin.engine.settings import SETTINGS
 
@@ -70,5 +70,5 @@ def test_the_copy_of_a_resumed_run_starts_a_new_one(train, tmp_path):
     train(copy, *first, "--resume", "--cfg-options", "train_cfg.max_epochs=2")
     train(copy, "--work-dir", tmp_path / "b", "--cfg-options", "default_hooks.checkpoint.interval=1")
     assert len(list((tmp_path / "b").glob("iter_*.pth"))) == 3, "it went on from the other run's end"
-    resumed, new = (read_checkpoint(tmp_path / folder / "iter_4.pth")["meta"] for folder in "ab")
+    resumed, new = (open_checkpoint(tmp_path / folder / "iter_4.pth")["meta"] for folder in "ab")
     assert resumed[SETTINGS] and not new.get(SETTINGS)  # the first run's recipe has rules, the copy has their values

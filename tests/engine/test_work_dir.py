@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from slotcon_plugin.convert.runs import RUN, numbered_checkpoints
-from slotcon_plugin.engine import claim_work_dir
+from slotcon_plugin.engine import claim_work_dir, lock
 from slotcon_plugin.engine import work_dir as module
 from slotcon_plugin.errors import UserError
 
@@ -32,7 +32,7 @@ def _a_process_of_its_own(monkeypatch):
     """Each claim is that of a new process, which no launcher has started."""
     for name in ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", *module._JOBS, *module._JOBS.values()):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(module, "_locks", {})
+    monkeypatch.setattr(lock, "_locks", {})
 
 
 def save(path, run, at_top=False):
@@ -136,7 +136,7 @@ def test_the_folder_of_a_living_run_is_not_set_aside(tmp_path):
     worker = int(first.stdout.readline())
     try:
         with pytest.raises(UserError, match=rf"in use by process {first.pid}"):
-            module.set_aside(tmp_path / "run")
+            lock.set_aside(tmp_path / "run")
         assert not (tmp_path / "run.old1").exists()
     finally:
         first.kill()

@@ -1,0 +1,111 @@
+"""A work dir is one process's at a time: its lock, and how a used one is set aside and put back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from mmengine.logging import print_log
+
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.files import PART_PREFIX
+
+try:
+    import fcntl
+except ImportError:  # not a Unix: nothing to lock with
+    fcntl = None
+
+LOCK_FILE = ".in_use"
+_locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
+
+
+def lock_work_dir(work_dir: Path) -> None:
+    """Take a folder's lock, which ends with the process; the folder is made if need be.
+
+    A lock of the process and not of the open file (as flock, and filelock with it, would make): a data loader's
+    workers, which live on for a moment when a run is killed, must not keep the folder.
+
+    Raises:
+        UserError: another process that is still running has it.
+    """
+    folder = work_dir.resolve()
+    if fcntl is None or folder in _locks:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        file.seek(0)
+        owner = file.read().strip() or "another process"
+        file.close()
+        raise UserError(
+            f"work dir {folder} is in use by {owner}. Two runs would overwrite each other's checkpoints: stop that "
+            "one, or give this one another work dir (detectron2: OUTPUT_DIR)"
+        ) from None
+    except OSError:  # a file system without locks
+        file.close()
+        return
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M')}")
+    file.flush()
+    _locks[folder] = file
+
+
+def set_aside(folder: Path) -> Path:
+    """Rename a folder to the first of ``NAME.old1``, ``NAME.old2``, ... that is free; an empty one takes its place.
+
+    Raises:
+        UserError: a process that is still running has it, or this one's current folder lies in it: relative paths would
+            go on leading into what was set aside.
+    """
+    folder, number = folder.resolve(), 1
+    if Path.cwd().is_relative_to(folder):
+        raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
+    lock_work_dir(folder)
+    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
+        number += 1
+    lock = _locks.pop(folder, None)
+    folder.rename(aside)
+    folder.mkdir()
+    if lock:
+        lock.close()
+        (aside / LOCK_FILE).unlink()
+    lock_work_dir(folder)
+    print_log(f"{folder} was set aside as {aside}", "current")
+    return aside
+
+
+@contextmanager
+def put_back_if_refused(work_dir: str | Path, aside: Path | None, has_begun: Callable[[], bool]) -> Iterator[None]:
+    """Undo :func:`set_aside` for a run that ends before its first step, whatever ends it.
+
+    Args:
+        work_dir: of the run.
+        aside: where its folder was put; None = nowhere, there is nothing to undo.
+        has_begun: whether a step has been made.
+    """
+    try:
+        yield
+    except BaseException:
+        if aside and not has_begun():
+            _put_back(work_dir, aside)
+        raise
+
+
+def _put_back(folder: str | Path, aside: Path) -> None:
+    """What the refused run has left in the folder is removed, and its lock is given up."""
+    folder = Path(folder).resolve()
+    refused = folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
+    folder.rename(refused)
+    aside.rename(folder)
+    if lock := _locks.pop(folder, None):
+        lock.close()
+    shutil.rmtree(refused, ignore_errors=True)
+    print_log(f"{folder} is back in its place", "current")
