@@ -114,7 +114,8 @@ def pretrain(
         resume: True continues from the newest whole checkpoint of the run in the work dir (or starts, when there is
             none); a path continues from that checkpoint.
         batch_mode: takes the place of the config's, see :func:`~slotcon_plugin.engine.batch.fit_batch`.
-        overwrite: set a used work dir aside and start anew. It is put back if the run is refused before its first step.
+        overwrite: set a used work dir aside and start anew. It is put back if the run ends before it has left
+            anything.
         budget: seconds that the run may take, over all its resumptions; its length follows in place of
             ``train_cfg.max_epochs``. None = as the checkpoint has it that is gone on with, ``math.inf`` = none.
         next_steps: say at the end which commands go on from here.
@@ -148,9 +149,8 @@ def _pretrain(
     initial = read_initial_weights(init, cfg.model.backbone) if init and not again else None
     identity = {"method": cfg.model.type, "seed": cfg.get("randomness", {}).get("seed"), "init": _name_of(init, again)}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
-    runner: TerseRunner | None = None
     # Much of what a run may be refused for shows when its parts are built, and by then a used folder is set aside.
-    with put_back_if_refused(cfg.work_dir, claim and claim.aside, lambda: runner is not None and runner.has_begun):
+    with put_back_if_refused(cfg.work_dir, claim and claim.aside):
         allow_checkpoint_classes()
         if not torch.cuda.is_available():
             keep_freed_memory()

@@ -6,14 +6,15 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from mmengine.logging import print_log
 
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import PART_PREFIX
 
 try:
@@ -22,6 +23,8 @@ except ImportError:  # not a Unix: nothing to lock with
     fcntl = None
 
 LOCK_FILE = ".in_use"
+# What a run leaves, beside checkpoints, that is worth keeping: figures (metrics.json is detectron2's) and evidence.
+_LEFT_BEHIND = ("health.jsonl", "*/vis_data/scalars.json", "metrics.json", "nonfinite_iter_*")
 _locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
 
@@ -65,12 +68,11 @@ def set_aside(folder: Path) -> Path:
         UserError: a process that is still running has it, or this one's current folder lies in it: relative paths would
             go on leading into what was set aside.
     """
-    folder, number = folder.resolve(), 1
+    folder = folder.resolve()
     if Path.cwd().is_relative_to(folder):
         raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
     lock_work_dir(folder)
-    while (aside := folder.with_name(f"{folder.name}.old{number}")).exists():
-        number += 1
+    aside = _free_name(folder, "old")
     lock = _locks.pop(folder, None)
     folder.rename(aside)
     folder.mkdir()
@@ -83,29 +85,55 @@ def set_aside(folder: Path) -> Path:
 
 
 @contextmanager
-def put_back_if_refused(work_dir: str | Path, aside: Path | None, has_begun: Callable[[], bool]) -> Iterator[None]:
-    """Undo :func:`set_aside` for a run that ends before its first step, whatever ends it.
+def put_back_if_refused(work_dir: str | Path, aside: Path | None) -> Iterator[None]:
+    """Undo :func:`set_aside` for a run that ends before it has left anything to keep, whatever ends it.
+
+    Its folder is judged, since the steps may have been made in other processes: a checkpoint, figures, or evidence of
+    a loss that is not finite. Without these it goes, except that a bug's traceback is in the log: then it is kept.
 
     Args:
         work_dir: of the run.
         aside: where its folder was put; None = nowhere, there is nothing to undo.
-        has_begun: whether a step has been made.
     """
     try:
         yield
-    except BaseException:
-        if aside and not has_begun():
-            _put_back(work_dir, aside)
+    except BaseException as error:
+        if aside and not _has_left_something(Path(work_dir)):
+            put_back(work_dir, aside, keep=not isinstance(error, (UserError, RunFailedError, KeyboardInterrupt)))
         raise
 
 
-def _put_back(folder: str | Path, aside: Path) -> None:
-    """What the refused run has left in the folder is removed, and its lock is given up."""
+def put_back(folder: str | Path, aside: Path, keep: bool = False) -> None:
+    """Undo :func:`set_aside`.
+
+    Args:
+        folder: the work dir; its lock is given up.
+        aside: where it was put.
+        keep: rename what is in its place now to the first free of ``NAME.failed1``, ...; else that is removed.
+    """
     folder = Path(folder).resolve()
-    refused = folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
+    refused = _free_name(folder, "failed") if keep else folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
     folder.rename(refused)
     aside.rename(folder)
     if lock := _locks.pop(folder, None):
         lock.close()
-    shutil.rmtree(refused, ignore_errors=True)
-    print_log(f"{folder} is back in its place", "current")
+    if not keep:
+        shutil.rmtree(refused, ignore_errors=True)
+    log = f" (its log is in {refused})" if keep else ""
+    print_log(
+        f"{folder} is back in its place: the new run has saved nothing yet{log}. --resume would go on with the former "
+        "one; give the same command again to start anew",
+        "current",
+    )
+
+
+def _free_name(folder: Path, word: str) -> Path:
+    number = 1
+    while (path := folder.with_name(f"{folder.name}.{word}{number}")).exists():
+        number += 1
+    return path
+
+
+def _has_left_something(work_dir: Path) -> bool:
+    files = (file for pattern in _LEFT_BEHIND for file in work_dir.glob(pattern))
+    return bool(numbered_checkpoints(work_dir)) or any(file.stat().st_size for file in files)

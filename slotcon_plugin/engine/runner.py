@@ -30,11 +30,6 @@ class TerseRunner(Runner):
 
     _trains = False  # it may also be there to test
 
-    @property
-    def has_begun(self) -> bool:
-        """Whether a step has been made; while parts are built that may still refuse the run, there is no loop yet."""
-        return getattr(self._train_loop, "iter", 0) > 0
-
     def go_on_from(self, checkpoint: Path) -> None:
         """Resume from a checkpoint. The copy of the config in the work dir stays one that a new run can start from."""
         self._resume, self._load_from = True, str(checkpoint)

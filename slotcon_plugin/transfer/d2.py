@@ -126,7 +126,7 @@ def train(
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
-    with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside, has_begun=lambda: _has_begun(Path(cfg.OUTPUT_DIR))):
+    with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside):
         if claim and claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
             require_same_steps(former, _step_of(cfg, plan))
@@ -141,12 +141,6 @@ def train(
         seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
         job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim)
         _launch(_train, job, hardware)
-
-
-def _has_begun(folder: Path) -> bool:
-    """Whether steps have been made, in whatever process, that left something."""
-    figures = folder / "metrics.json"
-    return any(folder.glob("model_*.pth")) or (figures.is_file() and figures.stat().st_size > 0)
 
 
 def evaluate(

@@ -120,12 +120,8 @@ def _train(
     task = measured_as(task_name(cfg), fpn)
     identity = {"task": task, **_identity(cfg, backbone, bool(resume))}
     claim = claim_work_dir(cfg.work_dir, identity, resume, overwrite, cfg.get("launcher"))
-    processes = start_processes(cfg)
-    runner: _TransferRunner | None = None
-    with (
-        put_back_if_refused(cfg.work_dir, claim and claim.aside, lambda: runner is not None and runner.has_begun),
-        failures_told(cfg.work_dir),
-    ):
+    with put_back_if_refused(cfg.work_dir, claim and claim.aside), failures_told(cfg.work_dir):
+        processes = start_processes(cfg)
         claim = shared(claim)
         cfg.randomness = {**(cfg.get("randomness") or {}), "seed": claim.run["identity"].get("seed") or 0}
         batch = fit_batch(cfg, processes, batch_mode)

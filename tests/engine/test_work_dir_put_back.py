@@ -1,4 +1,7 @@
-"""A finished run keeps its work dir when the one that was to take its place is refused before its first step."""
+"""A finished run keeps its work dir when the one that was to take its place ends before it has left anything."""
+
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -6,8 +9,12 @@ from mmengine.hooks import Hook
 from PIL import Image
 
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.command import FAILED, run_command
 from slotcon_plugin.config import load_config
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.engine.lock import put_back_if_refused
+from slotcon_plugin.engine.nan_guard import NonFiniteLossError
+from slotcon_plugin.errors import RunStoppedError, UserError
 from slotcon_plugin.registry import HOOKS
 
 FORMER = {"iter_3.pth": "weights", "20200101_000000/20200101_000000.log": "a log", "run.json": '{"id": "former"}'}
@@ -20,12 +27,30 @@ SMALL = {
 
 
 @HOOKS.register_module(force=True)
-class RefuseAfterAStep(Hook):
-    """As a photo does that cannot be read."""
+class AsItHappens(Hook):
+    """Does what a test wants to happen, a function of this file."""
 
-    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        if runner.iter == 1:
-            raise UserError("after a step")
+    def __init__(self, when, deed):
+        setattr(self, when, lambda runner, *_, **__: globals()[deed](runner))
+
+
+def refuse(runner):
+    """As a photo does that cannot be read."""
+    if runner.iter == 1:
+        raise UserError("after a step")
+
+
+def poison(runner):
+    next(runner.model.student.parameters()).data.fill_(float("nan"))
+
+
+def interrupt(runner):
+    if runner.iter == 0:
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def a_bug(runner):
+    raise KeyError("a bug")
 
 
 def contents(folder):
@@ -93,11 +118,65 @@ def test_the_former_run_stays_where_it_is(used, config, name, options, edit, bat
     assert sorted(path.name for path in used.parent.iterdir()) == ["photos", "run"]
 
 
+def overwrite(config, when, deed, **options):
+    cfg = config("vader_demo", {"train_dataloader.batch_size": 2, **options})
+    cfg.custom_hooks = [dict(type="AsItHappens", when=when, deed=deed.__name__)]
+    return pretrain(cfg, overwrite=True)
+
+
 def test_what_a_run_has_begun_is_not_taken_away(used, config):
-    """After the first step the new run's files tell what has happened to it."""
-    cfg = config("vader_demo", {"train_dataloader.batch_size": 2})
-    cfg.custom_hooks = [dict(type="RefuseAfterAStep")]
+    """Its figures tell what has happened to it."""
     with pytest.raises(UserError, match="after a step"):
-        pretrain(cfg, overwrite=True)
+        overwrite(config, "after_train_iter", refuse, **{"default_hooks.logger.interval": 1})
     assert contents(used.with_name("run.old1")) == FORMER
     assert used.is_dir() and "iter_3.pth" not in contents(used)
+
+
+@pytest.mark.parametrize(
+    ("deed", "error", "left"),
+    [
+        (interrupt, RunStoppedError, ["iter_1.pth"]),
+        (poison, NonFiniteLossError, ["nonfinite_iter_1.json", "nonfinite_iter_1.pth"]),
+    ],
+)
+def test_what_the_first_step_leaves_is_not_taken_away(used, config, deed, error, left):
+    """mmengine counts a step when all that is written in it has been written."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored
+    try:
+        with pytest.raises(error, match=rf"{left[-1]}"):
+            overwrite(config, "before_train_iter", deed)
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert [name for name in left if (used / name).is_file()] == left
+    assert load_file(used / left[-1])["state_dict"]
+    assert contents(used.with_name("run.old1")) == FORMER
+
+
+def test_the_log_of_a_bug_is_kept(used, config):
+    with pytest.raises(SystemExit) as ended:
+        run_command(lambda: overwrite(config, "before_train", a_bug))
+    assert ended.value.code == FAILED
+    assert contents(used) == FORMER
+    (log,) = used.with_name("run.failed1").rglob("*.log")
+    assert "KeyError: 'a bug'" in log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "stays"),
+    [
+        ("model_0000009.pth", True),
+        ("epoch_1.pth", True),
+        ("metrics.json", True),
+        ("20260101_000000/vis_data/scalars.json", True),
+        ("20260101_000000/20260101_000000.log", False),
+        ("backbone.pth", False),
+    ],
+)
+def test_runs_of_every_framework_are_judged_by_what_they_have_left(used, file, stays):
+    aside = used.rename(used.with_name("run.old1"))
+    (used / file).parent.mkdir(parents=True)
+    (used / file).write_text("left")
+    with pytest.raises(UserError), put_back_if_refused(used, aside):
+        raise UserError("refused")
+    assert (used / file).is_file() == stays
+    assert contents(aside if stays else used) == FORMER
