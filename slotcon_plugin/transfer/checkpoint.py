@@ -56,11 +56,13 @@ class TransferCheckpoint(NamedTuple):
         path: where it lies.
         weights: key -> tensor of the whole model.
         facts: as :func:`facts_of_run` gives them; empty if no run of ours wrote it.
+        steps: that a run of detectron2 has made; None = it is another framework's, or does not say.
     """
 
     path: Path
     weights: dict[str, Tensor]
     facts: Mapping[str, Any]
+    steps: int | None = None
 
     def origin(self, name: str | None = None) -> Origin:
         """Of the backbone that the run began with; ``name`` is what the user calls it where the file does not know."""
@@ -81,7 +83,8 @@ def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
     content = load_file(path)
     meta = content.get("meta")
     facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
-    return TransferCheckpoint(path, weights_of(content, str(path)), facts or {})
+    last = content.get("iteration")  # detectron2's, counted from 0
+    return TransferCheckpoint(path, weights_of(content, str(path)), facts or {}, None if last is None else last + 1)
 
 
 def require_same_steps(checkpoint: TransferCheckpoint, length: Mapping[str, Any]) -> None:

@@ -13,32 +13,25 @@ import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.engine import default_setup, launch
-from detectron2.modeling import build_model
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
 from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import write_text
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import (
-    RANDOM,
     Origin,
     measured_as,
-    prepare_backbone,
     require_checkpoint_to_leave_behind,
     require_start,
     warn_of_frozen_parts,
 )
 from slotcon_plugin.transfer.checkpoint import (
-    IMAGES,
-    PASSES,
     check_whole,
     read_transfer_checkpoint,
     require_same_steps,
@@ -47,6 +40,7 @@ from slotcon_plugin.transfer.checkpoint import (
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
+from slotcon_plugin.transfer.d2_start import build_on_cpu, identity_of, is_finished, step_of, use_backbone
 from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, bottom_up_of, check_backbone_arrived
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 
@@ -78,6 +72,7 @@ class Job(NamedTuple):
     seconds: float = 0.0
     plan: BatchPlan | None = None
     claim: Claim | None = None
+    finished: bool = False
 
 
 def train(
@@ -104,42 +99,45 @@ def train(
         images_per_gpu: of one pass; None = the recipe's on 8 GPUs.
         batch_mode: on fewer or more GPUs, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
         pretraining: what to call the backbone in tables; None = the method that made the checkpoint.
-        resume: continue from the newest whole checkpoint of the run in OUTPUT_DIR.
+        resume: continue from the newest whole checkpoint of the run in OUTPUT_DIR; a finished run's files stay.
         overwrite: set a used OUTPUT_DIR aside.
         fpn: whether the checkpoint's pyramid goes along, where it fits.
 
     Raises:
         UserError: missing data, class counts that disagree, a batch that cannot be made, an unfit checkpoint, one of
-            another batch, another run's OUTPUT_DIR, weights that lie in one to be set aside, or nothing to resume from
-            and no backbone.
+            another batch or beyond MAX_ITER, another run's OUTPUT_DIR, weights that lie in one to be set aside, or
+            nothing to resume from and no backbone.
     """
     cfg, recipe = read_config(config_file, opts, data_root)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
-    plan = _fit_batch(cfg, _processes(cfg, hardware), images_per_gpu, batch_mode)
+    processes = _processes(cfg, hardware)
+    plan = _fit_batch(cfg, processes, images_per_gpu, batch_mode)
+    steps = TransferTrainer.auto_scale_workers(cfg, processes).SOLVER.MAX_ITER
     print(plan.text)
     backbone = backbone or cfg.MODEL.WEIGHTS or None
     require_checkpoint_to_leave_behind(fpn, backbone, resume)
     refuse_weights_set_aside(cfg.OUTPUT_DIR, overwrite, backbone)
-    claim, former = None, None
+    claim, former, finished = None, None, False
     if hardware.machine_rank == 0:
-        identity = {"task": measured_as(task_name(config_file), fpn), **_identity(cfg, backbone, resume)}
+        identity = {"task": measured_as(task_name(config_file), fpn), **identity_of(cfg, backbone, resume)}
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
     with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside):
         if claim and claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
-            require_same_steps(former, _step_of(cfg, plan))
-            check_whole(_build_on_cpu(cfg), former)
+            require_same_steps(former, step_of(cfg, plan))
+            finished = is_finished(former, steps)
+            check_whole(build_on_cpu(cfg), former)
             origin = former.origin(pretraining)
         else:
             if resume and claim:
                 require_start(cfg.OUTPUT_DIR, backbone, pretraining)
-            origin = _use_backbone(cfg, backbone, pretraining, fpn)
+            origin = use_backbone(cfg, backbone, pretraining, fpn)
         facts = {"batch": plan.text}
         result = Path(cfg.OUTPUT_DIR) / FILE_NAME
         seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
-        job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim)
+        job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim, finished)
         _launch(_train, job, hardware)
 
 
@@ -175,7 +173,7 @@ def evaluate(
             else "--eval-only needs the model to evaluate: MODEL.WEIGHTS runs/mine/model_final.pth"
         )
     given = read_transfer_checkpoint(PathManager.get_local_path(str(weights)))
-    check_whole(_build_on_cpu(cfg), given)
+    check_whole(build_on_cpu(cfg), given)
     result, tested = test_result_path(cfg.OUTPUT_DIR or given.path.parent, given)
     cfg.MODEL.WEIGHTS = str(given.path)
     cfg.OUTPUT_DIR = str(result.parent / "test")  # what detectron2 writes does not replace the training's
@@ -208,50 +206,9 @@ def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: s
     return plan
 
 
-def _identity(cfg: CfgNode, backbone: str | None, resume: bool) -> dict[str, Any]:
-    """Seed and first weights of a run; None where a resumed run's own is to be taken."""
-    first_weights = None if resume else RANDOM.pretraining
-    if backbone and not (resume and not Path(backbone).exists()):
-        first_weights = read_checkpoint(backbone, network=network_of_config(cfg)).meta["backbone_sha256"]
-    seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)
-    return {"seed": seed, "backbone": first_weights}
-
-
-def _use_backbone(cfg: CfgNode, backbone: str | None, pretraining: str | None, fpn: bool = True) -> Origin:
-    """Convert and prove, once and before processes are started."""
-    output = Path(cfg.OUTPUT_DIR)
-    as_run = output / "transfer_config.yaml"
-    write_text(as_run, cfg.dump())
-    weights, network = output / "backbone.pkl", network_of_config(cfg)
-    origin, meta = prepare_backbone(backbone, weights, "detectron2", as_run, pretraining, network, fpn)
-    cfg.MODEL.WEIGHTS = str(origin.file or "")
-    if origin.file:
-        check_compatible(meta, **input_convention(cfg))
-    return origin
-
-
-def input_convention(cfg: CfgNode) -> dict[str, Any]:
-    """What a config's network sees and is built like: arguments of :func:`~slotcon_plugin.convert.check_compatible`."""
-    convention = {"colour_order": cfg.INPUT.FORMAT, "mean": cfg.MODEL.PIXEL_MEAN, "std": cfg.MODEL.PIXEL_STD}
-    if network_of_config(cfg) is None:
-        convention["stride_in_1x1"] = cfg.MODEL.RESNETS.STRIDE_IN_1X1
-    return convention
-
-
-def _build_on_cpu(cfg: CfgNode) -> torch.nn.Module:
-    cfg = cfg.clone()
-    cfg.MODEL.DEVICE = "cpu"
-    return build_model(cfg)
-
-
 def _launch(work: Callable[[Job], None], job: Job, hardware: Hardware) -> None:
     here = hardware.num_gpus if job.cfg.MODEL.DEVICE.startswith("cuda") else 1
     launch(work, here, hardware.num_machines, hardware.machine_rank, hardware.dist_url, args=(job,))
-
-
-def _step_of(cfg: CfgNode, plan: BatchPlan) -> dict[str, int]:
-    """What a position is counted in: detectron2 counts steps of the optimiser, not passes, and scales them itself."""
-    return {PASSES: 1, IMAGES: round(cfg.SOLVER.IMS_PER_BATCH * plan.lr_factor)}
 
 
 def _set_up(job: Job) -> None:
@@ -262,9 +219,12 @@ def _set_up(job: Job) -> None:
 
 
 def _train(job: Job) -> None:
-    _set_up(job)
     claim = shared(job.claim)
-    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, _step_of(job.cfg, job.plan), job.seconds)
+    if comm.all_gather(job.finished)[0]:  # the first machine alone has looked
+        _judge_finished(job, claim.checkpoint)
+        return
+    _set_up(job)
+    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, step_of(job.cfg, job.plan), job.seconds)
     trainer = TransferTrainer(job.cfg, job.plan.accumulate)
     trainer.checkpointer.add_checkpointable("meta", meta)
     network = network_of_config(job.cfg)
@@ -281,12 +241,25 @@ def _train(job: Job) -> None:
     _write(job, trainer.results, meta.seconds())
 
 
+def _judge_finished(job: Job, checkpoint: Path) -> None:
+    """Measure a run that has made all its steps, if that is missing; what it has left stays as it is."""
+    folder = job.cfg.OUTPUT_DIR
+    if comm.is_main_process():
+        print(f"{folder} is finished: nothing is trained. To train on, give a longer SOLVER.MAX_ITER and resume it")
+    if comm.all_gather(job.result.exists())[0]:
+        return
+    cfg = job.cfg.clone()
+    job.facts["iterations"] = TransferTrainer.auto_scale_workers(cfg, comm.get_world_size()).SOLVER.MAX_ITER
+    cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = str(checkpoint), str(Path(folder) / "test")
+    _evaluate(job._replace(cfg=cfg, plan=None))
+
+
 def _evaluate(job: Job) -> None:
     _set_up(job)
     started = time.monotonic()
     model = TransferTrainer.build_model(job.cfg)
     DetectionCheckpointer(model).load(job.cfg.MODEL.WEIGHTS)
-    _write(job, TransferTrainer.test(job.cfg, model), time.monotonic() - started)
+    _write(job, TransferTrainer.test(job.cfg, model), job.seconds + time.monotonic() - started)
 
 
 def _write(job: Job, results: dict[str, Any], seconds: float) -> None:

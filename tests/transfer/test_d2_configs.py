@@ -13,16 +13,15 @@ pytest.importorskip("detectron2")
 
 import torch
 from detectron2 import model_zoo
-from detectron2.config import get_cfg
-from detectron2.modeling import GeneralizedRCNN
+from detectron2.modeling import build_model
 
 from slotcon_plugin.convert import read_checkpoint
-from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
-from slotcon_plugin.transfer import backbone, d2
+from slotcon_plugin.transfer import d2
 from slotcon_plugin.transfer.backbone import frozen_parts
 from slotcon_plugin.transfer.d2_config import base_config
+from slotcon_plugin.transfer.d2_start import use_backbone
 from slotcon_plugin.transfer.d2_trainer import backbone_weights, check_backbone_arrived
 
 from .d2_configs import CONFIGS, OF_TIMM, TINY, d2_config, flat, load
@@ -106,87 +105,6 @@ def test_config_trains_from_a_pretraining_checkpoint(name, tmp_path, scenes, pre
             assert not torch.equal(value, teacher.state_dict[key]), f"{key} is frozen"
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
-    config, data = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), str(scenes("coco"))
-    small = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64", "OUTPUT_DIR": str(tmp_path)}
-
-    def opts(**changed: str) -> list[str]:
-        return [word for pair in (small | changed).items() for word in pair]
-
-    d2.train(config, opts(), backbone=str(pretrained(18)), data_root=data, pretraining="mine")
-    first = read_result(tmp_path / "result.json")
-    d2.train(config, opts(**{"SOLVER.MAX_ITER": "3"}), data_root=data, resume=True)
-    longer = read_result(tmp_path / "result.json")
-    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2  # counted from 0
-    assert (longer["iterations"], longer["pretraining"]) == (3, "mine")
-    assert longer["backbone_sha256"] == first["backbone_sha256"]
-    assert longer["wall_time_s"] > first["wall_time_s"]
-
-    as_trained = (tmp_path / "config.yaml").read_bytes()
-    weights = {"MODEL.WEIGHTS": str(tmp_path / "model_final.pth"), "OUTPUT_DIR": get_cfg().OUTPUT_DIR}
-    d2.evaluate(config, opts(**weights), data_root=data)
-    tested = read_result(tmp_path / "test_result.json")
-    assert tested["metrics"] == longer["metrics"]
-    assert (tested["pretraining"], tested["backbone_sha256"]) == ("mine", first["backbone_sha256"])
-    assert (tmp_path / "config.yaml").read_bytes() == as_trained
-
-    with pytest.raises(UserError, match="--overwrite"):
-        d2.train(config, opts(), data_root=data)
-    with pytest.raises(UserError, match="seed 3, and 4 is asked for"):
-        d2.train(config, opts(SEED="4"), data_root=data, resume=True)
-    with pytest.raises(UserError, match=r"counted in other steps now \(images a step 2 -> 4\)\. Resume with"):
-        d2.train(config, opts(**{"SOLVER.IMS_PER_BATCH": "4"}), data_root=data, resume=True)
-    other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
-    with pytest.raises(UserError, match=r"does not hold the model .*predictor.cls_score.weight"):
-        d2.evaluate(config, opts(**weights, **other))
-
-
-@pytest.mark.slow
-def test_a_resumed_run_goes_on_in_the_order_of_the_photos(tmp_path, scenes, monkeypatch):
-    """Its result has the figures of every set that it was tested on; what it freezes is the backbone's alone."""
-    config, data = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), str(scenes("coco"))
-    small = TINY | {
-        "MODEL.RESNETS.DEPTH": "18",
-        "MODEL.RESNETS.RES2_OUT_CHANNELS": "64",
-        "MODEL.BACKBONE.FREEZE_AT": "2",
-        "TEST.PRECISE_BN.ENABLED": "False",
-        "SOLVER.MAX_ITER": "4",
-        "SOLVER.CHECKPOINT_PERIOD": "2",
-        "DATASETS.TEST": "('coco_2017_val', 'coco_2017_train')",
-    }
-    seen, said = [], []
-    whole_forward = GeneralizedRCNN.forward
-
-    def forward(model, photos):
-        if model.training:
-            seen.append([photo["image_id"] for photo in photos])
-            if len(seen) == stop:
-                raise RuntimeError("a power cut")
-        return whole_forward(model, photos)
-
-    monkeypatch.setattr(GeneralizedRCNN, "forward", forward)
-    monkeypatch.setattr(backbone, "print_log", lambda text, *_: said.append(text))
-
-    def train(name: str, **given) -> list:
-        seen.clear()
-        opts = [word for pair in (small | {"OUTPUT_DIR": str(tmp_path / name)}).items() for word in pair]
-        d2.train(config, opts, data_root=data, pretraining="random", images_per_gpu=1, **given)
-        return list(seen)
-
-    stop = None
-    unbroken = train("unbroken")
-    assert said[0].startswith("The parameters of stem, res2 and the statistics of 5 of 20 norm layers in the backbone")
-    assert {"AP_box/coco_2017_val", "AP_box/coco_2017_train"} <= read_result(tmp_path / "unbroken/result.json")[
-        "metrics"
-    ].keys()
-    stop = 5  # two passes a step
-    with pytest.raises(RuntimeError, match="a power cut"):
-        train("broken")
-    stop = None
-    assert train("broken", resume=True) == unbroken[4:]
-
-
 @pytest.mark.parametrize(
     ("weights", "message"),
     [("", "--eval-only needs the model to evaluate"), ("pretrained", r"does not hold the model .*checkpoint has none")],
@@ -200,24 +118,6 @@ def test_what_is_no_detector_is_not_evaluated(weights, message, tmp_path, scenes
             data_root=str(scenes("coco")),
         )
     assert not any(tmp_path.iterdir())
-
-
-def test_a_position_is_counted_in_the_images_of_a_step_here():
-    """detectron2 scales the batch in its trainer, on a config of its own."""
-    cfg = get_cfg()
-    cfg.SOLVER.IMS_PER_BATCH = 16
-    assert d2._step_of(cfg, BatchPlan(2, 1, 0.5, ""))["images a step"] == 8
-    assert d2._step_of(cfg, BatchPlan(2, 8, 1.0, ""))["images a step"] == 16
-
-
-def test_a_resumed_run_does_not_start_from_random_weights(tmp_path, scenes):
-    with pytest.raises(UserError, match=r"no checkpoint in .*, and no --backbone"):
-        d2.train(
-            str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"),
-            ["OUTPUT_DIR", str(tmp_path)],
-            data_root=str(scenes("coco")),
-            resume=True,
-        )
 
 
 def test_weights_in_a_work_dir_that_would_be_set_aside_are_refused(tmp_path, scenes, pretrained):
@@ -234,9 +134,9 @@ def test_weights_in_a_work_dir_that_would_be_set_aside_are_refused(tmp_path, sce
 
 def test_detectron2s_default_freezing_is_noticed():
     cfg = d2_config("mask_rcnn_r50_fpn_1x_coco")
-    assert frozen_parts(d2.build_model(cfg).train().backbone) == ""
+    assert frozen_parts(build_model(cfg).train().backbone) == ""
     cfg.MODEL.BACKBONE.FREEZE_AT = 2
-    frozen = frozen_parts(d2.build_model(cfg).train().backbone.bottom_up)
+    frozen = frozen_parts(build_model(cfg).train().backbone.bottom_up)
     assert frozen == "the parameters of stem, res2 and the statistics of 11 of 53 norm layers"
 
 
@@ -269,8 +169,8 @@ def test_a_retinanet_starts_from_a_pretraining_checkpoint(tmp_path, pretrained):
     cfg.MODEL.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.update(DEPTH=18, RES2_OUT_CHANNELS=64, OUT_FEATURES=["res3", "res4", "res5"])
     cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
-    origin = d2._use_backbone(cfg, str(pretrained(18)), None)
-    model = d2.build_model(cfg)
+    origin = use_backbone(cfg, str(pretrained(18)), None)
+    model = build_model(cfg)
     d2.DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
     check_backbone_arrived(model, origin)
 

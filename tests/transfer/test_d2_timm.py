@@ -8,11 +8,14 @@ pytest.importorskip("detectron2")
 
 import torch
 from detectron2.config import get_cfg
+from detectron2.modeling import build_model
 
 from slotcon_plugin.convert import ConversionError, convert, read_checkpoint
+from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import d2
+from slotcon_plugin.transfer.d2_start import use_backbone
 from slotcon_plugin.transfer.d2_trainer import backbone_weights, check_backbone_arrived
 
 from .d2_configs import CONFIGS, OF_TIMM, TINY, d2_config, flat, load
@@ -89,9 +92,9 @@ def test_every_tensor_of_timm_s_arrives(changed, tmp_path, weights_of_timm):
     cfg = d2_config("mask_rcnn_convnext_tiny_fpn_1x_coco")
     cfg.merge_from_list([word for pair in changed.items() for word in pair])
     cfg.OUTPUT_DIR = str(tmp_path)
-    origin = d2._use_backbone(cfg, str(checkpoint), None)
-    model = d2.build_model(cfg)
-    network = d2.network_of_config(cfg)
+    origin = use_backbone(cfg, str(checkpoint), None)
+    model = build_model(cfg)
+    network = network_of_config(cfg)
     with pytest.raises(ConversionError, match="does not hold the weights"):
         check_backbone_arrived(model, origin, network)
     d2.DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
@@ -122,7 +125,7 @@ def test_weights_that_do_not_fit_stop_a_run_of_timm_s(changed, message, tmp_path
     cfg.merge_from_list([word for pair in changed.items() for word in pair])
     cfg.OUTPUT_DIR = str(tmp_path)
     with pytest.raises(ConversionError, match=message):
-        d2._use_backbone(cfg, str(weights_of_timm("tf_efficientnet_lite0")), None)
+        use_backbone(cfg, str(weights_of_timm("tf_efficientnet_lite0")), None)
 
 
 def test_a_resnet_does_not_go_into_a_config_of_timm_s(tmp_path, pretrained, weights_of_timm):

@@ -1,0 +1,141 @@
+"""Runs of detectron2 that are gone on with: where they stand, what holds from there on, and when they are refused."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import GeneralizedRCNN
+
+from slotcon_plugin.engine.batch import BatchPlan
+from slotcon_plugin.errors import UserError
+from slotcon_plugin.results import read_result
+from slotcon_plugin.transfer import backbone, d2
+from slotcon_plugin.transfer.d2_start import step_of
+
+from .d2_configs import CONFIGS, TINY
+
+CONFIG = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml")
+SMALL = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64"}
+
+
+def options(folder: Path, **changed: str) -> list[str]:
+    """Of a run of two steps in ``folder``."""
+    return [word for pair in (SMALL | {"OUTPUT_DIR": str(folder)} | changed).items() for word in pair]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
+    data, opts = str(scenes("coco")), partial(options, tmp_path)
+    d2.train(CONFIG, opts(), backbone=str(pretrained(18)), data_root=data, pretraining="mine")
+    first = read_result(tmp_path / "result.json")
+    d2.train(CONFIG, opts(**{"SOLVER.MAX_ITER": "3"}), data_root=data, resume=True)
+    longer = read_result(tmp_path / "result.json")
+    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2  # counted from 0
+    assert (longer["iterations"], longer["pretraining"]) == (3, "mine")
+    assert longer["backbone_sha256"] == first["backbone_sha256"]
+    assert longer["wall_time_s"] > first["wall_time_s"]
+
+    as_trained = (tmp_path / "config.yaml").read_bytes()
+    weights = {"MODEL.WEIGHTS": str(tmp_path / "model_final.pth"), "OUTPUT_DIR": get_cfg().OUTPUT_DIR}
+    d2.evaluate(CONFIG, opts(**weights), data_root=data)
+    tested = read_result(tmp_path / "test_result.json")
+    assert tested["metrics"] == longer["metrics"]
+    assert (tested["pretraining"], tested["backbone_sha256"]) == ("mine", first["backbone_sha256"])
+    assert (tmp_path / "config.yaml").read_bytes() == as_trained
+
+    with pytest.raises(UserError, match="--overwrite"):
+        d2.train(CONFIG, opts(), data_root=data)
+    with pytest.raises(UserError, match="seed 3, and 4 is asked for"):
+        d2.train(CONFIG, opts(SEED="4"), data_root=data, resume=True)
+    with pytest.raises(UserError, match=r"counted in other steps now \(images a step 2 -> 4\)\. Resume with"):
+        d2.train(CONFIG, opts(**{"SOLVER.IMS_PER_BATCH": "4"}), data_root=data, resume=True)
+    other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
+    with pytest.raises(UserError, match=r"does not hold the model .*predictor.cls_score.weight"):
+        d2.evaluate(CONFIG, opts(**weights, **other))
+
+
+@pytest.mark.slow
+def test_a_resumed_run_goes_on_in_the_order_of_the_photos(tmp_path, scenes, monkeypatch):
+    """Its result has the figures of every set that it was tested on; what it freezes is the backbone's alone."""
+    data = str(scenes("coco"))
+    changed = {
+        "MODEL.BACKBONE.FREEZE_AT": "2",
+        "TEST.PRECISE_BN.ENABLED": "False",
+        "SOLVER.MAX_ITER": "4",
+        "SOLVER.CHECKPOINT_PERIOD": "2",
+        "DATASETS.TEST": "('coco_2017_val', 'coco_2017_train')",
+    }
+    seen, said = [], []
+    whole_forward = GeneralizedRCNN.forward
+
+    def forward(model, photos):
+        if model.training:
+            seen.append([photo["image_id"] for photo in photos])
+            if len(seen) == stop:
+                raise RuntimeError("a power cut")
+        return whole_forward(model, photos)
+
+    monkeypatch.setattr(GeneralizedRCNN, "forward", forward)
+    monkeypatch.setattr(backbone, "print_log", lambda text, *_: said.append(text))
+
+    def train(name: str, **given) -> list:
+        seen.clear()
+        opts = options(tmp_path / name, **changed)
+        d2.train(CONFIG, opts, data_root=data, pretraining="random", images_per_gpu=1, **given)
+        return list(seen)
+
+    stop = None
+    unbroken = train("unbroken")
+    assert said[0].startswith("The parameters of stem, res2 and the statistics of 5 of 20 norm layers in the backbone")
+    assert {"AP_box/coco_2017_val", "AP_box/coco_2017_train"} <= read_result(tmp_path / "unbroken/result.json")[
+        "metrics"
+    ].keys()
+    stop = 5  # two passes a step
+    with pytest.raises(RuntimeError, match="a power cut"):
+        train("broken")
+    stop = None
+    assert train("broken", resume=True) == unbroken[4:]
+
+
+def test_a_position_is_counted_in_the_images_of_a_step_here():
+    """detectron2 scales the batch in its trainer, on a config of its own."""
+    cfg = get_cfg()
+    cfg.SOLVER.IMS_PER_BATCH = 16
+    assert step_of(cfg, BatchPlan(2, 1, 0.5, ""))["images a step"] == 8
+    assert step_of(cfg, BatchPlan(2, 8, 1.0, ""))["images a step"] == 16
+
+
+def test_a_resumed_run_does_not_start_from_random_weights(tmp_path, scenes):
+    with pytest.raises(UserError, match=r"no checkpoint in .*, and no --backbone"):
+        d2.train(CONFIG, ["OUTPUT_DIR", str(tmp_path)], data_root=str(scenes("coco")), resume=True)
+
+
+@pytest.mark.slow
+def test_a_run_that_has_made_its_steps_keeps_its_files(tmp_path, scenes):
+    """Its result and its config would tell of another run than its weights are from."""
+    data, run = str(scenes("coco")), tmp_path / "run"
+    d2.train(CONFIG, options(run), data_root=data)
+    left = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+    def resume(**changed: str) -> None:
+        d2.train(CONFIG, options(run, **changed), data_root=data, resume=True)
+
+    with pytest.raises(UserError, match=r"has made 2 steps, and SOLVER\.MAX_ITER asks for 1\. Give the length"):
+        resume(**{"SOLVER.MAX_ITER": "1", "SOLVER.STEPS": "()"})
+    resume(**{"SOLVER.BASE_LR": "0.5"})
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == left
+
+    first = read_result(run / "result.json")
+    (run / "result.json").unlink()  # it was ended before it was measured
+    resume()
+    assert (run / "config.yaml").read_bytes() == left[run / "config.yaml"]
+    again = read_result(run / "result.json")
+    assert (again["metrics"], again["iterations"]) == (first["metrics"], 2)
+    assert again["wall_time_s"] > 0
