@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import MMLogger
 
+from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.errors import RunFailedError
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -37,18 +38,23 @@ def failures_told(work_dir: str | Path) -> Iterator[None]:
             if error.errno not in _OF_THE_DISK and not _is_in(error.filename, work_dir):
                 raise
             raise RunFailedError(
-                f"nothing more can be written to the work dir {work_dir}: {error}. Checkpoints that are there are "
-                "whole; mend this and go on with --resume"
+                f"nothing more can be written to the work dir {work_dir}: {error}. {_how_to_go_on(work_dir)}"
             ) from error
         except RuntimeError as error:
             if get_world_size() == 1 or not (reason := _of_another_process(str(error))):
                 raise
-            raise RunFailedError(f"{reason}; go on with --resume ({str(error).splitlines()[0]})") from error
+            raise RunFailedError(f"{reason} ({str(error).splitlines()[0]}). {_how_to_go_on(work_dir)}") from error
     except BaseException:
         if get_rank() and Path(work_dir).is_dir():
             handler = logging.FileHandler(Path(work_dir) / f"rank{get_rank()}.log", delay=True)
             MMLogger.get_current_instance().addHandler(handler)
         raise
+
+
+def _how_to_go_on(work_dir: str | Path) -> str:
+    if numbered_checkpoints(work_dir):
+        return "Checkpoints that are there are whole; mend this and go on with --resume"
+    return "There is no checkpoint yet; mend this and give the same command again"
 
 
 def _is_in(path: object, folder: str | Path) -> bool:

@@ -67,19 +67,25 @@ def set_aside(folder: Path) -> Path:
     Raises:
         UserError: a process that is still running has it, or this one's current folder lies in it: relative paths would
             go on leading into what was set aside.
+        OSError: it cannot be done, and all is as it was.
     """
     folder = folder.resolve()
     if Path.cwd().is_relative_to(folder):
         raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
     lock_work_dir(folder)
     aside = _free_name(folder, "old")
-    lock = _locks.pop(folder, None)
+    (empty := _part_of(folder)).mkdir()
     folder.rename(aside)
-    folder.mkdir()
+    empty.rename(folder)
+    lock = _locks.pop(folder, None)
+    try:
+        lock_work_dir(folder)
+    except OSError:
+        put_back(folder, aside)
+        raise
     if lock:
         lock.close()
         (aside / LOCK_FILE).unlink()
-    lock_work_dir(folder)
     print_log(f"{folder} was set aside as {aside}", "current")
     return aside
 
@@ -112,7 +118,7 @@ def put_back(folder: str | Path, aside: Path, keep: bool = False) -> None:
         keep: rename what is in its place now to the first free of ``NAME.failed1``, ...; else that is removed.
     """
     folder = Path(folder).resolve()
-    refused = _free_name(folder, "failed") if keep else folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
+    refused = _free_name(folder, "failed") if keep else _part_of(folder)
     folder.rename(refused)
     aside.rename(folder)
     if lock := _locks.pop(folder, None):
@@ -125,6 +131,10 @@ def put_back(folder: str | Path, aside: Path, keep: bool = False) -> None:
         "one; give the same command again to start anew",
         "current",
     )
+
+
+def _part_of(folder: Path) -> Path:
+    return folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
 
 
 def _free_name(folder: Path, word: str) -> Path:

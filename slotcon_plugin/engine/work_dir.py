@@ -27,7 +27,7 @@ from mmengine.logging import print_log
 
 from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
 from slotcon_plugin.engine.checkpoint import open_checkpoint
-from slotcon_plugin.engine.lock import lock_work_dir, set_aside
+from slotcon_plugin.engine.lock import lock_work_dir, put_back, set_aside
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
@@ -92,13 +92,13 @@ def claim_work_dir(
         return None
     if resume and overwrite:
         raise UserError("--resume goes on with the run in the work dir, --overwrite sets it aside: give one of them")
-    folder = Path(work_dir).resolve()
+    folder, aside = Path(work_dir).resolve(), None
     try:
         lock_work_dir(folder)
         for part in folder.rglob(f"{PART_PREFIX}*"):
             if not _is_being_written(part):
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
-        record, aside = run_record(folder), None
+        record = run_record(folder)
         named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
         if started_again(folder) and named in (None, record.get("continues")):
             resume, overwrite = True, False
@@ -125,6 +125,8 @@ def claim_work_dir(
         if now != record:
             write_json(folder / RUN_FILE, now)
     except OSError as error:
+        if aside:
+            put_back(folder, aside)
         raise UserError(f"the work dir {work_dir} cannot be used: {error}") from error
     return Claim(run, checkpoint, aside)
 

@@ -1,5 +1,6 @@
 """A finished run keeps its work dir when the one that was to take its place ends before it has left anything."""
 
+import errno
 import os
 import signal
 
@@ -12,9 +13,10 @@ from slotcon_plugin.apis import pretrain
 from slotcon_plugin.command import FAILED, run_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.engine import lock, work_dir
 from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.nan_guard import NonFiniteLossError
-from slotcon_plugin.errors import RunStoppedError, UserError
+from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.registry import HOOKS
 
 FORMER = {"iter_3.pth": "weights", "20200101_000000/20200101_000000.log": "a log", "run.json": '{"id": "former"}'}
@@ -159,6 +161,36 @@ def test_the_log_of_a_bug_is_kept(used, config):
     assert contents(used) == FORMER
     (log,) = used.with_name("run.failed1").rglob("*.log")
     assert "KeyError: 'a bug'" in log.read_text()
+
+
+@pytest.mark.parametrize(("module", "function"), [(work_dir, "write_json"), (lock, "lock_work_dir")])
+def test_a_disk_that_fills_while_a_folder_is_set_aside(used, monkeypatch, module, function):
+    write = getattr(module, function)
+
+    def full(path, *more):
+        if not (used / "iter_3.pth").exists():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, *more)
+
+    monkeypatch.setattr(lock, "_locks", {})
+    monkeypatch.setattr(module, function, full)
+    with pytest.raises(UserError, match=r"cannot be used: .*No space left"):
+        work_dir.claim_work_dir(used, {}, overwrite=True)
+    assert contents(used) == FORMER
+    assert [path.name for path in used.parent.iterdir()] == ["run"]
+
+
+def test_a_disk_that_is_full_before_the_first_step(used, config, monkeypatch, capsys):
+    """The former run's checkpoints are not what the new one could go on from."""
+
+    def full(runner):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setitem(globals(), "full", full)
+    with pytest.raises(RunFailedError, match=r"No space left.* There is no checkpoint yet; .* the same command again"):
+        overwrite(config, "before_train", full)
+    assert contents(used) == FORMER
+    assert "run is back in its place: the new run has saved nothing yet. --resume would go" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
