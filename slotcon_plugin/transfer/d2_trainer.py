@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -15,6 +16,7 @@ from detectron2.data import build_detection_test_loader, build_detection_train_l
 from detectron2.data.common import ToIterableDataset
 from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer
 from detectron2.evaluation import DatasetEvaluator
+from detectron2.solver import LRMultiplier
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -111,6 +113,40 @@ def skip_batches(loader: IterableDataset, batches: int) -> None:
     loader.sampler = _LaterIndices(loader.sampler, batches * loader.shard_chunk_size)
 
 
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """What an optimiser does with each group of parameters, wherever the schedule stands."""
+    return [{name: group[name] for name in group if name not in ("params", "lr")} for group in optimizer.param_groups]
+
+
+def hold_settings(optimizer: torch.optim.Optimizer, schedule: LRMultiplier, asked: list[dict[str, Any]]) -> None:
+    """Let a config's rate, weight decay and momentum hold after a checkpoint was loaded, as its SOLVER.STEPS do anyway.
+
+    detectron2 goes on with those of the checkpoint, and the run would tell of the config's.
+
+    Args:
+        optimizer, schedule: as the checkpoint left them.
+        asked: :func:`settings_of` the optimiser before.
+
+    Raises:
+        UserError: the checkpoint's is another optimiser.
+    """
+    changed = {}
+    for group, former, own in zip(optimizer.param_groups, settings_of(optimizer), asked):
+        if ("momentum" in own) != ("momentum" in former):
+            raise UserError(
+                "cannot resume: SOLVER.OPTIMIZER is another one than the checkpoint's, and could not go on with its "
+                "state. Resume with the former, or begin anew in an OUTPUT_DIR of its own"
+            )
+        changed |= {name: f"{name} {former.get(name)} -> {own[name]}" for name in own if own[name] != former.get(name)}
+        group.update(own)
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, schedule.get_lr()):
+        group["lr"] = rate
+    if changed:
+        text = "Changed since the checkpoint: %s: this config's values hold from here on"
+        logging.getLogger("detectron2").warning(text, ", ".join(changed.values()))
+
+
 class TransferTrainer(DefaultTrainer):
     """Args: ``cfg``; ``passes``: forward and backward passes per optimiser step."""
 
@@ -159,8 +195,22 @@ class TransferTrainer(DefaultTrainer):
         return hooks
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Take up model, optimiser, schedule and the order of the photos where a checkpoint left them."""
-        self.checkpointer.load(str(checkpoint))
+        """Take up model, optimiser, schedule and the order of the photos where a checkpoint left them.
+
+        The config's rate, weight decay and momentum hold from here on, see :func:`hold_settings`.
+
+        Raises:
+            UserError: the optimiser is another one, or one of other parameters.
+        """
+        asked = settings_of(self.optimizer)
+        try:
+            self.checkpointer.load(str(checkpoint))
+        except ValueError as error:  # torch's, of the optimiser: that the model fits is known
+            raise UserError(
+                f"cannot resume {checkpoint}: {error}. Freeze and group the parameters as when the run was started "
+                "(MODEL.BACKBONE.FREEZE_AT, SOLVER.BIAS_LR_FACTOR, ...), or begin anew in an OUTPUT_DIR of its own"
+            ) from error
+        hold_settings(self.optimizer, self.scheduler, asked)
         self.start_iter = self.iter + 1
         skip_batches(self._trainer.data_loader, self.start_iter)
 

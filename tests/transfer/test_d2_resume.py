@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 
@@ -23,6 +24,12 @@ from .d2_configs import CONFIGS, TINY
 
 CONFIG = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml")
 SMALL = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64"}
+LONGER = {
+    "SOLVER.MAX_ITER": "3",
+    "SOLVER.BASE_LR": "0.001",
+    "SOLVER.WEIGHT_DECAY": "0.5",
+    "SOLVER.MOMENTUM": "0.7",
+}
 
 
 def options(folder: Path, **changed: str) -> list[str]:
@@ -35,9 +42,16 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
     data, opts = str(scenes("coco")), partial(options, tmp_path)
     d2.train(CONFIG, opts(), backbone=str(pretrained(18)), data_root=data, pretraining="mine")
     first = read_result(tmp_path / "result.json")
-    d2.train(CONFIG, opts(**{"SOLVER.MAX_ITER": "3"}), data_root=data, resume=True)
+    d2.train(CONFIG, opts(**LONGER), data_root=data, resume=True)
     longer = read_result(tmp_path / "result.json")
-    assert torch.load(tmp_path / "model_final.pth", weights_only=True)["iteration"] == 2  # counted from 0
+    last = torch.load(tmp_path / "model_final.pth", weights_only=True)
+    assert last["iteration"] == 2  # counted from 0
+    settings = last["trainer"]["_trainer"]["optimizer"]["param_groups"][0]  # the config's hold from there on
+    assert (settings["initial_lr"], settings["weight_decay"], settings["momentum"]) == (0.001, 0.5, 0.7)
+    assert last["trainer"]["hooks"]["LRScheduler"]["base_lrs"] == [0.001, 0.001]
+    figures = [json.loads(line) for line in (tmp_path / "metrics.json").read_text().splitlines()]
+    rate = [one["lr"] for one in figures if "lr" in one][-1]
+    assert rate == pytest.approx(0.001 * 0.067)  # of the only step: two thirds of a warm-up from 0.001 to 0.1
     assert (longer["iterations"], longer["pretraining"]) == (3, "mine")
     assert longer["backbone_sha256"] == first["backbone_sha256"]
     assert longer["wall_time_s"] > first["wall_time_s"]
@@ -54,6 +68,10 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
         d2.train(CONFIG, opts(), data_root=data)
     with pytest.raises(UserError, match="seed 3, and 4 is asked for"):
         d2.train(CONFIG, opts(SEED="4"), data_root=data, resume=True)
+    with pytest.raises(UserError, match=r"SOLVER\.OPTIMIZER is another one than the checkpoint's"):
+        d2.train(CONFIG, opts(**{"SOLVER.MAX_ITER": "4", "SOLVER.OPTIMIZER": "AdamW"}), data_root=data, resume=True)
+    with pytest.raises(UserError, match=r"(?s)doesn't match the size .*Freeze and group the parameters as when"):
+        d2.train(CONFIG, opts(**{"SOLVER.MAX_ITER": "4", "MODEL.BACKBONE.FREEZE_AT": "2"}), data_root=data, resume=True)
     with pytest.raises(UserError, match=r"counted in other steps now \(images a step 2 -> 4\)\. Resume with"):
         d2.train(CONFIG, opts(**{"SOLVER.IMS_PER_BATCH": "4"}), data_root=data, resume=True)
     other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
