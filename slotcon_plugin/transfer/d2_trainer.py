@@ -134,8 +134,8 @@ def hold_settings(optimizer: torch.optim.Optimizer, schedule: LRMultiplier, aske
     for group, former, own in zip(optimizer.param_groups, settings_of(optimizer), asked):
         if ("momentum" in own) != ("momentum" in former):
             raise UserError(
-                "cannot resume: SOLVER.OPTIMIZER is another one than the checkpoint's, and could not go on with its "
-                "state. Resume with the former, or begin anew in an OUTPUT_DIR of its own"
+                "cannot resume: the checkpoint's optimiser is another one. SOLVER.OPTIMIZER must be as when the run "
+                "was started; or begin anew in an OUTPUT_DIR of its own"
             )
         changed |= {name: f"{name} {former.get(name)} -> {own[name]}" for name in own if own[name] != former.get(name)}
         group.update(own)
@@ -205,10 +205,11 @@ class TransferTrainer(DefaultTrainer):
         asked = settings_of(self.optimizer)
         try:
             self.checkpointer.load(str(checkpoint))
-        except ValueError as error:  # torch's, of the optimiser: that the model fits is known
+        except (ValueError, KeyError) as error:  # torch's, of the optimiser: that the model fits is known
             raise UserError(
-                f"cannot resume {checkpoint}: {error}. Freeze and group the parameters as when the run was started "
-                "(MODEL.BACKBONE.FREEZE_AT, SOLVER.BIAS_LR_FACTOR, ...), or begin anew in an OUTPUT_DIR of its own"
+                f"cannot resume {checkpoint}: its optimiser is another one ({error}). What SOLVER.OPTIMIZER, "
+                "SOLVER.BIAS_LR_FACTOR and MODEL.BACKBONE.FREEZE_AT say must be as when the run was started; or begin "
+                "anew in an OUTPUT_DIR of its own"
             ) from error
         hold_settings(self.optimizer, self.scheduler, asked)
         self.start_iter = self.iter + 1
