@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
 from detectron2.evaluation import CityscapesInstanceEvaluator, COCOEvaluator, DatasetEvaluator
 from detectron2.utils import comm
@@ -23,8 +24,8 @@ _TASKS = {"bbox": "box", "segm": "mask"}
 class OwnCocoEvaluator(COCOEvaluator):
     """As detectron2's, for files as labelling tools export them, too."""
 
-    def __init__(self, dataset_name: str, output_dir: str) -> None:
-        super().__init__(dataset_name, output_dir=output_dir)
+    def __init__(self, dataset_name: str, tasks: tuple[str, ...], output_dir: str) -> None:
+        super().__init__(dataset_name, tasks, output_dir=output_dir)
         make_judgeable(self._coco_api.dataset.get("annotations", ()))
         self._coco_api.createIndex()
 
@@ -83,15 +84,24 @@ def check_evaluable(dataset_name: str, option: str = "") -> str:
     return kind
 
 
-def build_evaluator(dataset_name: str, output_dir: str) -> DatasetEvaluator:
+def build_evaluator(cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
     """COCO's or Cityscapes' own, by what the data set says of itself.
 
     Raises:
         UserError: a data set of another type.
     """
     if check_evaluable(dataset_name) == "coco":
-        return OwnCocoEvaluator(dataset_name, output_dir=str(Path(output_dir) / "inference"))
+        return OwnCocoEvaluator(dataset_name, tasks_of(cfg), output_dir=str(Path(cfg.OUTPUT_DIR) / "inference"))
     return CityscapesEvaluator(dataset_name)
+
+
+def tasks_of(cfg: CfgNode) -> tuple[str, ...]:
+    """What a config's detector gives of an object, whether it finds one or not."""
+    model = cfg.MODEL
+    heads = {"segm": model.MASK_ON, "keypoints": model.KEYPOINT_ON}
+    if model.META_ARCHITECTURE not in ("GeneralizedRCNN", "PanopticFPN"):  # a RetinaNet does not ask for masks
+        heads = {}
+    return ("bbox", *(task for task, has in heads.items() if has))
 
 
 def tidy_metrics(results: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:

@@ -182,7 +182,7 @@ class TransferTrainer(DefaultTrainer):
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
         """By what the data set says of itself."""
-        return build_evaluator(dataset_name, cfg.OUTPUT_DIR)
+        return build_evaluator(cfg, dataset_name)
 
     def build_hooks(self) -> list[HookBase | None]:
         """As detectron2's; precise BN sees as many images as there, no more of them at once than a pass."""

@@ -222,7 +222,8 @@ def test_cityscapes_ground_truth_has_an_ap_of_100(scenes, tmp_path, monkeypatch)
     cfg, root = load("mask_rcnn_r50_fpn_cityscapes"), scenes("cityscapes")
     d2.relocate(cfg, root)
     monkeypatch.chdir(tmp_path)
-    evaluator = build_evaluator(cfg.DATASETS.TEST[0], str(tmp_path))
+    cfg.OUTPUT_DIR = str(tmp_path)
+    evaluator = build_evaluator(cfg, cfg.DATASETS.TEST[0])
     evaluator.reset()
     things = evaluator._metadata.thing_classes
     for truth in sorted((root / "gtFine/val").glob("*/*_gtFine_instanceIds.png")):

@@ -14,6 +14,7 @@ pytest.importorskip("detectron2")
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.datasets.pascal_voc import register_pascal_voc
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.structures import Boxes, Instances
 
 from slotcon_plugin.errors import UserError
@@ -169,20 +170,42 @@ def test_the_classes_of_a_retinanet_are_counted(own):
         check_data(cfg)
 
 
-@pytest.mark.parametrize("far", [None, 5000])
-def test_a_detector_that_finds_nothing_has_the_figures_of_one_that_finds_nothing_right(far, own, tmp_path):
-    evaluator = build_evaluator("own_val", str(tmp_path))
+def evaluator_of(tmp_path: Path, masks: bool = False, **model: str) -> DatasetEvaluator:
+    cfg = config(OWN[:1], OWN[1:], classes=2, masks=masks)
+    cfg.OUTPUT_DIR = str(tmp_path)
+    cfg.MODEL.update(model)
+    evaluator = build_evaluator(cfg, "own_val")
     evaluator.reset()
+    return evaluator
+
+
+@pytest.mark.parametrize(
+    ("kinds", "model"),
+    [
+        (["box"], {}),
+        (["box", "mask"], {"masks": True}),
+        (["box"], {"masks": True, "META_ARCHITECTURE": "RetinaNet"}),  # which has no masks
+    ],
+)
+@pytest.mark.parametrize("far", [None, 5000])
+def test_a_detector_that_finds_nothing_has_the_figures_of_one_that_finds_nothing_right(
+    far, kinds, model, own, tmp_path
+):
+    evaluator = evaluator_of(tmp_path, **model)
     for photo in DatasetCatalog.get("own_val"):
         instances = Instances((photo["height"], photo["width"]))
         boxes = torch.tensor([[far, far, far + 9, far + 9]] if far else []).reshape(-1, 4)
         instances.pred_boxes, instances.scores = Boxes(boxes), torch.ones(len(boxes))
         instances.pred_classes = torch.zeros(len(boxes), dtype=torch.long)
+        if "mask" in kinds:
+            instances.pred_masks = torch.zeros((len(boxes), photo["height"], photo["width"]), dtype=torch.bool)
+            instances.pred_masks[:, 0, 0] = True
         evaluator.process([photo], [{"instances": instances}])
     areas = [one["area"] for one in json.loads((own / "annotations/val.json").read_text())["annotations"]]
     limits = {"s": (0, 32), "m": (32, 96), "l": (96, 1e5)}  # sides of squares, as pycocotools has them
     sizes = [name for name, (low, high) in limits.items() if any(low**2 <= area <= high**2 for area in areas)]
-    assert tidy_metrics(evaluator.evaluate()) == {f"AP{part}_box": 0.0 for part in ("", "50", "75", *sizes)}
+    figures = [f"AP{part}_{kind}" for kind in kinds for part in ("", "50", "75", *sizes)]
+    assert tidy_metrics(evaluator.evaluate()) == dict.fromkeys(figures, 0.0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -196,8 +219,7 @@ def test_perfect_boxes_are_worth_100_however_annotations_are_numbered(first, own
 
     change(own, "val", renumber)
     check_own()
-    evaluator = build_evaluator("own_val", str(tmp_path))
-    evaluator.reset()
+    evaluator = evaluator_of(tmp_path)
     for photo in DatasetCatalog.get("own_val"):
         instances = Instances((photo["height"], photo["width"]))
         x, y, w, h = torch.tensor([one["bbox"] for one in photo["annotations"]]).unbind(1)
