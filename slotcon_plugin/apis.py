@@ -183,9 +183,13 @@ def _pretrain(
 
 
 def _keep_input(cfg: Config, meta: Mapping[str, Any]) -> None:
-    """Pixels that the weights want which the run once began with; its checkpoint knows them, ``init`` may be gone."""
+    """Pixels that the weights want which the run once began with, unless the config says otherwise itself; the
+    checkpoint knows them, ``init`` may be gone.
+    """
     former = meta.get(CIRCUMSTANCES, {}).get("model", {}).get("data_preprocessor", {})
-    cfg.model.data_preprocessor.update({name: former[name] for name in ("mean", "std") if name in former})
+    for name in ("mean", "std"):
+        if name in former:
+            cfg.model.data_preprocessor.setdefault(name, former[name])
 
 
 def _name_of(init: str | Mapping | None, again: bool) -> str | None:

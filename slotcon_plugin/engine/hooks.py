@@ -38,8 +38,8 @@ class DeclarationHook(Hook):
         unwrapped(runner.model).declare(checkpoint, photos=len(runner.train_dataloader.dataset))
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """See :meth:`BasePretrainer.recall`."""
-        unwrapped(runner.model).recall(checkpoint)
+        """See :meth:`BasePretrainer.recall`. A run that goes on sees pixels as its config says now."""
+        unwrapped(runner.model).recall(checkpoint, pixels=not runner._resume)
 
 
 @HOOKS.register_module()

@@ -208,6 +208,19 @@ def test_a_backbone_that_was_let_go_is_not_held_again_in_a_longer_run(config, we
     assert not torch.equal(before["conv1.weight"], after["conv1.weight"])
 
 
+def test_pixels_given_on_a_resume_win_over_those_of_the_weights(config, weights, tmp_path):
+    init, short = {"file": str(weights["resnet"])}, {"train_cfg.max_epochs": 1}
+    pretrain(config("vader", RESNET, "run", init, **short))
+    mean = [0.1, 0.2, 0.3]
+    pretrain(config("vader", RESNET, "run", **{"model.data_preprocessor.mean": mean}), resume=True)
+    log = "".join(path.read_text() for path in (tmp_path / "run").rglob("*.log"))
+    assert "Changed since the checkpoint: model.data_preprocessor.mean[0] 0.48" in log
+    assert "model.data_preprocessor.std" not in log
+    pixels = Config.fromfile(next((tmp_path / "run").glob("*.py"))).model.data_preprocessor
+    assert list(pixels.mean) == mean and "std" in pixels
+    assert load_file(tmp_path / f"run/iter_{STEPS}.pth")["pretraining"]["mean"] == pytest.approx([25.5, 51, 76.5])
+
+
 def test_heads_first_is_for_runs_from_weights(config):
     with pytest.raises(UserError, match=r"default_hooks\.heads_first=None"):
         pretrain(config("vader", RESNET, "random"))

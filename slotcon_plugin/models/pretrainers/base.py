@@ -251,12 +251,19 @@ class BasePretrainer(BaseModel):
             "init": self.init,
         }
 
-    def recall(self, checkpoint: dict) -> None:
-        """Take over from a checkpoint of this method what its run started from and chose, and its pixels."""
+    def recall(self, checkpoint: dict, pixels: bool = True) -> None:
+        """Take over from a checkpoint of this method what its run started from and chose.
+
+        Args:
+            checkpoint: with what :meth:`declare` has stated, or without.
+            pixels: normalise them as stated there, too; False = as the config says.
+        """
         declared = checkpoint.get(PRETRAINING_KEY) or {}
         self.init = declared.get("init")
         if not self._chose_branch:
             self.transfer_branch = declared.get("branch", self.transfer_branch)
+        if not pixels:
+            return
         own = getattr(self.data_preprocessor, "input_convention", {})
         told = {name: declared[name] for name in ("mean", "std") if name in declared and name in own}
         if len(told) == 2 and told != {name: own[name] for name in told}:  # stated rounded: what agrees is left exact
