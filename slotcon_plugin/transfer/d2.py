@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
@@ -41,7 +42,13 @@ from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
 from slotcon_plugin.transfer.d2_start import build_on_cpu, identity_of, is_finished, step_of, use_backbone
-from slotcon_plugin.transfer.d2_trainer import RunMeta, TransferTrainer, bottom_up_of, check_backbone_arrived
+from slotcon_plugin.transfer.d2_trainer import (
+    RunMeta,
+    TransferTrainer,
+    bottom_up_of,
+    check_backbone_arrived,
+    num_photos,
+)
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 
 CURE = "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM SyncBN"
@@ -69,7 +76,8 @@ class Job(NamedTuple):
     origin: Origin
     result: Path
     facts: dict[str, Any]
-    seconds: float = 0.0
+    seconds: float = 0.0  # of the run so far
+    trained_on: int | None = None  # photos, as the checkpoint says that is evaluated
     plan: BatchPlan | None = None
     claim: Claim | None = None
     finished: bool = False
@@ -136,8 +144,9 @@ def train(
             origin = use_backbone(cfg, backbone, pretraining, fpn)
         facts = {"batch": plan.text}
         result = Path(cfg.OUTPUT_DIR) / FILE_NAME
-        seconds = former.facts.get("wall_time_s", 0.0) if former else 0.0
-        job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, plan, claim, finished)
+        known = former.facts if former else {}
+        seconds, photos = known.get("wall_time_s", 0.0), known.get("trained_on")
+        job = Job(cfg, recipe, config_file, data_root, origin, result, facts, seconds, photos, plan, claim, finished)
         _launch(_train, job, hardware)
 
 
@@ -179,7 +188,8 @@ def evaluate(
     cfg.OUTPUT_DIR = str(result.parent / "test")  # what detectron2 writes does not replace the training's
     cfg.SEED = given.facts.get("seed", max(cfg.SEED, 0))
     _processes(cfg, hardware)
-    job = Job(cfg, recipe, config_file, data_root, given.origin(pretraining), result, tested)
+    origin, photos = given.origin(pretraining), given.facts.get("trained_on")
+    job = Job(cfg, recipe, config_file, data_root, origin, result, tested, trained_on=photos)
     _launch(_evaluate, job, hardware)
 
 
@@ -224,8 +234,9 @@ def _train(job: Job) -> None:
         _judge_finished(job, claim.checkpoint)
         return
     _set_up(job)
-    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, step_of(job.cfg, job.plan), job.seconds)
     trainer = TransferTrainer(job.cfg, job.plan.accumulate)
+    photos = num_photos(trainer.data_loader)
+    meta = RunMeta(claim.run, job.origin, job.cfg.SEED, step_of(job.cfg, job.plan), photos, job.seconds)
     trainer.checkpointer.add_checkpointable("meta", meta)
     network = network_of_config(job.cfg)
     if network is None:  # timm's are trained whole; NORM_EVAL is not their default
@@ -238,7 +249,7 @@ def _train(job: Job) -> None:
     logging.getLogger("detectron2").info("Backbone: %s", job.origin)
     trainer.train()
     job.facts["iterations"] = trainer.max_iter  # by its batch perhaps not the recipe's
-    _write(job, trainer.results, meta.seconds())
+    _write(job, trainer.results, meta.seconds(), photos)
 
 
 def _judge_finished(job: Job, checkpoint: Path) -> None:
@@ -259,12 +270,14 @@ def _evaluate(job: Job) -> None:
     started = time.monotonic()
     model = TransferTrainer.build_model(job.cfg)
     DetectionCheckpointer(model).load(job.cfg.MODEL.WEIGHTS)
-    _write(job, TransferTrainer.test(job.cfg, model), job.seconds + time.monotonic() - started)
+    _write(job, TransferTrainer.test(job.cfg, model), job.seconds + time.monotonic() - started, job.trained_on)
 
 
-def _write(job: Job, results: dict[str, Any], seconds: float) -> None:
+def _write(job: Job, results: dict[str, Any], seconds: float, trained_on: int | None) -> None:
     if not (comm.is_main_process() and results):
         return
+    if trained_on is not None:
+        job.facts["num_images"] = [trained_on, sum(len(DatasetCatalog.get(name)) for name in job.cfg.DATASETS.TEST)]
     path = write_result(
         job.result,
         task=measured_as(task_name(job.config_file), job.origin.fpn),

@@ -108,9 +108,19 @@ def skip_batches(loader: IterableDataset, batches: int) -> None:
     A few photos near the seam may come twice, or not in this round: those that waited for others of their shape
     (``DATALOADER.ASPECT_RATIO_GROUPING``), or that a worker had ready.
     """
+    photos = _drawn_photos(loader)
+    photos.sampler = _LaterIndices(photos.sampler, batches * photos.shard_chunk_size)
+
+
+def num_photos(loader: IterableDataset) -> int:
+    """That a training loader of detectron2's draws from; those without objects may have been left out."""
+    return len(_drawn_photos(loader).dataset)
+
+
+def _drawn_photos(loader: IterableDataset) -> ToIterableDataset:
     while not isinstance(loader, ToIterableDataset):
         loader = loader.dataset
-    loader.sampler = _LaterIndices(loader.sampler, batches * loader.shard_chunk_size)
+    return loader
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
@@ -225,9 +235,15 @@ class RunMeta:
     """What every checkpoint says of its run, under ``meta`` as in mmengine's."""
 
     def __init__(
-        self, run: dict[str, Any], origin: Origin, seed: int, length: dict[str, int], seconds_before: float = 0.0
+        self,
+        run: dict[str, Any],
+        origin: Origin,
+        seed: int,
+        length: dict[str, int],
+        photos: int,
+        seconds_before: float = 0.0,
     ) -> None:
-        self.run, self.origin, self.seed, self.length = run, origin, seed, length
+        self.run, self.origin, self.seed, self.length, self.photos = run, origin, seed, length, photos
         self.started = time.monotonic() - seconds_before
 
     def seconds(self) -> float:
@@ -236,7 +252,7 @@ class RunMeta:
 
     def state_dict(self) -> dict[str, Any]:
         facts = facts_of_run(self.origin, self.seed, self.seconds())
-        return {RUN: self.run, FACTS: {**facts, "length": self.length}}
+        return {RUN: self.run, FACTS: {**facts, "length": self.length, "trained_on": self.photos}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Nothing is left to take: the run was looked up before it was resumed."""

@@ -62,6 +62,7 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
     d2.evaluate(CONFIG, opts(**weights), data_root=data)
     tested = read_result(tmp_path / "test_result.json")
     assert tested["metrics"] == longer["metrics"]
+    assert first["num_images"] == longer["num_images"] == tested["num_images"] == [4, 2]  # trained on, judged by
     assert (tested["pretraining"], tested["backbone_sha256"]) == ("mine", first["backbone_sha256"])
     assert (tmp_path / "config.yaml").read_bytes() == as_trained
 
@@ -113,9 +114,9 @@ def test_a_resumed_run_goes_on_in_the_order_of_the_photos(tmp_path, scenes, monk
     stop = None
     unbroken = train("unbroken")
     assert said[0].startswith("The parameters of stem, res2 and the statistics of 5 of 20 norm layers in the backbone")
-    assert {"AP_box/coco_2017_val", "AP_box/coco_2017_train"} <= read_result(tmp_path / "unbroken/result.json")[
-        "metrics"
-    ].keys()
+    result = read_result(tmp_path / "unbroken/result.json")
+    assert {"AP_box/coco_2017_val", "AP_box/coco_2017_train"} <= result["metrics"].keys()
+    assert result["num_images"] == [4, 6]
     stop = 5  # two passes a step
     with pytest.raises(RuntimeError, match="a power cut"):
         train("broken")
@@ -156,7 +157,7 @@ def test_a_run_that_has_made_its_steps_keeps_its_files(tmp_path, scenes):
     resume()
     assert (run / "config.yaml").read_bytes() == left[run / "config.yaml"]
     again = read_result(run / "result.json")
-    assert (again["metrics"], again["iterations"]) == (first["metrics"], 2)
+    assert (again["metrics"], again["iterations"], again["num_images"]) == (first["metrics"], 2, [4, 2])
     assert again["wall_time_s"] > 0
 
 
