@@ -31,7 +31,7 @@ _SETTINGS = {
     "prototypes": defaults_of(evaluate_unsupervised),
     "retrieval": defaults_of(compare_pixel_retrieval),
 }
-_NOT_SETTINGS = {"config", "pretraining", "device", "out_dir", "result_file", "trained", "checkpoints"}
+_NOT_SETTINGS = {"config", "device", "out_dir", "result_file", "trained", "checkpoints"}
 _LEAST = {"epochs": 1, "neighbours": 0, "batch_size": 1, "short_side": 1, "num_pairs": 1}
 
 

@@ -30,6 +30,7 @@ def require_settings(what: str, given: Iterable[str], known: Iterable[str]) -> N
     """
     for name in given:
         if name not in known:
-            near = [_FORMER[name]] if _FORMER.get(name) in known else get_close_matches(name, known, 1)
+            # what is spelt otherwise may be a setting of something else, and no slip
+            near = [_FORMER[name]] if _FORMER.get(name) in known else get_close_matches(name, known, 1, cutoff=0.8)
             meant = f"did you mean {near[0]}?" if near else f"its settings are {', '.join(sorted(known))}"
             raise UserError(f"{what} has no setting {name}; {meant}")

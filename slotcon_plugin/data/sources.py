@@ -183,7 +183,10 @@ def _lines(path: str | Path) -> list[bytes]:
     """Lines of a list file as bytes: names of files are bytes, in whatever encoding they were given."""
     content = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     if b"\0" in content:
-        raise UserError(f"{printable(path)}: expected a path a line in UTF-8, found NUL bytes; is it UTF-16?")
+        raise UserError(
+            f"{printable(path)}: expected a path a line in UTF-8, found NUL bytes. A list in UTF-16 has to be saved in "
+            "UTF-8; for an archive give the folder that it unpacks to, for a single picture its folder"
+        )
     return content.split(b"\n")
 
 
@@ -203,5 +206,6 @@ def _require_file(path: str | Path, what: str) -> None:
 def _require_photos(source: PhotoSource) -> None:
     """A wrong root makes every photo missing: tell it from a few of them instead of from thousands of warnings."""
     if not any(os.path.isfile(source.path(index)) for index in evenly_spaced(len(source), 16)):
-        first = printable(source.path(0))
-        raise UserError(f"no photo of {source.origin} is there, the first would be {first}; check `root` and the names")
+        first = source.path(0)
+        wrong = "which is a folder: give that instead" if os.path.isdir(first) else "check `root` and the names"
+        raise UserError(f"no photo of {source.origin} is there, the first would be {printable(first)}; {wrong}")

@@ -115,6 +115,8 @@ def names_hash(paths: Sequence[str]) -> str | None:
     """A hash of photos' names in their order; the folder that all are in does not count, since it may be moved."""
     if not paths:
         return None
+    # one folder can be written in several ways; few names are, and normpath takes its time
+    paths = [os.path.normpath(path) if "./" in path or "//" in path else path for path in paths]
     first, last = min(paths), max(paths)
     if os.path.isabs(first) != os.path.isabs(last):  # a list may name photos both ways, and those have no common folder
         paths = [os.path.abspath(path) for path in paths]
@@ -122,7 +124,7 @@ def names_hash(paths: Sequence[str]) -> str | None:
     root = os.path.commonpath([os.path.dirname(first), os.path.dirname(last)])
     digest = hashlib.sha256()
     for path in paths:
-        digest.update(os.fsencode(path[len(root) :]) + b"\0")
+        digest.update(os.fsencode(path[len(root) :] if root else f"/{path}") + b"\0")
     return digest.hexdigest()
 
 

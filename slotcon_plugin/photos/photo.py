@@ -164,13 +164,16 @@ class Photo:
 def orientation_of(image: Image.Image) -> tuple[bool, bool, bool]:
     """Whether to swap the axes of stored pixels, then mirror them in x, then in y, for the upright picture.
 
-    As EXIF says; where it says nothing, as XMP does.
+    As EXIF says; where it says nothing, as XMP does. The image is one whose pixels have not been loaded.
     """
-    if image.format == "TIFF":  # Pillow turns these itself, and their size is that of the turned picture
-        return _UPRIGHT[1]
+    xmp = image.info.get("xmp", b"")
+    if image.format == "TIFF":
+        if EXIF_ORIENTATION in image.tag_v2:  # Pillow turns these itself, and their size is that of the turned picture
+            return _UPRIGHT[1]
+        image.info.pop("xmp", None)  # by which Pillow would turn the pixels, but not the size
     tag = image.getexif().get(EXIF_ORIENTATION)
     if tag is None:  # older releases of Pillow do not look into the XMP of JPEGs
-        told = re.search(_XMP + rb'(?:="|>)([1-8])', image.info.get("xmp", b""))
+        told = re.search(_XMP + rb'(?:="|>)([1-8])', xmp)
         tag = int(told[1]) if told else 1
     return _UPRIGHT.get(tag, _UPRIGHT[1])
 

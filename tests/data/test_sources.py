@@ -41,6 +41,12 @@ def test_list_file_is_relative_to_its_folder_or_to_a_root(folder):
     assert paths(build("ListFile", path=moved, root=folder)) == expected
 
 
+def test_a_list_of_folders_is_told_what_it_names(folder):
+    (folder / "folders.txt").write_text(f"{folder}\n")
+    with pytest.raises(UserError, match="which is a folder: give that instead"):
+        build("ListFile", path=folder / "folders.txt")
+
+
 def test_list_files_of_other_systems(folder):
     """A mark in front, lines that end in CR LF, names that are not UTF-8, line separators that are not new lines."""
     names = ["cats/01.png", "dogs/ü.png", "dogs/a\u2028b.png", os.fsdecode(b"cats/latin-\xe9.png")]

@@ -285,6 +285,11 @@ def test_the_names_hash_knows_names_and_order_but_not_the_folder():
     assert names_hash([]) is None
 
 
+def test_the_names_hash_knows_photos_however_their_folder_is_written():
+    plain = names_hash(["a/x.jpg", "b/y.jpg"])
+    assert names_hash(["./a/x.jpg", "./b/y.jpg"]) == names_hash(["/c//a/x.jpg", "/c/d/../b/y.jpg"]) == plain
+
+
 def test_the_names_hash_takes_lists_that_name_photos_both_ways(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     mixed = ["b/y.jpg", "/elsewhere/x.jpg"]

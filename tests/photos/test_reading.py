@@ -4,11 +4,11 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, TiffImagePlugin
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import PhotoError, photo, read_photo, read_photos, reading, upright_size
-from slotcon_plugin.photos.photo import EXIF_ORIENTATION
+from slotcon_plugin.photos.photo import EXIF_ORIENTATION, Photo
 
 
 @pytest.mark.parametrize("tag", range(1, 9))
@@ -72,6 +72,26 @@ def test_size_and_pixels_are_turned_by_one_rule_wherever_it_is_told(tmp_path, wh
     stored = Image.open(io.BytesIO(data))
     stored.getexif()[EXIF_ORIENTATION] = tag
     assert np.abs(seen.astype(int) - np.asarray(ImageOps.exif_transpose(stored))).max() <= 2
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+@pytest.mark.parametrize("where", ["exif", "xmp"])
+def test_a_tiff_is_turned_once_and_its_size_with_it(tmp_path, where, tag):
+    """Pillow turns the pixels of both when it loads them, and tells the turned size of the first alone."""
+    pixels = np.zeros((32, 48, 3), np.uint8)
+    pixels[:16, :16], pixels[:16, 16:32] = 255, 120
+    path, tags = tmp_path / "a.tif", TiffImagePlugin.ImageFileDirectory_v2()
+    if where == "exif":
+        tags[EXIF_ORIENTATION] = tag
+    else:
+        tags[700] = b'<x:xmpmeta><rdf:Description tiff:Orientation="%d"/></x:xmpmeta>' % tag
+    Image.fromarray(pixels).save(path, tiffinfo=tags)
+    upright = Image.fromarray(pixels)
+    upright.getexif()[EXIF_ORIENTATION] = tag
+    seen = read_photo(path)
+    assert (seen == np.asarray(ImageOps.exif_transpose(upright))).all()
+    turn = Photo(path.read_bytes()).orientation
+    assert upright_size(path) == (turn.width, turn.height) == seen.shape[1::-1] == ((48, 32) if tag < 5 else (32, 48))
 
 
 def test_sixteen_bit_grey_is_not_white(tmp_path):

@@ -42,7 +42,8 @@ class DenseCL(BasePretrainer):
     are other images through a queue each: of their projections, and of the means of their dense projections.
 
     Other than in the official code, BatchNorm sees the batches of all ranks (there: shuffled ones), and keys of an
-    image's own are never its negatives (there they are, once the data set is smaller than the queue).
+    image's own are never its negatives (there they are, once the data set is smaller than the queue). Queues start
+    empty (there: with random keys), so the first step's loss is 0, and heads are drawn as SlotCon's are.
 
     Args:
         backbone: config of a backbone; its last stage map is what is projected.
