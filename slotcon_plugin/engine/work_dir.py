@@ -31,7 +31,8 @@ from slotcon_plugin.engine.lock import lock_work_dir, put_back, set_aside
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import PART_PREFIX, write_json, zip_damage
 
-_JOBS = {"TORCHELASTIC_RESTART_COUNT": "TORCHELASTIC_RUN_ID", "SLURM_RESTART_COUNT": "SLURM_JOB_ID"}
+_TORCHRUN = "TORCHELASTIC_RUN_ID"
+_JOBS = {"TORCHELASTIC_RESTART_COUNT": _TORCHRUN, "SLURM_RESTART_COUNT": "SLURM_JOB_ID"}
 _RANKS = {"pytorch": "RANK", "slurm": "SLURM_PROCID", "mpi": "OMPI_COMM_WORLD_RANK"}
 
 
@@ -208,7 +209,12 @@ def started_again(folder: str | Path) -> bool:
 
 def _job() -> dict[str, str]:
     """The job that this process belongs to, by the variables of its launchers."""
-    return {name: os.environ[name] for name in _JOBS.values() if name in os.environ}
+    job = {name: os.environ[name] for name in _JOBS.values() if name in os.environ}
+    if job.get(_TORCHRUN) == "none":  # every job's without --rdzv-id; but each torchrun has a folder of its own
+        del job[_TORCHRUN]
+        if error_file := os.environ.get("TORCHELASTIC_ERROR_FILE"):  # FOLDER/attempt_1/0/error.json
+            job[_TORCHRUN] = str(Path(error_file).parents[2])
+    return job
 
 
 def _is_being_written(part: Path) -> bool:

@@ -267,6 +267,24 @@ def test_a_restarted_process_takes_no_run_of_another_job(used, monkeypatch, vari
     assert claim_work_dir(used, SLOTCON, overwrite=True).checkpoint == used / "iter_1.pth"
 
 
+def test_torchruns_without_an_id_are_told_apart(used, monkeypatch):
+    """Each of them says that its id is "none"."""
+
+    def be(folder, attempt):
+        monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", str(attempt))
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", folder and f"{folder}/none_x/attempt_{attempt}/0/error.json")
+
+    be("/tmp/torchelastic_1", 0)
+    claim_work_dir(used, SLOTCON, resume=True)
+    for other in ("/tmp/torchelastic_2", ""):
+        be(other, 1)
+        with pytest.raises(UserError, match="--overwrite sets it aside"):
+            claim_work_dir(used, SLOTCON)
+    be("/tmp/torchelastic_1", 1)
+    assert claim_work_dir(used, SLOTCON).checkpoint == used / "iter_10.pth"
+
+
 def test_what_killed_writers_left_is_removed(used):
     dead = subprocess.Popen(["true"])
     dead.wait()
