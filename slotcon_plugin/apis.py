@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -57,19 +57,19 @@ def start_processes(cfg: Config) -> int:
         return 1
     end_with_parent()
     env = cfg.get("env_cfg", {})
-    options, store = env.get("dist_cfg", {}), _store_of_a_restart()
-    if cfg.launcher == "pytorch" and not torch.cuda.is_available():
-        timeout = options.get("timeout")
-        dist.init_process_group("gloo", timeout=timeout and timedelta(seconds=timeout), **store)
+    options = {**env.get("dist_cfg", {}), **_store_of_a_restart()}
+    set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late
+    if torch.cuda.is_available():
+        init_dist(cfg.launcher, **options)
+    else:
+        with patch("torch.cuda.set_device"):
+            init_dist(cfg.launcher, **{**options, "backend": "gloo"})
         cfg.model_wrapper_cfg = dict(
             type="MMDistributedDataParallel",
             device_ids=None,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get("find_unused_parameters", False),
         )
-    else:
-        set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late
-        init_dist(cfg.launcher, **options, **store)
     return dist.get_world_size()
 
 
