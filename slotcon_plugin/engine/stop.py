@@ -45,11 +45,18 @@ class AnyRank:
 
 @contextmanager
 def signals_given_back() -> Iterator[None]:
-    """When the block ends, by an error too, signals do again what they did before, as a notebook needs."""
+    """When the block ends, by an error too, signals do again what they did before, as a notebook needs.
+
+    But for SIGTERM in a launcher's process that was stopped, see :class:`StopOnSignalHook`.
+    """
     here = threading.current_thread() is threading.main_thread()
     former = {number: signal.getsignal(number) for number in SIGNALS} if here else {}
     try:
         yield
+    except RunStoppedError:
+        if get_world_size() > 1:
+            former.pop(signal.SIGTERM, None)
+        raise
     finally:
         for number, handler in former.items():
             if handler is not None:  # else not Python's
@@ -63,6 +70,9 @@ class StopOnSignalHook(Hook):
     Listens to SIGTERM (preemption, time limit, a launcher that ends), SIGUSR1 (``srun --signal=USR1@90``), SIGINT
     (Ctrl-C) and SIGHUP (the terminal is gone). One process that is asked is enough: all ranks leave after the same
     iteration. A second Ctrl-C ends the process at once.
+
+    From the stop to its end a launcher's process ignores SIGTERM: srun and torchrun send it to the others as soon as
+    the first has left, and the status of one that it ends would hide that the run has stopped and can go on.
     """
 
     priority = "LOWEST"  # after the checkpoint hook: perhaps it has written just now
@@ -92,6 +102,8 @@ class StopOnSignalHook(Hook):
             return
         path = _save(runner)
         barrier()  # a rank that leaves early would have the launcher kill the one that writes
+        if get_world_size() > 1 and signal.SIGTERM in self._former:
+            self._former[signal.SIGTERM] = signal.SIG_IGN
         self.after_train(runner)
         name = self._asked.name if self._asked else "a signal to another process"
         name = "Ctrl-C" if self._asked == signal.SIGINT else name

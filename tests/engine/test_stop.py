@@ -15,7 +15,7 @@ from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import stop
 from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.errors import STOPPED, RunStoppedError
-from tests.processes import children
+from tests.processes import children, free_port
 
 LISTENS = [dict(type="StopOnSignalHook")]
 LONG = ["--cfg-options", "train_cfg.max_epochs=1000"]  # it does not end by itself
@@ -165,6 +165,57 @@ def test_two_ranks_stop_together_when_their_launcher_is_asked_or_killed(tmp_path
     newest = numbered_checkpoints(tmp_path / "run")[0]
     assert f" after iteration {newest.stem[5:]}, saved as" in log_of(tmp_path / "run")
     assert load_file(newest)["state_dict"]["teacher_steps"] == int(newest.stem[5:])
+
+
+SRUN = """#!{python}
+# As srun --kill-on-bad-exit does: two tasks; when one has failed the other gets SIGTERM; the highest status is its own.
+import os, signal, subprocess, sys
+told = {{"SLURM_NTASKS": "2", "SLURM_NODELIST": "here", "SLURM_JOB_ID": "17"}}
+command = sys.argv[sys.argv.index("bash"):]
+tasks = [
+    subprocess.Popen(command, env={{**os.environ, **told, "SLURM_PROCID": str(i), "SLURM_LOCALID": str(i)}})
+    for i in range(2)
+]
+signal.signal(signal.SIGUSR1, lambda number, _: [task.send_signal(number) for task in tasks])
+_, status = os.waitpid(tasks[0].pid, 0)
+tasks[1].terminate()
+statuses = os.waitstatus_to_exitcode(status), tasks[1].wait()
+sys.exit(max(status if status >= 0 else 128 - status for status in statuses))
+"""
+SCONTROL = """#!/bin/sh
+if [ "$1" = show ]; then echo 127.0.0.1; else echo "scontrol $*"; fi
+"""
+LINGER = """
+import atexit, os, time
+if os.environ.get("SLURM_PROCID") == "1":
+    atexit.register(time.sleep, 10)
+"""
+
+
+@pytest.mark.slow
+def test_a_preempted_job_of_slurm_is_requeued_whichever_task_leaves_first(tmp_path, repo, config_file, start):
+    (tmp_path / "bin").mkdir()
+    for name, body in (("srun", SRUN.format(python=sys.executable)), ("scontrol", SCONTROL)):
+        (tmp_path / "bin" / name).write_text(body)
+        (tmp_path / "bin" / name).chmod(0o755)
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late/sitecustomize.py").write_text(LINGER)
+    told = {"PYTHON": sys.executable, "SLURM_JOB_ID": "17", "GPUS": "2", "PORT": str(free_port())}
+    told |= {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}", "PYTHONPATH": str(tmp_path / "late")}
+    command = ["bash", str(repo / "tools/slurm_train.sh"), "gpu", "job", str(config_file("bfloat16"))]
+    process = start(
+        [*command, "--work-dir", str(tmp_path / "run"), *LONG],
+        env={**os.environ, **told},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    wait_for((tmp_path / "run/iter_4.pth").exists, process)
+    (srun,) = children(process.pid)
+    os.kill(srun, signal.SIGUSR1)
+    said, errors = process.communicate(timeout=90)
+    assert process.returncode == STOPPED, errors
+    assert "scontrol requeue 17" in said
 
 
 @pytest.mark.parametrize(
