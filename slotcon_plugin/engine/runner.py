@@ -6,6 +6,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ class TerseRunner(Runner):
 
     def load_or_resume(self) -> None:
         """mmengine's; then leave a copy of the config in the work dir, if there is anything to train by it."""
-        super().load_or_resume()
+        into_the_log = partial(mmengine_runner._load_checkpoint, logger="current")  # mmengine prints what it loads
+        with patch.object(mmengine_runner, "_load_checkpoint", into_the_log):
+            super().load_or_resume()
         if not self._trains:
             return
         if self.iter < self.max_iters:

@@ -66,6 +66,17 @@ def test_the_terminal_has_the_run_and_the_log_file_all(tiny, tmp_path, capsys, m
         assert line.removeprefix("warning: ").removeprefix("error: ") in log or "photos/s" in line
 
 
+def test_what_a_run_goes_on_from_is_told_in_its_log(tiny, tmp_path, capsys, monkeypatch):
+    """mmengine prints it."""
+    tiny(epochs=1).train()
+    monkeypatch.setattr("mmengine.runner.Runner.from_cfg", TerseRunner.from_cfg)
+    capsys.readouterr()
+    with run_console():
+        tiny(epochs=2, resume=True).train()
+    assert "Loads checkpoint" not in capsys.readouterr().out
+    assert any("Loads checkpoint" in path.read_text() for path in tmp_path.rglob("*.log"))
+
+
 def test_runs_of_one_second_draw_into_folders_of_their_own(tmp_path):
     made = []
     for name in ("first", "second"):
