@@ -38,7 +38,8 @@ _DISTRIBUTIONS = (
 )
 # Where and how a run goes, not what it does; the seed is a field of its own.
 _NOT_THE_RECIPE = ("work_dir", "launcher", "resume", "load_from", "randomness")
-_LOADED = "a whole model"
+LOADED = "a whole model"
+"""Stands in a recipe for the weights of all of its model, wherever their file lies."""
 _FIELDS: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "metrics": (dict,),
@@ -149,19 +150,22 @@ def describe_config(config: Any) -> tuple[str, str]:
     """(name, canonical text) of a config; equal texts = equal configs, wherever they lie and wherever they run.
 
     A path stands for its bytes. An mmengine ``Config`` and a detectron2 ``CfgNode`` stand for their contents, which
-    include what inheritance and command-line overrides brought, but neither the seed nor where the run goes.
+    include what inheritance and command-line overrides brought, but neither the seed nor where the run goes and where
+    its first weights lie.
     """
     if isinstance(config, (str, Path)):
         return str(config), Path(config).read_text(encoding="utf-8")
     if hasattr(config, "pretty_text"):  # mmengine
         content = {key: value for key, value in config.to_dict().items() if key not in _NOT_THE_RECIPE}
         if config.get("load_from") and not config.get("resume"):  # what it begins with, wherever that file lies
-            content["load_from"] = _LOADED
+            content["load_from"] = LOADED
         return str(config.filename), json.dumps(content, sort_keys=True, default=str)
     if hasattr(config, "clone"):  # detectron2
         content = config.clone()
         content.defrost()
         content.OUTPUT_DIR, content.SEED = "", -1
+        if content.MODEL.WEIGHTS != LOADED:  # a backbone's; what that is has fields of its own
+            content.MODEL.WEIGHTS = ""
         return "", content.dump()
     raise ValueError(f"config must be a path, an mmengine Config or a detectron2 CfgNode, got {type(config).__name__}")
 

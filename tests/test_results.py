@@ -6,7 +6,7 @@ import json
 import pytest
 from mmengine.config import Config
 
-from slotcon_plugin.results import describe_config, read_result, write_result
+from slotcon_plugin.results import LOADED, describe_config, read_result, write_result
 
 HASH = "ab" * 32
 
@@ -86,6 +86,16 @@ def test_config_hash_follows_content_not_place(tmp_path):
     file = tmp_path / "c.yaml"
     file.write_text("LR: 1\n")
     assert describe_config(file) == (str(file), "LR: 1\n")
+
+
+def test_a_config_of_detectron2s_is_the_same_wherever_its_weights_lie():
+    config_of_its_own = pytest.importorskip("detectron2.config").get_cfg
+    texts = []
+    for weights in ("", "a/backbone.pth", "b/backbone.pth", LOADED):
+        cfg = config_of_its_own()
+        cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR = weights, f"runs/{weights}"
+        texts.append(describe_config(cfg)[1])
+    assert texts[0] == texts[1] == texts[2] != texts[3], "a whole detector is another beginning"
 
 
 @pytest.mark.parametrize(

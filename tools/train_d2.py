@@ -7,8 +7,8 @@
     python tools/train_d2.py --config-file ... --num-gpus 8 --eval-only MODEL.WEIGHTS runs/mine/model_final.pth
 
 The checkpoint (any that tools/convert_to_d2.py reads) is converted and proved on the way; without --backbone the
-config's MODEL.WEIGHTS counts, and if that is empty training starts from random weights. The result is left in
-OUTPUT_DIR/result.json. Without a GPU one process trains on the CPU.
+config's MODEL.WEIGHTS counts, which may also be a whole detector, and if that is empty training starts from random
+weights. The result is left in OUTPUT_DIR/result.json. Without a GPU one process trains on the CPU.
 """
 
 from __future__ import annotations

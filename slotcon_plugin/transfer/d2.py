@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
@@ -19,11 +18,11 @@ from detectron2.utils.file_io import PathManager
 
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
-from slotcon_plugin.engine.batch import MODES, BatchPlan, plan_batch
+from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.results import FILE_NAME, write_result
+from slotcon_plugin.results import FILE_NAME, LOADED, write_result
 from slotcon_plugin.transfer import d2_heads  # noqa: F401  registers the C4 recipe's head
 from slotcon_plugin.transfer.backbone import (
     Origin,
@@ -38,10 +37,11 @@ from slotcon_plugin.transfer.checkpoint import (
     require_same_steps,
     test_result_path,
 )
+from slotcon_plugin.transfer.d2_batch import ONE_PROCESS, Hardware, fit_batch, processes_of, step_of
 from slotcon_plugin.transfer.d2_config import read_config
 from slotcon_plugin.transfer.d2_data import relocate
 from slotcon_plugin.transfer.d2_evaluation import tidy_metrics
-from slotcon_plugin.transfer.d2_start import build_on_cpu, identity_of, is_finished, step_of, use_backbone
+from slotcon_plugin.transfer.d2_start import build_on_cpu, first_weights, identity_of, is_finished, use_weights
 from slotcon_plugin.transfer.d2_trainer import (
     RunMeta,
     TransferTrainer,
@@ -52,18 +52,6 @@ from slotcon_plugin.transfer.d2_trainer import (
 from slotcon_plugin.transfer.given_weights import refuse_weights_set_aside
 
 CURE = "MODEL.BACKBONE.FREEZE_AT 0, MODEL.RESNETS.NORM SyncBN"
-
-
-class Hardware(NamedTuple):
-    """GPUs of this machine (without CUDA one process runs on the CPU) and the machines, as in detectron2's tools."""
-
-    num_gpus: int = 1
-    num_machines: int = 1
-    machine_rank: int = 0
-    dist_url: str = "auto"
-
-
-ONE_PROCESS = Hardware()
 
 
 class Job(NamedTuple):
@@ -102,7 +90,8 @@ def train(
     Args:
         config_file: yaml; ``opts``: KEY VALUE pairs that override it.
         hardware: to run on.
-        backbone: checkpoint of any kind that the converters read; None = MODEL.WEIGHTS, empty = random initialisation.
+        backbone: checkpoint of any kind that the converters read; None = MODEL.WEIGHTS, which may also be a whole
+            detector, empty = random initialisation.
         data_root: folder of the data set, if not where detectron2 looks.
         images_per_gpu: of one pass; None = the recipe's on 8 GPUs.
         batch_mode: on fewer or more GPUs, see :mod:`slotcon_plugin.engine.batch`; None = accumulate.
@@ -118,16 +107,18 @@ def train(
     """
     cfg, recipe = read_config(config_file, opts, data_root)
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
-    processes = _processes(cfg, hardware)
-    plan = _fit_batch(cfg, processes, images_per_gpu, batch_mode)
+    processes = processes_of(cfg, hardware)
+    plan = fit_batch(cfg, processes, images_per_gpu, batch_mode)
     steps = TransferTrainer.auto_scale_workers(cfg, processes).SOLVER.MAX_ITER
     print(plan.text)
-    backbone = backbone or cfg.MODEL.WEIGHTS or None
-    require_checkpoint_to_leave_behind(fpn, backbone, resume)
-    refuse_weights_set_aside(cfg.OUTPUT_DIR, overwrite, backbone)
+    first = first_weights(cfg, backbone, resume)
+    if first.detector:
+        recipe.MODEL.WEIGHTS = LOADED
+    require_checkpoint_to_leave_behind(fpn, None if first.detector else first.path, resume)
+    refuse_weights_set_aside(cfg.OUTPUT_DIR, overwrite, first.path)
     claim, former, finished = None, None, False
     if hardware.machine_rank == 0:
-        identity = {"task": measured_as(task_name(config_file), fpn), **identity_of(cfg, backbone, resume)}
+        identity = {"task": measured_as(task_name(config_file), fpn), **identity_of(cfg, first.path, resume)}
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
@@ -140,8 +131,8 @@ def train(
             origin = former.origin(pretraining)
         else:
             if resume and claim:
-                require_start(cfg.OUTPUT_DIR, backbone, pretraining)
-            origin = use_backbone(cfg, backbone, pretraining, fpn)
+                require_start(cfg.OUTPUT_DIR, first.path, pretraining)
+            origin = use_weights(cfg, first, pretraining, fpn)
         facts = {"batch": plan.text}
         result = Path(cfg.OUTPUT_DIR) / FILE_NAME
         known = former.facts if former else {}
@@ -187,7 +178,7 @@ def evaluate(
     cfg.MODEL.WEIGHTS = str(given.path)
     cfg.OUTPUT_DIR = str(result.parent / "test")  # what detectron2 writes does not replace the training's
     cfg.SEED = given.facts.get("seed", max(cfg.SEED, 0))
-    _processes(cfg, hardware)
+    processes_of(cfg, hardware)
     origin, photos = given.origin(pretraining), given.facts.get("trained_on")
     job = Job(cfg, recipe, config_file, data_root, origin, result, tested, trained_on=photos)
     _launch(_evaluate, job, hardware)
@@ -196,24 +187,6 @@ def evaluate(
 def task_name(config_file: str) -> str:
     """``detectron2_mask_rcnn_r50_fpn_1x_coco``: the column that a result belongs to."""
     return f"detectron2_{Path(config_file).stem}"
-
-
-def _processes(cfg: CfgNode, hardware: Hardware) -> int:
-    if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
-        print("No GPU: the CPU is used")
-        cfg.MODEL.DEVICE = "cpu"
-    return hardware.num_gpus * hardware.num_machines if cfg.MODEL.DEVICE.startswith("cuda") else 1
-
-
-def _fit_batch(cfg: CfgNode, processes: int, images_per_gpu: int | None, mode: str | None) -> BatchPlan:
-    total = cfg.SOLVER.IMS_PER_BATCH
-    images_per_gpu = images_per_gpu or max(total // max(8, processes), 1)
-    plan = plan_batch(total, processes, images_per_gpu, mode or MODES[0])
-    if plan.lr_factor != 1:
-        if total % images_per_gpu:
-            raise UserError(f"--batch-mode scale-lr: SOLVER.IMS_PER_BATCH={total} is no multiple of {images_per_gpu}")
-        cfg.SOLVER.REFERENCE_WORLD_SIZE = total // images_per_gpu  # detectron2 then scales lr, steps and periods itself
-    return plan
 
 
 def _launch(work: Callable[[Job], None], job: Job, hardware: Hardware) -> None:

@@ -27,6 +27,7 @@ TINY = {
     "MODEL.RPN.POST_NMS_TOPK_TRAIN": "20",
     "MODEL.RPN.POST_NMS_TOPK_TEST": "10",
 }
+SMALL = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64"}
 # of timm's networks -> a small one of the family
 OF_TIMM = {
     "mask_rcnn_convnext_tiny_fpn_1x_coco": "convnext_atto",

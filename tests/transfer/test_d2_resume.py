@@ -18,13 +18,12 @@ from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import backbone, d2
-from slotcon_plugin.transfer.d2_start import step_of
+from slotcon_plugin.transfer.d2_batch import step_of
 from slotcon_plugin.transfer.d2_trainer import hold_settings, settings_of
 
-from .d2_configs import CONFIGS, TINY
+from .d2_configs import CONFIGS, SMALL
 
 CONFIG = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml")
-SMALL = TINY | {"MODEL.RESNETS.DEPTH": "18", "MODEL.RESNETS.RES2_OUT_CHANNELS": "64"}
 LONGER = {
     "SOLVER.MAX_ITER": "3",
     "SOLVER.BASE_LR": "0.001",
