@@ -68,6 +68,8 @@ def read_config(path: str | Path) -> Config:
         raise
     except RecursionError as error:
         raise UserError(f"config {path} is its own base, by way of others perhaps: see its _base_") from error
+    if {"MODEL", "SOLVER", "_BASE_"} & cfg.keys():
+        raise UserError(f"{path} is a config of detectron2: python tools/train_d2.py --config-file {path}")
     check_names(cfg)
     return cfg
 

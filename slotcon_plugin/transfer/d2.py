@@ -106,6 +106,8 @@ def train(
             nothing to resume from and no backbone.
     """
     cfg, recipe = read_config(config_file, opts, data_root)
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty: name a data set to train on, such as ('coco_2017_train',)")
     cfg.OUTPUT_DIR = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
     processes = processes_of(cfg, hardware)
     plan = fit_batch(cfg, processes, images_per_gpu, batch_mode)

@@ -30,8 +30,12 @@ def read_config(config_file: str, opts: Sequence[str], data_root: str | None) ->
     """
     if not Path(config_file).is_file():
         raise UserError(f"config {config_file} does not exist; detectron2's are in configs/transfer/detectron2")
+    if Path(config_file).suffix == ".py":
+        raise UserError(
+            f"{config_file} is no config of detectron2's (YAML); mmdet's and mmseg's are for tools/train.py"
+        )
     cfg = base_config()
-    nowhere = cfg.OUTPUT_DIR
+    cfg.OUTPUT_DIR = ""
     try:
         cfg.merge_from_file(config_file)
         cfg.merge_from_list(list(opts))
@@ -43,10 +47,12 @@ def read_config(config_file: str, opts: Sequence[str], data_root: str | None) ->
         raise UserError(f"{config_file} {' '.join(opts)}: {error}") from error
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER must be at least 1, got {cfg.SOLVER.MAX_ITER}")
+    if cfg.SOLVER.MAX_ITER in cfg.SOLVER.STEPS:
+        raise UserError(
+            f"SOLVER.STEPS {cfg.SOLVER.STEPS} has SOLVER.MAX_ITER in it: a step of the rate has to come before the end"
+        )
     if cfg.SEED >= 0:  # a negative one asks for none
         require_seed("SEED", cfg.SEED)
-    if nowhere == cfg.OUTPUT_DIR:
-        cfg.OUTPUT_DIR = ""
     recipe = cfg.clone()
     if data_root:
         relocate(cfg, data_root)

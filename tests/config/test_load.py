@@ -4,6 +4,7 @@ import pytest
 from mmengine.config import Config
 
 from slotcon_plugin.config import load_config, read_config, resolve
+from slotcon_plugin.config.find import shipped
 from slotcon_plugin.errors import UserError
 
 COCO = "configs/pretrain/slotcon_coco.py"
@@ -124,6 +125,14 @@ def test_files_that_cannot_be_used(tmp_path, text, message):
         path.write_text(text)
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         read_config(path)
+
+
+@pytest.mark.parametrize("name", ["Base-RCNN-FPN-SyncBN", "mask_rcnn_r50_fpn_1x_coco"])
+def test_a_config_of_detectron2_is_told_its_tool(name):
+    with pytest.raises(
+        UserError, match=rf"a config of detectron2: python tools/train_d2.py --config-file .*{name}\.yaml"
+    ):
+        read_config(shipped() / f"configs/transfer/detectron2/{name}.yaml")
 
 
 def test_variables_of_ones_own_are_no_mistyped_names(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from slotcon_plugin.convert import convert, read_checkpoint
-from slotcon_plugin.convert.writers import TARGETS
+from slotcon_plugin.convert.writers import TARGETS, detectron2
 from slotcon_plugin.convert.writers.openmmlab import config_fpn
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.models import TimmBackbone
@@ -49,6 +49,16 @@ def test_a_neck_that_numbers_other_maps_takes_no_pyramid(neck, left_out, tmp_pat
     config = neck_config(tmp_path / "config.py", neck)
     meta = convert(source, tmp_path / "out.pth", "mmdet", branch="student", config=config)
     assert meta.get("fpn_left_out") == left_out
+
+
+def test_a_pyramid_of_means_takes_none_of_sums(tmp_path):
+    pytest.importorskip("detectron2")
+    path = tmp_path / "config.yaml"
+    path.write_text("MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbone}, FPN: {FUSE_TYPE: avg}}")
+    told = "the config's takes the avg of its levels (FPN.FUSE_TYPE), the checkpoint's their sum"
+    assert detectron2.config_fpn(str(path), 4) == told
+    path.write_text("MODEL: {BACKBONE: {NAME: build_resnet_fpn_backbone}}")
+    assert detectron2.config_fpn(str(path), 4) == (256, None)
 
 
 def test_a_neck_without_norm_on_its_laterals_takes_none_with_it(tmp_path):

@@ -20,7 +20,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import d2
 from slotcon_plugin.transfer.backbone import frozen_parts
-from slotcon_plugin.transfer.d2_config import base_config
+from slotcon_plugin.transfer.d2_config import base_config, read_config
 from slotcon_plugin.transfer.d2_start import use_backbone
 from slotcon_plugin.transfer.d2_trainer import backbone_weights, check_backbone_arrived
 
@@ -256,6 +256,18 @@ def test_metrics_have_one_naming():
     assert tidy == {"AP_box": 41.0, "AP50_box": 61.25, "AP_mask": 0.0, "AP50_mask": 0.0}
 
 
+def test_a_folder_that_is_given_is_taken_whatever_its_name(scenes):
+    yaml, data = str(CONFIGS / "mask_rcnn_r50_fpn_1x_coco.yaml"), str(scenes("coco"))
+    assert read_config(yaml, [], data)[0].OUTPUT_DIR == ""
+    assert read_config(yaml, ["OUTPUT_DIR", "./output"], data)[0].OUTPUT_DIR == "./output"
+
+
+def test_configs_of_others_are_told_their_tool(tmp_path):
+    (tmp_path / "fcn.py").write_text("model = dict()")
+    with pytest.raises(UserError, match=r"mmdet's and mmseg's are for tools/train\.py"):
+        read_config(str(tmp_path / "fcn.py"), [], None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -267,6 +279,8 @@ def test_metrics_have_one_naming():
         ({"backbone": None, "pretraining": "slotcon"}, "no backbone is given"),
         ({"opts": ["MODEL.RESNETS.DEPTH", "101"]}, "wants ResNet-101, the checkpoint is ResNet-50"),
         ({"images_per_gpu": 3}, "cannot be made of 1 process x 3 images"),
+        ({"opts": ["DATASETS.TRAIN", "()"]}, "DATASETS.TRAIN is empty"),
+        ({"opts": ["SOLVER.MAX_ITER", "9", "SOLVER.STEPS", "(9,)"]}, r"SOLVER.STEPS \(9,\) has SOLVER.MAX_ITER in it"),
     ],
 )
 def test_errors_say_what_to_do_and_leave_a_used_folder_as_it_is(arguments, message, tmp_path, scenes, pretrained):

@@ -106,6 +106,8 @@ def config_fpn(path: str, maps: int) -> Form | str:
     cfg = _read_config(path)
     if "fpn" not in cfg.MODEL.BACKBONE.NAME:
         return NONE
+    if (fuse := cfg.MODEL.FPN.FUSE_TYPE) != "sum":
+        return f"the config's takes the {fuse} of its levels (FPN.FUSE_TYPE), the checkpoint's their sum"
     return cfg.MODEL.FPN.OUT_CHANNELS, one_name(cfg.MODEL.FPN.NORM)
 
 
