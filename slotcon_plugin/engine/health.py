@@ -67,6 +67,7 @@ class SlotHealthHook(Hook):
         self.interval = interval
         self.stop_on_collapse = stop_on_collapse
         self._alarms: dict[str, Alarms] = defaultdict(Alarms)  # of each head by its suffix; '' has no name
+        self._begun = False  # whether this start has made a step
         self._counted = 0  # iterations since the last report
         self._usage: dict[str, Tensor] = {}  # (K,) since the last report, of all ranks
         self._epoch_usage: dict[str, Tensor] = {}  # (K,) since the start of the epoch, up to the last report
@@ -99,8 +100,6 @@ class SlotHealthHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Take up where the checkpoint left off, or start a file."""
         path, steps = self.path(runner), len(runner.train_dataloader)
-        # For those who put the scalars of several starts on one axis.
-        runner.visualizer.add_scalar("iterations_per_epoch", steps, step=runner.iter)
         if runner.iter > 0:
             if self._loaded is not None:
                 self._counted = self._loaded["counted"]
@@ -145,6 +144,10 @@ class SlotHealthHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
         """Count; report when it is time."""
+        if not self._begun:  # before it a start leaves no figures: it may yet be refused
+            self._begun = True
+            # for those who put the scalars of several starts on one axis
+            runner.visualizer.add_scalar("iterations_per_epoch", len(runner.train_dataloader), step=runner.iter)
         monitor = unwrapped(runner.model).monitor
         self._counted += 1
         batch_usage = {

@@ -75,7 +75,11 @@ def set_aside(folder: Path) -> Path:
     lock_work_dir(folder)
     aside = _free_name(folder, "old")
     (empty := _part_of(folder)).mkdir()
-    folder.rename(aside)
+    try:
+        folder.rename(aside)
+    except OSError:  # a mount point, for one
+        empty.rmdir()
+        raise
     empty.rename(folder)
     lock = _locks.pop(folder, None)
     try:

@@ -218,8 +218,8 @@ class TransferTrainer(DefaultTrainer):
         except (ValueError, KeyError) as error:  # torch's, of the optimiser: that the model fits is known
             raise UserError(
                 f"cannot resume {checkpoint}: its optimiser is another one ({error}). What SOLVER.OPTIMIZER, "
-                "SOLVER.BIAS_LR_FACTOR and MODEL.BACKBONE.FREEZE_AT say must be as when the run was started; or begin "
-                "anew in an OUTPUT_DIR of its own"
+                "SOLVER.AMP.ENABLED, SOLVER.BIAS_LR_FACTOR and MODEL.BACKBONE.FREEZE_AT say must be as when the run "
+                "was started; or begin anew in an OUTPUT_DIR of its own"
             ) from error
         hold_settings(self.optimizer, self.scheduler, asked)
         self.start_iter = self.iter + 1

@@ -154,9 +154,13 @@ def test_what_the_first_step_leaves_is_not_taken_away(used, config, deed, error,
     assert contents(used.with_name("run.old1")) == FORMER
 
 
-def test_the_log_of_a_bug_is_kept(used, config):
+BEFORE_THE_FIRST_STEP_IS_DONE = pytest.mark.parametrize("when", ["before_train", "before_train_iter"])
+
+
+@BEFORE_THE_FIRST_STEP_IS_DONE
+def test_the_log_of_a_bug_is_kept(used, config, when):
     with pytest.raises(SystemExit) as ended:
-        run_command(lambda: overwrite(config, "before_train", a_bug))
+        run_command(lambda: overwrite(config, when, a_bug))
     assert ended.value.code == FAILED
     assert contents(used) == FORMER
     (log,) = used.with_name("run.failed1").rglob("*.log")
@@ -180,7 +184,22 @@ def test_a_disk_that_fills_while_a_folder_is_set_aside(used, monkeypatch, module
     assert [path.name for path in used.parent.iterdir()] == ["run"]
 
 
-def test_a_disk_that_is_full_before_the_first_step(used, config, monkeypatch, capsys):
+def test_a_folder_that_cannot_be_renamed_is_left_as_it_is(used, monkeypatch):
+    """As a mount point."""
+
+    def busy(self, target):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(lock, "_locks", {})
+    monkeypatch.setattr("pathlib.Path.rename", busy)
+    with pytest.raises(UserError, match=r"cannot be used: .*busy"):
+        work_dir.claim_work_dir(used, {}, overwrite=True)
+    assert contents(used) == FORMER
+    assert [path.name for path in used.parent.iterdir()] == ["run"]
+
+
+@BEFORE_THE_FIRST_STEP_IS_DONE
+def test_a_disk_that_is_full_before_the_first_step(used, config, monkeypatch, capsys, when):
     """The former run's checkpoints are not what the new one could go on from."""
 
     def full(runner):
@@ -188,7 +207,7 @@ def test_a_disk_that_is_full_before_the_first_step(used, config, monkeypatch, ca
 
     monkeypatch.setitem(globals(), "full", full)
     with pytest.raises(RunFailedError, match=r"No space left.* There is no checkpoint yet; .* the same command again"):
-        overwrite(config, "before_train", full)
+        overwrite(config, when, full)
     assert contents(used) == FORMER
     assert "run is back in its place: the new run has saved nothing yet. --resume would go" in capsys.readouterr().out
 
