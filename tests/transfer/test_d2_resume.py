@@ -57,7 +57,7 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
     assert longer["wall_time_s"] > first["wall_time_s"]
 
     as_trained = (tmp_path / "config.yaml").read_bytes()
-    weights = {"MODEL.WEIGHTS": str(tmp_path / "model_final.pth"), "OUTPUT_DIR": get_cfg().OUTPUT_DIR}
+    weights = {"MODEL.WEIGHTS": str(tmp_path / "model_final.pth"), "OUTPUT_DIR": ""}
     d2.evaluate(CONFIG, opts(**weights), data_root=data)
     tested = read_result(tmp_path / "test_result.json")
     assert tested["metrics"] == longer["metrics"]
