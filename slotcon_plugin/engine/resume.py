@@ -98,11 +98,11 @@ def circumstances(runner: Runner) -> dict[str, Any]:
         "ranks": get_world_size(),
         "iterations_per_epoch": len(loader),
         # where the weights come from that it once started from, and where the photos lie, is no matter
-        "model": _plain({name: value for name, value in cfg.model.items() if name != "init"}),
-        "views": _plain({name: value for name, value in cfg.train_dataloader.dataset.items() if name != "source"}),
-        "optimizer": _plain(cfg.get("optim_wrapper")),
+        "model": plain({name: value for name, value in cfg.model.items() if name != "init"}),
+        "views": plain({name: value for name, value in cfg.train_dataloader.dataset.items() if name != "source"}),
+        "optimizer": plain(cfg.get("optim_wrapper")),
         # the config's epochs, since the loop's are whole ones
-        "schedule": {"max_epochs": cfg.train_cfg.max_epochs, "param_scheduler": _plain(cfg.get("param_scheduler"))},
+        "schedule": {"max_epochs": cfg.train_cfg.max_epochs, "param_scheduler": plain(cfg.get("param_scheduler"))},
         "arithmetic": {
             "threads": torch.get_num_threads() if device.type == "cpu" else None,
             "torch": str(torch.__version__),
@@ -128,13 +128,22 @@ def names_hash(paths: Sequence[str]) -> str | None:
     return digest.hexdigest()
 
 
-def _say_what_differs(then: dict, now: dict) -> None:
-    types = [(part["optimizer"] or {}).get("optimizer", {}).get("type") for part in (then, now)]
+def require_same_optimizer(then: dict[str, Any] | None, now: dict[str, Any] | None) -> None:
+    """Compare the kinds of optimiser of two ``optim_wrapper`` configs.
+
+    Raises:
+        UserError: they differ.
+    """
+    types = [(wrapper or {}).get("optimizer", {}).get("type") for wrapper in (then, now)]
     if types[0] != types[1]:
         raise UserError(
             f"cannot resume: the checkpoint's optimiser is {types[0]}, the config's is {types[1]}, which could not go "
             "on with its state. Resume with the former, or start a new work dir"
         )
+
+
+def _say_what_differs(then: dict, now: dict) -> None:
+    require_same_optimizer(then["optimizer"], now["optimizer"])
     for part, place, consequence in (
         ("model", "model", "this config's values hold from here on"),
         ("views", "train_dataloader.dataset", "this config's values hold from here on"),
@@ -142,7 +151,7 @@ def _say_what_differs(then: dict, now: dict) -> None:
         ("schedule", "", "this config's schedule holds from here on, as if it had from the beginning"),
         ("arithmetic", "", "the result will not be that of a run without the stop to the last bit"),
     ):
-        if changed := list(_differences(then[part], now[part], place)):
+        if changed := list(differences(then[part], now[part], place)):
             print_log(f"Changed since the checkpoint: {', '.join(changed)}: {consequence}", "current", logging.WARNING)
     if then["photos"] != now["photos"] or (None not in (then["names"], now["names"]) and then["names"] != now["names"]):
         print_log(
@@ -227,18 +236,18 @@ def renew_schedule(runner: Runner, checkpoint: dict, iterations_per_epoch: int, 
     print_log(f"The learning rate goes on at {rates}", "current")
 
 
-def _plain(config: Any) -> Any:
+def plain(config: Any) -> Any:
     """A piece of config as a checkpoint may hold it."""
     return json.loads(json.dumps(config, default=str))
 
 
-def _differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
-    """``optimizer.lr 0.1 -> 0.05``"""
+def differences(then: Any, now: Any, place: str = "") -> Iterator[str]:
+    """Of two pieces of config that :func:`plain` gave: ``optimizer.lr 0.1 -> 0.05``."""
     if isinstance(then, dict) and isinstance(now, dict):
         for name in sorted(then.keys() | now.keys()):
-            yield from _differences(then.get(name), now.get(name), f"{place}.{name}" if place else name)
+            yield from differences(then.get(name), now.get(name), f"{place}.{name}" if place else name)
     elif isinstance(then, list) and isinstance(now, list) and len(then) == len(now):
         for number, pair in enumerate(zip(then, now)):
-            yield from _differences(*pair, f"{place}[{number}]")
+            yield from differences(*pair, f"{place}[{number}]")
     elif then != now:
         yield f"{place} {then} -> {now}"

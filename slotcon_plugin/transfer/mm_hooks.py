@@ -16,7 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.engine.resume import renew_schedule
+from slotcon_plugin.engine.resume import differences, plain, renew_schedule, require_same_optimizer
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.results import FILE_NAME, write_result
 from slotcon_plugin.transfer.annotations import measurable_sizes
@@ -90,14 +90,30 @@ class TransferRun(Hook):
         """Put origin, seed, time, length and number of photos into the checkpoint."""
         told = facts_of_run(self.origin, self.seed, self._seconds())
         photos = num_photos(runner.train_dataloader.dataset)
-        checkpoint["meta"][FACTS] = {**told, "length": self.length, "trained_on": photos}
+        checkpoint["meta"][FACTS] = {**told, **self._course(runner), "trained_on": photos}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """A run that is made longer goes on with the schedule that it would have had from the beginning."""
-        former = (checkpoint.get("meta") or {}).get(FACTS, {}).get("length", self.length)
-        if runner._resume and former != self.length:
-            print_log(f"Changed since the checkpoint: {former} -> {self.length}", "current")
+        """A run that is made longer, or gets another rate, goes on as it would have with that from the beginning.
+
+        Raises:
+            UserError: the checkpoint is another optimiser's.
+        """
+        if not runner._resume:
+            return
+        now, facts = self._course(runner), (checkpoint.get("meta") or {}).get(FACTS, {})
+        then = {part: facts.get(part, now[part]) for part in now}
+        require_same_optimizer(then["optim_wrapper"], now["optim_wrapper"])
+        if changed := list(differences(then, now)):
+            told = "this config's values hold from here on, as if they had from the beginning"
+            print_log(f"Changed since the checkpoint: {', '.join(changed)}: {told}", "current", logging.WARNING)
             renew_schedule(runner, checkpoint, len(runner.train_dataloader))
+
+    def _course(self, runner: Runner) -> dict[str, Any]:
+        """What positions and rates of a run follow from."""
+        return {
+            "length": self.length,
+            **{part: plain(runner.cfg.get(part)) for part in ("optim_wrapper", "param_scheduler")},
+        }
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the newest metrics."""

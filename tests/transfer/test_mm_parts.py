@@ -224,6 +224,30 @@ def test_a_run_made_longer_has_the_rates_of_one_that_was_so_from_the_start(camvi
     assert [number for number, _ in resumed] == [2, 3, 4] and resumed == straight[2:]
 
 
+def test_a_run_that_gets_another_rate_has_it(camvid, tmp_path, monkeypatch, capfd):
+    rates = []
+
+    def note(hook, runner, *_, **__):
+        rates.append((runner.iter, runner.optim_wrapper.get_lr()["lr"]))
+
+    monkeypatch.setattr(TransferRun, "before_train_iter", note)
+    camvid.train_cfg.max_iters = camvid.param_scheduler[0].end = 5
+    camvid.default_hooks.checkpoint.interval = 2
+    slower, other, straight = (copy.deepcopy(camvid) for _ in range(3))
+    camvid.train_cfg.max_iters = 2
+    openmmlab.train(camvid)
+    for cfg in (slower, straight):
+        cfg.optim_wrapper.optimizer.lr = 0.001
+    straight.work_dir = str(tmp_path / "straight")
+    other.optim_wrapper.optimizer = dict(type="AdamW", lr=0.001)
+    with pytest.raises(UserError, match="the checkpoint's optimiser is SGD, the config's is AdamW"):
+        openmmlab.train(other, resume=True)
+    openmmlab.train(slower, resume=True)
+    assert "optim_wrapper.optimizer.lr 0.01 -> 0.001" in capfd.readouterr().out
+    openmmlab.train(straight)
+    assert rates[2:5] == rates[7:]
+
+
 def test_a_run_resumed_at_its_end_is_measured_again(camvid, tmp_path, scenes):
     again = copy.deepcopy(camvid)
     openmmlab.train(camvid)
