@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.engine import PretrainLoop
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.geometry import TwoViewBatch
 from slotcon_plugin.models.queue import KeyQueue
 from slotcon_plugin.registry import MODELS
@@ -145,7 +145,7 @@ def test_a_resumed_run_is_the_run_without_the_stop(repo, tmp_path, folder):
 
     whole = run()
     (tmp_path / "run/iter_6.pth").unlink()
-    start, resumed = read_checkpoint(tmp_path / "run/iter_3.pth")["state_dict"], run(resume=True)
+    start, resumed = open_checkpoint(tmp_path / "run/iter_3.pth")["state_dict"], run(resume=True)
 
     def distance(one, other, names):
         return sum((one[name].double() - other[name].double()).square().sum() for name in names).sqrt()

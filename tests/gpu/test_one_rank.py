@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules._functions import SyncBatchNorm
 
-from slotcon_plugin.engine.checkpoint import read_checkpoint
+from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.models.distributed import AnyDeviceSyncBatchNorm
 from tests.gpu.device import DEVICE, needs_device, on_gpu_alone
 
@@ -101,5 +101,5 @@ def test_one_process_of_the_launcher(repo, tmp_path, folder):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    state = read_checkpoint(tmp_path / "run/iter_3.pth")["state_dict"]
+    state = open_checkpoint(tmp_path / "run/iter_3.pth")["state_dict"]
     assert all(value.isfinite().all() for value in state.values())

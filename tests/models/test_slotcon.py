@@ -131,7 +131,7 @@ def test_fixed_shapes_change_nothing(prototypes, monkeypatch):
         results.append((losses, gradients, dict(model.student["predictor"].named_buffers())))
     for want, got in zip(*results):
         for name, value in want.items():
-            atol = 1e-4 * value.detach().float().abs().max().item() + 2e-6  # before a BatchNorm a gradient is noise
+            atol = 1e-4 * value.detach().float().abs().max().item() + 5e-6  # before a BatchNorm a gradient is noise
             torch.testing.assert_close(got[name], value, rtol=1e-3, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
 
 
