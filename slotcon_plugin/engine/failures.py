@@ -34,16 +34,14 @@ def failures_told(work_dir: str | Path) -> Iterator[None]:
     try:
         try:
             yield
-        except OSError as error:
-            if error.errno not in _OF_THE_DISK and not _is_in(error.filename, work_dir):
+        except (OSError, RuntimeError) as error:
+            if reason := _of_the_disk(error, work_dir):
+                reason = f"nothing more can be written to the work dir {work_dir}: {reason}"
+            elif get_world_size() > 1 and (reason := _of_another_process(str(error))):
+                reason = f"{reason} ({str(error).splitlines()[0]})"
+            else:
                 raise
-            raise RunFailedError(
-                f"nothing more can be written to the work dir {work_dir}: {error}. {_how_to_go_on(work_dir)}"
-            ) from error
-        except RuntimeError as error:
-            if get_world_size() == 1 or not (reason := _of_another_process(str(error))):
-                raise
-            raise RunFailedError(f"{reason} ({str(error).splitlines()[0]}). {_how_to_go_on(work_dir)}") from error
+            raise RunFailedError(f"{reason}. {_how_to_go_on(work_dir)}") from error
     except BaseException:
         if get_rank() and Path(work_dir).is_dir():
             handler = logging.FileHandler(Path(work_dir) / f"rank{get_rank()}.log", delay=True)
@@ -55,6 +53,13 @@ def _how_to_go_on(work_dir: str | Path) -> str:
     if numbered_checkpoints(work_dir):
         return "Checkpoints that are there are whole; mend this and go on with --resume"
     return "There is no checkpoint yet; mend this and give the same command again"
+
+
+def _of_the_disk(error: Exception, work_dir: str | Path) -> OSError | None:
+    """What keeps files from being written; torch.save ends with a RuntimeError that came of it."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    known = isinstance(cause, OSError) and (cause.errno in _OF_THE_DISK or _is_in(cause.filename, work_dir))
+    return cause if known else None
 
 
 def _is_in(path: object, folder: str | Path) -> bool:

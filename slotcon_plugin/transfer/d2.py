@@ -19,6 +19,7 @@ from detectron2.utils.file_io import PathManager
 from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import BatchPlan
+from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.work_dir import Claim, claim_work_dir, shared
 from slotcon_plugin.errors import UserError
@@ -124,7 +125,7 @@ def train(
         claim = claim_work_dir(cfg.OUTPUT_DIR, identity, resume, overwrite)
         cfg.SEED = claim.run["identity"].get("seed") or 0
     cfg.SEED = max(cfg.SEED, 0)
-    with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside):
+    with put_back_if_refused(cfg.OUTPUT_DIR, claim and claim.aside), failures_told(cfg.OUTPUT_DIR):
         if claim and claim.checkpoint:
             former = read_transfer_checkpoint(claim.checkpoint)
             require_same_steps(former, step_of(cfg, plan))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import resource
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import GeneralizedRCNN
 
 from slotcon_plugin.engine.batch import BatchPlan
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import backbone, d2
 from slotcon_plugin.transfer.d2_batch import step_of
@@ -121,6 +123,27 @@ def test_a_resumed_run_goes_on_in_the_order_of_the_photos(tmp_path, scenes, monk
         train("broken")
     stop = None
     assert train("broken", resume=True) == unbroken[4:]
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path, scenes, monkeypatch):
+    def launch(*_) -> None:
+        with small_files_only(), open(tmp_path / "model.pth", "wb") as file:
+            torch.save(torch.zeros(1 << 20), file)
+
+    monkeypatch.setattr(d2, "_launch", launch)
+    with pytest.raises(RunFailedError, match=rf"written to the work dir {tmp_path / 'run'}: .*File too large"):
+        d2.train(CONFIG, options(tmp_path / "run"), data_root=str(scenes("coco")))
+
+
+@contextmanager
+def small_files_only():
+    """No file of more than a megabyte: what a full disk is to torch.save."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_position_is_counted_in_the_images_of_a_step_here():
