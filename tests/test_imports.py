@@ -54,7 +54,7 @@ MAY_IMPORT = {
     "transfer": {"convert", "results", "engine", "apis", "d2_timm", "evaluation", "models", "photos"},
     "evaluation": {
         *{"registry", "data", "models", "models.losses", "convert"},
-        *{"results", "apis", "config", "photos"},
+        *{"results", "apis", "config", "engine", "photos"},
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "apis", "photos", "page"},
     "benchmark": {"key_values", "registry", "command", "results", "config", "convert", "page"},

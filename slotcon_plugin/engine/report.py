@@ -29,7 +29,7 @@ def pretraining_head(runner: Runner) -> list[tuple[str, str]]:
     """Method, network, first weights, photos, length, work dir."""
     model, loader = unwrapped(runner.model), runner.train_dataloader
     network = network_of_backbone(runner.cfg.model.backbone) or runner.cfg.model.backbone["type"]
-    init = model.init["title"] if getattr(model, "init", None) else "random weights"
+    init = model.init["title"] if model.init else "random weights"
     dataset = runner.cfg.train_dataloader.dataset  # perhaps one of the user's own
     source = dataset.get("source", dataset)
     views = f", in views of {dataset.view_size} pixels" if "view_size" in dataset else ""

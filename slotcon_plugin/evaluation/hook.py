@@ -7,21 +7,18 @@ keep the sets small.
 from __future__ import annotations
 
 import logging
-from abc import abstractmethod
 from collections.abc import Sequence
 
-import torch
-from mmengine.dist import barrier, is_main_process
-from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from slotcon_plugin.errors import UserError
+from slotcon_plugin.engine.between_epochs import BetweenEpochsHook
 from slotcon_plugin.evaluation.features import INPUT_SIZE, OwnPixels, pixels_of
 from slotcon_plugin.evaluation.probe import probe_backbone
 from slotcon_plugin.evaluation.readers import open_labelled_set
 from slotcon_plugin.evaluation.unsupervised import prototypes_of, segment_unsupervised
 from slotcon_plugin.models.distributed import unwrapped
+from slotcon_plugin.models.modes import evaluating
 from slotcon_plugin.registry import HOOKS
 
 _NOISE = 1.0  # mIoU between two probes of the same features, with heads of other seeds and a hundred photos
@@ -30,49 +27,13 @@ PROBE = "linear_probe"
 """What :class:`LinearProbeHook` has found last, in the run's message hub: a text for people."""
 
 
-class _EvaluationHook(Hook):
-    """Evaluates before training, every few epochs, and at the end.
-
-    Args:
-        interval: epochs between two evaluations.
-    """
-
-    priority = "LOW"  # after the teacher's update
-
-    def __init__(self, interval: int) -> None:
-        if interval < 1:
-            raise UserError(f"{type(self).__name__}: interval must be at least 1 epoch, got {interval}")
-        self.interval = interval
-
-    def before_train(self, runner: Runner) -> None:
-        """The value at the start is where the curve begins."""
-        if runner.iter == 0:
-            self._evaluate_on_first_rank(runner)
-
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Evaluate every `interval` epochs and after the last."""
-        ended = self.is_last_train_epoch(runner) or runner.iter >= runner.max_iters  # the latter by the clock
-        if ended or self.every_n_epochs(runner, self.interval):
-            self._evaluate_on_first_rank(runner)
-
-    def _evaluate_on_first_rank(self, runner: Runner) -> None:
-        if is_main_process():
-            with torch.random.fork_rng(devices=()):  # heads are made with the generator of the host
-                self.evaluate(runner)
-        barrier()  # that the others wait here, and not in a step, whose time a budget goes by
-
-    @abstractmethod
-    def evaluate(self, runner: Runner) -> None:
-        """Evaluate, and say what was found."""
-
-
 def _add_scalars(runner: Runner, figures: dict[str, float]) -> None:
     """To every backend; without `iter`, as mmengine's logger writes it, a record's step is an epoch (see curves)."""
     runner.visualizer.add_scalars({**figures, "iter": runner.iter}, step=runner.iter)
 
 
 @HOOKS.register_module()
-class UnsupervisedSegHook(_EvaluationHook):
+class UnsupervisedSegHook(BetweenEpochsHook):
     """Scores the teacher's prototypes on a small labelled set before training, every few epochs, and at the end.
 
     Figures go to the log and, under ``unsupervised/``, to every backend of the visualizer (TensorBoard,
@@ -109,7 +70,7 @@ class UnsupervisedSegHook(_EvaluationHook):
         prototypes_of(unwrapped(runner.model), "teacher")
         super().before_train(runner)
 
-    def evaluate(self, runner: Runner) -> None:
+    def work(self, runner: Runner) -> None:
         """See the class."""
         result = segment_unsupervised(
             unwrapped(runner.model), self.data, short_side=self.short_side, batch_size=self.batch_size
@@ -121,7 +82,7 @@ class UnsupervisedSegHook(_EvaluationHook):
 
 
 @HOOKS.register_module()
-class LinearProbeHook(_EvaluationHook):
+class LinearProbeHook(BetweenEpochsHook):
     """Probes the frozen features of the branch that is exported, before training, every few epochs, and at the end.
 
     A line each time, the figure under ``probe/mIoU`` in every backend of the visualizer, and the last one in the run's
@@ -170,21 +131,15 @@ class LinearProbeHook(_EvaluationHook):
             self._start, self._warned = former["start"], former["warned"]
             self._start_iter = former.get("start_iter", 0)  # checkpoints of old do not say
 
-    def evaluate(self, runner: Runner) -> None:
+    def work(self, runner: Runner) -> None:
         """See the class."""
         model = unwrapped(runner.model)
         network = model.branch(model.transfer_branch)["backbone"]
         backbone = OwnPixels(network, *pixels_of(model))
         size = self.input_size or getattr(network, "image_size", None) or INPUT_SIZE
-        training, modes = model.training, [(module, module.training) for module in model.modules()]
-        model.eval()  # the whole of it: so does what is compiled for training's batches alone
-        device = next(model.parameters()).device
-        result = probe_backbone(
-            backbone, self.train, self.test, seeds=(0,), neighbours=0, device=device, input_size=size, **self.settings
-        )["linear"]
-        model.train(training)
-        for module, mode in modes:
-            module.training = mode
+        asked = dict(seeds=(0,), neighbours=0, device=next(model.parameters()).device, input_size=size)
+        with evaluating(model):  # the whole: what is compiled for training's batches alone looks at its own mode
+            result = probe_backbone(backbone, self.train, self.test, **asked, **self.settings)["linear"]
         miou = result.miou[0]
         text = f"{miou:.1f} mIoU"
         if self._start is None:
@@ -195,7 +150,7 @@ class LinearProbeHook(_EvaluationHook):
         _add_scalars(runner, {"probe/mIoU": miou})
         runner.message_hub.update_info(PROBE, f"{text} ({len(self.train)} photos of {self.train.name}, linear)")
         print_log(f"linear probe after iteration {runner.iter}: {text}", "current")
-        from_weights = getattr(model, "init", None) and self._start_iter == 0
+        from_weights = model.init and self._start_iter == 0
         if from_weights and miou < self._start - _NOISE and not self._warned:
             self._warned = True
             print_log(

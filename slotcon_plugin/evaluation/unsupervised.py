@@ -26,6 +26,7 @@ from slotcon_plugin.evaluation.metrics import (
     segmentation_scores,
     spherical_kmeans,
 )
+from slotcon_plugin.models.modes import evaluating
 
 PROTOCOLS = {
     "hungarian": "prototypes matched one-to-one to classes; pixels of prototypes left over are wrong",
@@ -130,17 +131,13 @@ def segment_unsupervised(
     counts = np.zeros((len(prototypes), len(data.classes)), np.int64)
     # Each prototype starts with one pseudo-position at its own vector, since some own pixels only between positions.
     owned = F.normalize(prototypes.float(), dim=1)
-    training = model.training
-    model.eval()
     as_trained = OwnPixels(nn.Identity(), *pixels_of(model)).to(device)
-    try:
+    with evaluating(model):
         for images, masks in labelled_batches(data, to_short_side(short_side), batch_size):
             grouping = model.group(as_trained(images.to(device)), branch)
             add_counts(counts, grouping.assignment_logits, masks)
             features = F.normalize(grouping.z.float(), dim=1).transpose(0, 1).flatten(1).T  # (B*H*W, D)
             owned.index_add_(0, grouping.assignment_logits.argmax(1).flatten(), features)
-    finally:
-        model.train(training)
     if not counts.sum():
         raise UserError(f"{data.name}: every pixel of every mask is ignored")
     return score_counts(counts, owned.cpu().double().numpy(), data.classes, seed)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.models.modes import evaluating
 from slotcon_plugin.registry import MODELS
 from slotcon_plugin.resnet import BLOCKS, resnet_blocks, stage_maps
 
@@ -92,11 +93,8 @@ def describe_backbone(backbone: nn.Module) -> tuple[tuple[int, ...], tuple[int, 
     """
     if hasattr(backbone, "out_channels") and hasattr(backbone, "strides"):
         return tuple(backbone.out_channels), tuple(backbone.strides)
-    was_training = backbone.training
-    backbone.eval()  # mmdet's return None from here, so that calls cannot be chained
-    with torch.no_grad():
+    with evaluating(backbone), torch.no_grad():
         maps = backbone(torch.zeros(1, 3, 64, 64))
-    backbone.train(was_training)
     if not isinstance(maps, (tuple, list)) or any(m.ndim != 4 for m in maps):
         raise UserError(f"{type(backbone).__name__} must return a tuple of (B, C, h, w) maps to be pretrained")
     return tuple(m.shape[1] for m in maps), tuple(64 // m.shape[-1] for m in maps)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from mmengine.dist import barrier, is_main_process
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from slotcon_plugin.engine.between_epochs import BetweenEpochsHook
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
+from slotcon_plugin.models.modes import evaluating
 from slotcon_plugin.photos import evenly_spaced
 from slotcon_plugin.registry import HOOKS
 from slotcon_plugin.visualization.grouped import group_photos
@@ -16,11 +16,11 @@ from slotcon_plugin.visualization.sheet import contact_sheet
 
 
 @HOOKS.register_module()
-class GroupingPicturesHook(Hook):
+class GroupingPicturesHook(BetweenEpochsHook):
     """Sends a contact sheet of groupings to the visualizer (TensorBoard, ``vis_data/vis_image`` in the work dir).
 
     The photos stay the same, and a prototype keeps its colour, so that one can watch segments form. One is drawn
-    before the first step as well; of a method with several heads, a sheet a head.
+    before the first step and after the last as well; of a method with several heads, a sheet a head.
 
     Args:
         num_photos: how many photos of the training set to draw, evenly spaced.
@@ -28,16 +28,12 @@ class GroupingPicturesHook(Hook):
         short_side: of what the model sees, in pixels.
     """
 
-    priority = "LOW"
-
     def __init__(self, num_photos: int = 6, interval: int = 1, short_side: int = 320) -> None:
-        if interval < 1 or num_photos < 1:
-            raise UserError(
-                f"GroupingPicturesHook: interval and num_photos must be 1 or more, got {interval} and {num_photos}"
-            )
+        super().__init__(interval)
+        if num_photos < 1:
+            raise UserError(f"GroupingPicturesHook: num_photos must be 1 or more, got {num_photos}")
         self.photos: list[str] = []
         self.num_photos = num_photos
-        self.interval = interval
         self.short_side = short_side
 
     def before_train(self, runner: Runner) -> None:
@@ -45,31 +41,21 @@ class GroupingPicturesHook(Hook):
         unwrapped(runner.model).require("groups", "GroupingPicturesHook")
         source = runner.train_dataloader.dataset.source
         self.photos = [source.path(index) for index in evenly_spaced(len(source), self.num_photos)]
-        if runner.iter == 0:
-            self._draw_on_first_rank(runner, step=0)
+        super().before_train(runner)
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        """Draw them again."""
-        if self.every_n_epochs(runner, self.interval):
-            self._draw_on_first_rank(runner, step=runner.iter)
-
-    def _draw_on_first_rank(self, runner: Runner, step: int) -> None:
-        if is_main_process():
-            self._draw(runner, step)
-        barrier()  # that the others wait here, and not in a step, whose time a budget goes by
-
-    def _draw(self, runner: Runner, step: int) -> None:
+    def work(self, runner: Runner) -> None:
+        """Draw them."""
         model = unwrapped(runner.model)
-        was_training, shown = model.training, getattr(model, "shown_head", None)
-        model.eval()
+        shown = model.shown_head
         try:
-            for head in getattr(model, "heads", (None,)):
-                model.show_head(head)
-                photos = group_photos(model, self.photos, self.short_side, max_side=480)
-                name = f"groupings_{head}" if head else "groupings"
-                runner.visualizer.add_image(name, np.asarray(contact_sheet(photos, height=200)), step=step)
+            with evaluating(model):
+                for head in model.heads or (None,):
+                    model.show_head(head)
+                    photos = group_photos(model, self.photos, self.short_side, max_side=480)
+                    name = f"groupings_{head}" if head else "groupings"
+                    sheet = np.asarray(contact_sheet(photos, height=200))
+                    runner.visualizer.add_image(name, sheet, step=runner.iter)
         except (UserError, MemoryError) as error:  # pictures are not worth a run
             runner.logger.warning(f"GroupingPicturesHook draws nothing: {str(error) or type(error).__name__}")
         finally:
             model.show_head(shown)
-            model.train(was_training)

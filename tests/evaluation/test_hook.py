@@ -11,7 +11,6 @@ from torch import nn
 from slotcon_plugin.demo_scenes import make_demo_scenes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import LinearProbeHook, open_labelled_set, probe_backbone
-from slotcon_plugin.evaluation import hook as module
 from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.evaluation.hook import PROBE
 from slotcon_plugin.models import TorchvisionResNet
@@ -68,7 +67,7 @@ def test_photos_have_the_size_that_the_network_is_made_for(made_for, size, demo,
     monkeypatch.setattr("slotcon_plugin.evaluation.hook.probe_backbone", probe)
     runner.model.student["backbone"].image_size = made_for
     for more in ({}, {"input_size": (64, 96)}):
-        HOOKS.build(dict(type="LinearProbeHook", data=str(demo), **more)).evaluate(runner)
+        HOOKS.build(dict(type="LinearProbeHook", data=str(demo), **more)).work(runner)
     assert sizes == [size, (64, 96)]
 
 
@@ -89,34 +88,6 @@ def test_it_is_the_probe_of_the_branch_that_is_exported(demo, runner):
     assert runner.info[PROBE] == f"{expected:.1f} mIoU (4 photos of scenes/train, linear)"
 
 
-def test_it_is_asked_before_training_every_few_epochs_and_at_the_end(demo, runner, monkeypatch):
-    hook = hook_for(demo, interval=2)
-    monkeypatch.setattr(hook, "evaluate", lambda runner: runner.scalars.append(runner.iter))
-    hook.is_last_train_epoch = lambda runner: runner.epoch + 1 == runner.max_epochs
-    hook.before_train(runner)
-    for runner.epoch in range(3):
-        runner.iter = 10 * (runner.epoch + 1)
-        hook.after_train_epoch(runner)
-    assert runner.scalars == [0, 20, 30]
-    runner.epoch, runner.iter, runner.max_epochs, runner.max_iters = 2, 25, 20, 25  # ended by the clock
-    hook.after_train_epoch(runner)
-    assert runner.scalars == [0, 20, 30, 25]
-    resumed = SimpleNamespace(**{**vars(runner), "iter": 10, "scalars": []})
-    hook.before_train(resumed)
-    assert resumed.scalars == []
-
-
-def test_other_ranks_wait_for_the_first_one_and_not_in_a_step(demo, runner, monkeypatch):
-    """A budget goes by the time of steps."""
-    order, hook = [], hook_for(demo)
-    monkeypatch.setattr(hook, "evaluate", lambda runner: order.append("probe"))
-    monkeypatch.setattr(module, "barrier", lambda: order.append("wait"))
-    for first in (True, False):
-        monkeypatch.setattr(module, "is_main_process", lambda first=first: first)
-        hook.before_train(runner)
-    assert order == ["probe", "wait", "wait"]
-
-
 def test_the_whole_model_leaves_training_and_returns_to_it_as_it_was(demo, runner, monkeypatch):
     """Else what is compiled for training's batches would be compiled again for the probe's photos."""
     model, seen = runner.model, []
@@ -127,7 +98,7 @@ def test_the_whole_model_leaves_training_and_returns_to_it_as_it_was(demo, runne
     monkeypatch.setattr(
         "slotcon_plugin.evaluation.hook.probe_backbone", lambda *_, **__: seen.append(model.training) or found
     )
-    hook_for(demo).evaluate(runner)
+    hook_for(demo).work(runner)
     assert seen == [False]
     assert [module.training for module in model.modules()] == before
 
@@ -164,7 +135,7 @@ def test_its_curve_is_drawn_at_its_iterations(demo, runner, finds, tmp_path):
         if runner.iter:
             epoch = runner.iter // 10
             runner.visualizer.add_scalars({"loss": 1.0, "iter": runner.iter, "epoch": epoch}, step=runner.iter)
-        hook.evaluate(runner)
+        hook.work(runner)
     assert read_run(tmp_path).figures["probe/mIoU"] == {0: 40.0, 10: 41.0, 20: 42.0}
 
 
@@ -178,12 +149,12 @@ def test_weights_that_are_forgotten_are_spoken_of_once(init, figures, warnings, 
     finds(figures)
     hook = hook_for(demo)
     for _ in figures[:-1]:
-        hook.evaluate(runner)
+        hook.work(runner)
     checkpoint = {}
     hook.before_save_checkpoint(runner, checkpoint)
     resumed = hook_for(demo)
     resumed.after_load_checkpoint(runner, checkpoint)
-    resumed.evaluate(runner)
+    resumed.work(runner)
     assert sum(level == logging.WARNING for level, _ in said) == warnings
     assert runner.info[PROBE].startswith(f"{figures[-1]:.1f} mIoU, {figures[0]:.1f} before training")
 
@@ -195,13 +166,13 @@ def test_a_probe_that_a_resumed_run_is_given_does_not_know_the_start(demo, runne
     hook.after_load_checkpoint(runner, {})
     runner.iter = 30
     hook.before_train(runner)
-    hook.evaluate(runner)
+    hook.work(runner)
     checkpoint = {}
     hook.before_save_checkpoint(runner, checkpoint)
     runner.iter = 40
     resumed = hook_for(demo)
     resumed.after_load_checkpoint(runner, checkpoint)
-    resumed.evaluate(runner)
+    resumed.work(runner)
     assert runner.info[PROBE].startswith("20.0 mIoU, 40.0 after iteration 30 (")
     assert all(level != logging.WARNING for level, _ in said)
 

@@ -15,7 +15,7 @@ class ColourModel(torch.nn.Module):
     """Prototypes 0, 1, 2 are red, green and blue, prototype 3 is never chosen; a map of stride 8."""
 
     method = Method("colour", "Colour", groups=True)
-    init = None
+    init, heads, shown_head = None, (), None
     require, show_head = BasePretrainer.require, BasePretrainer.show_head
 
     def __init__(self):

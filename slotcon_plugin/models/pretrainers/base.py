@@ -88,9 +88,13 @@ class BasePretrainer(BaseModel):
             head's name; not part of the state.
         reporting: whether the figures of this step will be looked at; what only they need may be left out otherwise.
         dense_parts: the parts of both branches that see dense maps of a fixed size.
+        heads, shown_head: names of a method's heads, and of the one whose grouping ``group`` gives; none of a method
+            with one head.
     """
 
     dense_parts = ("backbone", "projector")
+    heads: tuple[str, ...] = ()
+    shown_head: str | None = None
 
     @property
     @abstractmethod
@@ -208,11 +212,10 @@ class BasePretrainer(BaseModel):
         Raises:
             UserError: there is no such head.
         """
-        heads = getattr(self, "heads", ())
-        if name is not None and name not in heads:
-            known = f"the heads {', '.join(heads)}" if heads else "one head, which has no name"
+        if name is not None and name not in self.heads:
+            known = f"the heads {', '.join(self.heads)}" if self.heads else "one head, which has no name"
             raise UserError(f"head: {self.method.title} has {known}; got {name!r}")
-        self.shown_head = name or getattr(self, "shown_head", None)
+        self.shown_head = name or self.shown_head
 
     def check_data(self, dataset: Dataset) -> None:
         """Refuse a data set whose views the loss could not work with, before the first step; none by default.
