@@ -1,28 +1,20 @@
-"""What the tools call: prepare and run a pretraining, load a finished one."""
+"""What the tools call: prepare and run a pretraining."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import torch
-import torch.distributed as dist
 from mmengine.config import Config
-from mmengine.dist import init_dist
 from mmengine.runner import Runner
-from mmengine.utils.dl_utils import set_multi_processing
 
-from slotcon_plugin.command import end_with_parent
-from slotcon_plugin.config import load_config, require_model, resolve, settle
+from slotcon_plugin.config import resolve
 from slotcon_plugin.config.check import check_arguments
-from slotcon_plugin.convert.runs import config_of, find_checkpoint
-from slotcon_plugin.convert.safe_load import load_file
-from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, require_fit, shared
+from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir, shared
 from slotcon_plugin.engine.batch import fit_batch
 from slotcon_plugin.engine.budget import BudgetHook, plan_budget
 from slotcon_plugin.engine.checkpoint import open_checkpoint
@@ -30,6 +22,7 @@ from slotcon_plugin.engine.console import run_console
 from slotcon_plugin.engine.cpu import keep_freed_memory
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.engine.lock import put_back_if_refused
+from slotcon_plugin.engine.processes import start_processes
 from slotcon_plugin.engine.progress import ProgressHook
 from slotcon_plugin.engine.report import pretraining_head, pretraining_made
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
@@ -38,47 +31,11 @@ from slotcon_plugin.engine.seed import check_seed
 from slotcon_plugin.engine.settings import SETTINGS, settle_for_run
 from slotcon_plugin.engine.stop import signals_given_back
 from slotcon_plugin.engine.work_dir import started_again
-from slotcon_plugin.errors import ConversionError, UserError
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.initialization import read_initial_weights
-from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.distributed import unwrapped
-from slotcon_plugin.registry import MODELS
 
 RANDOM = "random weights"
-
-
-def start_processes(cfg: Config) -> int:
-    """Start the process group of the launcher's processes and return how many there are; without a GPU with gloo.
-
-    ``env_cfg.dist_cfg.timeout`` is the time in seconds after which a process that does not answer ends the run.
-    mmengine's own start insists on a GPU, and its wrapper on a device to put the model on.
-    """
-    if cfg.get("launcher", "none") == "none":
-        return 1
-    end_with_parent()
-    env = cfg.get("env_cfg", {})
-    options = {**env.get("dist_cfg", {}), **_store_of_a_restart()}
-    set_multi_processing(**env.get("mp_cfg", {}), distributed=True)  # as the runner does, before it is too late
-    if torch.cuda.is_available():
-        init_dist(cfg.launcher, **options)
-    else:
-        with patch("torch.cuda.set_device"):
-            init_dist(cfg.launcher, **{**options, "backend": "gloo"})
-        cfg.model_wrapper_cfg = dict(
-            type="MMDistributedDataParallel",
-            device_ids=None,
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get("find_unused_parameters", False),
-        )
-    return dist.get_world_size()
-
-
-def _store_of_a_restart() -> dict[str, Any]:
-    """torchrun's store outlives a restart, and so do the addresses of the dead in it: look below a name of its own."""
-    if (attempt := os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) == "0":
-        return {}
-    store, rank, world_size = next(dist.rendezvous("env://"))
-    return {"store": dist.PrefixStore(f"restart {attempt}", store), "rank": rank, "world_size": world_size}
 
 
 def use_photos(cfg: Config, path: str) -> None:
@@ -196,36 +153,3 @@ def _name_of(init: str | Mapping | None, again: bool) -> str | None:
     """What a run starts from, to tell runs apart; None = as the run that is to be gone on with."""
     file = init.get("file") if isinstance(init, Mapping) else init
     return Path(file).name if file else None if again else RANDOM
-
-
-def load_pretrainer(
-    config: str | Path | Config | None, checkpoint: str | Path, device: str = "cpu", trained: bool = True
-) -> BasePretrainer:
-    """A trained pretrainer in evaluation mode.
-
-    Args:
-        config: the config that trained it; None = the copy beside the checkpoint.
-        checkpoint: a checkpoint of that run, or its work dir: the newest whole one.
-        device: where to put it.
-        trained: False leaves it as it is built: the same network before it has learned anything.
-
-    Raises:
-        UserError: there is no such file, it is no checkpoint, or not one of this config.
-    """
-    cfg = config if isinstance(config, Config) else load_config(config_of(config or checkpoint))
-    require_model(cfg)
-    checkpoint = find_checkpoint(checkpoint)
-    if not Path(checkpoint).is_file():
-        raise UserError(f"there is no checkpoint {checkpoint}")
-    try:
-        state = load_file(checkpoint)
-    except ConversionError as error:
-        raise UserError(f"{checkpoint} is no whole checkpoint of a pretraining: {error}") from error
-    settle(cfg, former=state.get("meta", {}).get(SETTINGS))
-    model = MODELS.build(cfg.model)
-    weights = state.get("state_dict", state)
-    require_fit(weights, model, str(checkpoint))
-    if trained:
-        model.load_state_dict(weights)
-    model.recall(state)
-    return model.to(device).eval()

@@ -37,9 +37,9 @@ BUGS = {
     "test": ("transfer.openmmlab.evaluate", [TRANSFER, "CHECKPOINT"]),
     "train": ("apis.pretrain", [SMALL, "--photos", "PHOTOS"]),
     "train_d2": ("transfer.d2.train", ["--config-file", D2]),
-    "visualize_groups": ("apis.load_file", [SMALL, "CHECKPOINT", "PHOTOS"]),
-    "visualize_prototypes": ("apis.load_file", [SMALL, "CHECKPOINT", "PHOTOS"]),
-    "visualize_retrieval": ("apis.load_file", [SMALL, "CHECKPOINT", "PHOTO", "PHOTO"]),
+    "visualize_groups": ("loading.load_file", [SMALL, "CHECKPOINT", "PHOTOS"]),
+    "visualize_prototypes": ("loading.load_file", [SMALL, "CHECKPOINT", "PHOTOS"]),
+    "visualize_retrieval": ("loading.load_file", [SMALL, "CHECKPOINT", "PHOTO", "PHOTO"]),
     "visualize_views": ("visualization.views.views_sheet", ["PHOTOS", "OUT.png"]),
 }
 # tool -> arguments that a user can mend, and what the sentence says

@@ -10,8 +10,8 @@ from mmengine.logging import print_log
 
 from slotcon_plugin.actions.runs import Pretrained, Run, checkpoint_of, config_of
 from slotcon_plugin.actions.settings import defaults_of, require_settings
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.visualization.run import plot_run, visualize_groups, visualize_prototypes, visualize_retrieval
 from slotcon_plugin.visualization.write import require_picture_path

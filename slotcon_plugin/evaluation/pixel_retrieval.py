@@ -11,13 +11,13 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.evaluation.arms import build_untrained
 from slotcon_plugin.evaluation.features import OwnPixels, collecting_statistics, pixels_of
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.models import BasePretrainer
 from slotcon_plugin.models.losses import nearest_keys
 from slotcon_plugin.models.pixel_pairs import pixel_centres, sample_pairs, sample_points, take_pixels

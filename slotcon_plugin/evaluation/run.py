@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert.metadata import told_by
 from slotcon_plugin.convert.runs import config_of
@@ -24,6 +23,7 @@ from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 from slotcon_plugin.files import require_writable
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.results import FILE_NAME, write_result
 

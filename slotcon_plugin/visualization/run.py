@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos, printable, read_photo
 from slotcon_plugin.visualization import curves
 from slotcon_plugin.visualization.curves_page import curves_page

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.optim import SGD
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.convert import ConversionError, read_checkpoint
 from slotcon_plugin.convert.official import import_official
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.models import SlotCon
 
 from .conftest import IMAGE, random_resnet

@@ -7,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.apis import pretrain
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert, read_metadata
+from slotcon_plugin.loading import load_pretrainer
 
 OPTIONS = {
     "train_cfg.max_epochs": 3,

@@ -189,7 +189,7 @@ ONE_OF_TWO = """
 import importlib.util, sys, torch
 import torch.distributed as dist
 from mmengine.runner import Runner
-from slotcon_plugin.apis import start_processes
+from slotcon_plugin.engine.processes import start_processes
 spec = importlib.util.spec_from_file_location("tiny", sys.argv[1])
 tiny = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(tiny)

@@ -8,8 +8,9 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from slotcon_plugin.apis import load_pretrainer, pretrain
+from slotcon_plugin.apis import pretrain
 from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.models.pretrainers import vader
 
 

@@ -9,11 +9,11 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.run import probe_arms, probe_recipe
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.results import describe_config, read_result
 

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import nn
 
-from slotcon_plugin.apis import load_pretrainer
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised, unsupervised
@@ -18,6 +17,7 @@ from slotcon_plugin.evaluation.arms import build_untrained, sha256_of
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
 from slotcon_plugin.evaluation.unsupervised import score_counts
+from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.models import BasePretrainer, Method
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.registry import HOOKS
