@@ -10,16 +10,8 @@ import numpy as np
 from markupsafe import Markup
 
 from slotcon_plugin.page import fill, html_page
-from slotcon_plugin.visualization.curves import (
-    FROM_ZERO,
-    LIMITS,
-    LOGARITHMIC,
-    Run,
-    line_style,
-    smooth,
-    split_head,
-    title_of,
-)
+from slotcon_plugin.visualization.curves import FROM_ZERO, LOGARITHMIC, line_style, smooth
+from slotcon_plugin.visualization.run_figures import LIMITS, Run, split_head, title_of
 
 # figure -> what it is like in a good run, (lowest, highest); None = open. As in docs/healthy_run.md, and where that
 # gives no number the bounds of engine/health_alarms.py. Some depend on the number of prototypes.

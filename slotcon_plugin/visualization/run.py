@@ -11,12 +11,13 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos, printable, read_photo
-from slotcon_plugin.visualization import curves
+from slotcon_plugin.visualization.curves import plot_runs
 from slotcon_plugin.visualization.curves_page import curves_page
 from slotcon_plugin.visualization.grouped import group_photos, model_input
 from slotcon_plugin.visualization.groups_page import groups_page
 from slotcon_plugin.visualization.prototypes import find_nearest_segments, prototype_row
 from slotcon_plugin.visualization.retrieval import DEFAULT_POINTS, draw_matches, nearest_pixels
+from slotcon_plugin.visualization.run_figures import figures_of, read_run
 from slotcon_plugin.visualization.sheet import below, contact_sheet
 from slotcon_plugin.visualization.write import require_picture_path, write_pictures
 
@@ -187,9 +188,9 @@ def plot_run(
         raise UserError(f"--names: expected {len(runs)} names, one a run, got {len(names)}")
     if smooth < 1:
         raise UserError(f"--smooth must be at least 1 value, got {smooth}")
-    read = [curves.read_run(run, name) for run, name in zip(runs, names or [None] * len(runs))]
-    title, shown = "Curves of " + ", ".join(run.name for run in read), curves.figures_of(read, figures)
+    read = [read_run(run, name) for run, name in zip(runs, names or [None] * len(runs))]
+    title, shown = "Curves of " + ", ".join(run.name for run in read), figures_of(read, figures)
     if out.suffix.lower() == ".html":
         write_text(out, curves_page(title, read, shown, x == "epoch", smooth))
         return out
-    return write_pictures(out, title, curves.plot_runs(read, shown, x == "epoch", smooth))
+    return write_pictures(out, title, plot_runs(read, shown, x == "epoch", smooth))

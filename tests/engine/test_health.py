@@ -10,7 +10,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from slotcon_plugin.engine import CollapseError
 from slotcon_plugin.engine.health_figures import effective_rank
 from slotcon_plugin.engine.json_lines import read_json_lines
-from slotcon_plugin.visualization.curves import read_run
+from slotcon_plugin.visualization.run_figures import read_run
 
 TIMES = {"time", "data_time_share"}
 

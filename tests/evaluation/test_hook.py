@@ -15,7 +15,7 @@ from slotcon_plugin.evaluation.features import OwnPixels, pixels_of
 from slotcon_plugin.evaluation.hook import PROBE
 from slotcon_plugin.models import TorchvisionResNet
 from slotcon_plugin.registry import HOOKS
-from slotcon_plugin.visualization.curves import read_run
+from slotcon_plugin.visualization.run_figures import read_run
 
 SETTINGS = dict(input_size=(32, 64), epochs=2)
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from slotcon_plugin.visualization import curves
-from slotcon_plugin.visualization.curves import Run, figures_of, plot_runs, read_run, smooth, split_head, title_of
+from slotcon_plugin.visualization.curves import plot_runs, smooth
 from slotcon_plugin.visualization.run import plot_run
+from slotcon_plugin.visualization.run_figures import TITLES, Run, figures_of, read_run, split_head, title_of
 
 
 def write(path, records):
@@ -189,9 +189,9 @@ def test_the_tool_writes_one_file(work_dir, tmp_path):
 
 
 def test_no_title_runs_into_the_next_chart(tmp_path, monkeypatch):
-    figures = {**dict.fromkeys(curves.TITLES, 10_000.0), "a_figure_of_ones_own_" * 4: 1.0}
+    figures = {**dict.fromkeys(TITLES, 10_000.0), "a_figure_of_ones_own_" * 4: 1.0}
     write(tmp_path / "health.jsonl", [{"iter": i, "epoch": 1, **figures} for i in (1, 2)])
-    monkeypatch.setattr(curves, "draw", lambda canvas: canvas)
+    monkeypatch.setattr("slotcon_plugin.visualization.curves.draw", lambda canvas: canvas)
     run = read_run(tmp_path)
     canvas = plot_runs([run], figures_of([run]))
     FigureCanvasAgg(canvas).draw()

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image
 
 from slotcon_plugin.page import picture_data
-from slotcon_plugin.visualization.curves import Run
 from slotcon_plugin.visualization.curves_page import HEALTHY, HEALTHY_OF_K, curves_page
 from slotcon_plugin.visualization.grouped import GroupedPhoto
 from slotcon_plugin.visualization.groups_page import groups_page
+from slotcon_plugin.visualization.run_figures import Run
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 in_a_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome here")
