@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from slotcon_plugin.checkpoints.runs import config_of, find_checkpoint
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.config import load_config, require_model, settle
-from slotcon_plugin.convert.runs import config_of, find_checkpoint
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import require_fit
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.errors import ConversionError, UserError

@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 from slotcon_plugin.apis import pretrain, use_photos
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.command import duration, own_command
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert
-from slotcon_plugin.convert.runs import numbered_checkpoints
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.devices import choose_device
 from slotcon_plugin.engine import lock_work_dir, set_aside

@@ -33,8 +33,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from slotcon_plugin.checkpoints.runs import config_of, find_checkpoint
     from slotcon_plugin.config import apply_options, read_config
-    from slotcon_plugin.convert.runs import config_of, find_checkpoint
     from slotcon_plugin.errors import UserError
     from slotcon_plugin.transfer.openmmlab import evaluate, is_transfer_config
 

@@ -13,10 +13,10 @@ from mmengine.dist import barrier
 
 from slotcon_plugin import apis
 from slotcon_plugin.actions.runs import Pretrained
+from slotcon_plugin.checkpoints.runs import find_checkpoint
 from slotcon_plugin.config import apply_options, list_configs, read_config, require_model
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
-from slotcon_plugin.convert.runs import find_checkpoint
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint

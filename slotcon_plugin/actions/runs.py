@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slotcon_plugin.convert import runs
-from slotcon_plugin.convert.runs import locate
+from slotcon_plugin.checkpoints import runs
+from slotcon_plugin.checkpoints.runs import locate
 from slotcon_plugin.errors import UserError
 
 
@@ -36,7 +36,7 @@ class Pretrained:
 Run = Pretrained | str | Path
 """A pretraining as functions take it: what :func:`slotcon_plugin.pretrain` gave, its work dir, or a checkpoint file.
 
-Also ``torchvision://resnet50`` and ``detectron2://...``, see :func:`slotcon_plugin.convert.runs.locate`.
+Also ``torchvision://resnet50`` and ``detectron2://...``, see :func:`slotcon_plugin.checkpoints.runs.locate`.
 """
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import slotcon_plugin
+from slotcon_plugin.checkpoints.runs import locate
 from slotcon_plugin.convert.canonical import CanonicalBackbone
 from slotcon_plugin.convert.decoders import DECODERS, halved
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
-from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.verify import prove
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.convert.writers.base import Target

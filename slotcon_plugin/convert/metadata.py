@@ -33,8 +33,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.convert.runs import locate
-from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.checkpoints.runs import locate
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
@@ -79,7 +79,7 @@ def told_by(path: str | Path) -> dict[str, Any]:
     """:func:`started_from` of a checkpoint of this project, or of a file that was converted from one.
 
     Raises:
-        ConversionError: see :func:`~slotcon_plugin.convert.runs.locate`; or the file cannot be read.
+        ConversionError: see :func:`~slotcon_plugin.checkpoints.runs.locate`; or the file cannot be read.
     """
     content = load_file(locate(path))
     told = content.get(PRETRAINING_KEY) or {}

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor, nn
 
 import slotcon_plugin
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.convert.canonical import canonicalise
 from slotcon_plugin.convert.convert import check_out, write
 from slotcon_plugin.convert.find import Candidate, as_plain, refuse_holes
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import ConversionError

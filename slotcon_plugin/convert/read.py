@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from slotcon_plugin.checkpoints.runs import locate
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256, canonicalise
 from slotcon_plugin.convert.decoders import DECODERS
 from slotcon_plugin.convert.find import Candidate, anchor_of, as_plain, choose, find_candidates, refuse_holes, seen
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY, UNKNOWN, UNKNOWN_INPUT
 from slotcon_plugin.convert.names import DETECTRON2, SEQUENTIAL, KeyMap
 from slotcon_plugin.convert.network import Network, foreign_options, network_of_backbone
-from slotcon_plugin.convert.runs import locate
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.sources import known_kinds, recognise, refuse_look_alike
 from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.declaration import PRETRAINING_KEY, whole_title

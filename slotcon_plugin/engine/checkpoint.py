@@ -17,8 +17,8 @@ from mmengine.logging import HistoryBuffer
 from mmengine.runner import Runner
 from torch import nn
 
-from slotcon_plugin.convert.runs import NUMBERED, RUN, numbered_checkpoints, run_record
-from slotcon_plugin.convert.safe_load import SAFE_GLOBALS
+from slotcon_plugin.checkpoints.runs import NUMBERED, RUN, numbered_checkpoints, run_record
+from slotcon_plugin.checkpoints.safe_load import SAFE_GLOBALS
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing

@@ -12,7 +12,7 @@ from pathlib import Path
 from mmengine.dist import get_rank, get_world_size
 from mmengine.logging import MMLogger
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.errors import RunFailedError
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.hooks import Hook, ParamSchedulerHook
 from mmengine.runner import Runner
 
-from slotcon_plugin.convert.runs import RUN
+from slotcon_plugin.checkpoints.runs import RUN
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.models.distributed import unwrapped

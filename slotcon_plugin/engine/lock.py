@@ -13,7 +13,7 @@ from typing import IO
 
 from mmengine.logging import print_log
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import PART_PREFIX
 

@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
+from slotcon_plugin.checkpoints.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
 from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.lock import lock_work_dir, put_back, set_aside
 from slotcon_plugin.errors import UserError

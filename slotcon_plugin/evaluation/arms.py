@@ -12,12 +12,12 @@ from mmengine.logging import print_log
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config, require_model, settle
 from slotcon_plugin.convert import build_canonical, read_checkpoint
 from slotcon_plugin.convert.canonical import CanonicalBackbone, backbone_sha256
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import network_by_name, weights_of
-from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.decoder_map import WithDecoderMap
 from slotcon_plugin.evaluation.features import INPUT_SIZE, OwnPixels, calibrate_batch_norm, pixels_of

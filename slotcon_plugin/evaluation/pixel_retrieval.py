@@ -11,8 +11,8 @@ from tabulate import tabulate
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config, settle
-from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
 from slotcon_plugin.evaluation.arms import build_untrained

@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from torch import nn
 
+from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert.metadata import told_by
-from slotcon_plugin.convert.runs import config_of
 from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.features import INPUT_SIZE, map_sizes
 from slotcon_plugin.evaluation.labelled_set import LabelledSet

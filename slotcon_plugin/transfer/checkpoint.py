@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from slotcon_plugin.checkpoints.runs import find_checkpoint
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.convert.metadata import UNKNOWN
-from slotcon_plugin.convert.runs import find_checkpoint
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.tensors import weights_of
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing, sha256_of

@@ -16,7 +16,7 @@ from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.engine.failures import failures_told

@@ -9,9 +9,9 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 
+from slotcon_plugin.checkpoints.runs import locate
 from slotcon_plugin.convert import check_compatible, read_checkpoint
 from slotcon_plugin.convert.metadata import UNKNOWN
-from slotcon_plugin.convert.runs import locate
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, IterableDataset, Sampler
 
+from slotcon_plugin.checkpoints.runs import RUN
 from slotcon_plugin.convert import ConversionError
 from slotcon_plugin.convert.names import DETECTRON2
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.runs import RUN
 from slotcon_plugin.d2_timm import TimmMaps
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped

@@ -7,10 +7,10 @@ import pytest
 import timm
 import torch
 
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.convert import ConversionError, build_canonical, convert, read_checkpoint, read_metadata
 from slotcon_plugin.convert.cli import run
 from slotcon_plugin.convert.decoders import DECODERS
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.models.decoders import FPNDecoder, PyramidDecoder
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from PIL import Image
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.data import TwoViewDataset
 from slotcon_plugin.engine import allow_checkpoint_classes
 from slotcon_plugin.geometry import TwoViewBatch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 
-from slotcon_plugin.convert.runs import RUN_FILE, numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import RUN_FILE, numbered_checkpoints
 from slotcon_plugin.engine import resume
 from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.engine.hooks import RunStampHook

@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.engine import RunStampHook, allow_checkpoint_classes, claim_work_dir
 from slotcon_plugin.engine.checkpoint import open_checkpoint
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import Hook
 
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.command import FAILED, run_command
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import failures
 from slotcon_plugin.engine.failures import failures_told
 from slotcon_plugin.errors import RunFailedError

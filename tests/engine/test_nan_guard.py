@@ -8,7 +8,7 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.engine import MixedPrecisionOptimWrapper, NanGuardHook, NonFiniteLossError
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.registry import OPTIM_WRAPPERS

@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.engine import allow_checkpoint_classes
 from tests.processes import Python, run_python, run_ranks
 

@@ -11,9 +11,9 @@ from PIL import Image
 from torchvision.models import resnet18
 
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert import convert, read_metadata
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine.work_dir import Claim
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.loading import load_pretrainer

@@ -11,7 +11,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from torch import nn
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.engine import (
     AtomicLocalBackend,
     ExactResumeHook,

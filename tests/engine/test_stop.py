@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 
-from slotcon_plugin.convert.runs import numbered_checkpoints
-from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.checkpoints.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.engine import stop
 from slotcon_plugin.engine.checkpoint import SafeCheckpointHook
 from slotcon_plugin.errors import STOPPED, RunStoppedError

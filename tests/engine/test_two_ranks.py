@@ -6,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.checkpoints.safe_load import load_file
 from tests.processes import run_ranks
 
 

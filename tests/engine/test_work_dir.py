@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from slotcon_plugin.convert.runs import RUN, numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import RUN, numbered_checkpoints
 from slotcon_plugin.engine import claim_work_dir, lock
 from slotcon_plugin.engine import work_dir as module
 from slotcon_plugin.errors import UserError

@@ -10,9 +10,9 @@ from mmengine.hooks import Hook
 from PIL import Image
 
 from slotcon_plugin.apis import pretrain
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.command import FAILED, run_command
 from slotcon_plugin.config import load_config
-from slotcon_plugin.convert.safe_load import load_file
 from slotcon_plugin.engine import lock, work_dir
 from slotcon_plugin.engine.lock import put_back_if_refused
 from slotcon_plugin.engine.nan_guard import NonFiniteLossError

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from slotcon_plugin.convert.safe_load import LEGACY_TORCH_MAGIC, load_file
+from slotcon_plugin.checkpoints.safe_load import LEGACY_TORCH_MAGIC, load_file
 from slotcon_plugin.convert.tensors import tensors_of
 from slotcon_plugin.errors import ConversionError
 

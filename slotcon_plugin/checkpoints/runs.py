@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from slotcon_plugin.convert.safe_load import load_file
+from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import zip_damage
 

@@ -9,8 +9,8 @@ import torch
 
 from slotcon_plugin.actions.runs import checkpoint_of
 from slotcon_plugin.arguments import add_trained_model
+from slotcon_plugin.checkpoints.runs import config_of, find_checkpoint, locate
 from slotcon_plugin.convert.metadata import told_by
-from slotcon_plugin.convert.runs import config_of, find_checkpoint, locate
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.evaluation.arms import build_untrained
 from slotcon_plugin.loading import load_pretrainer
