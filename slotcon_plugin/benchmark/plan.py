@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, dataclass, fields
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from slotcon_plugin.benchmark.fields import entry_of, is_list_of_text
 from slotcon_plugin.config import find_config, load_config, shipped_file
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.errors import UserError
@@ -163,19 +164,16 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     known = {"data", "pretraining", "tasks", "targets", "seeds", "estimate"}
     if foreign := sorted(set(given) - known):
         raise UserError(f"{path}: a plan has no {foreign}; it knows {sorted(known)} (data sets by their name)")
-    if not _is_list_of_text(targets := given.get("targets", ())):
+    if not is_list_of_text(targets := given.get("targets", ())):
         raise UserError(f"{path}: targets must be a list of names, got {targets!r}: targets=['detectron2']")
     if not isinstance(given.get("seeds", ()), (list, tuple)):
         raise UserError(f"{path}: seeds must be a list of integers, got {given['seeds']!r}: seeds=[{given['seeds']}]")
     plan = Plan(
         name=Path(path).stem,
         file=str(path),
-        data={name: _entry(Data, f"{path}: data.{name}", entry) for name, entry in given.get("data", {}).items()},
-        pretraining={
-            name: _entry(Pretraining, f"{path}: pretraining.{name}", entry)
-            for name, entry in given.get("pretraining", {}).items()
-        },
-        tasks={name: _entry(Task, f"{path}: tasks.{name}", entry) for name, entry in given.get("tasks", {}).items()},
+        data=_entries(Data, path, given, "data"),
+        pretraining=_entries(Pretraining, path, given, "pretraining"),
+        tasks=_entries(Task, path, given, "tasks"),
         targets=tuple(targets),
         seeds=tuple(given.get("seeds", (0,))),
         estimate=given.get("estimate", "no estimate given"),
@@ -184,32 +182,19 @@ def load_plan(path: str | Path, overrides: Mapping[str, Any] | None = None) -> P
     return plan
 
 
-def _entry(kind: type, where: str, entry: Any) -> Any:
-    if not isinstance(entry, dict):
-        raise UserError(f"{where}: expected dict(...), got {entry!r}")
-    names = {field.name: field for field in fields(kind)}
-    if foreign := sorted(set(entry) - set(names)):
-        raise UserError(f"{where} has no {foreign}; it knows {sorted(names)}")
-    for key, value in entry.items():
-        if names[key].type.startswith("tuple") and not _is_list_of_text(value):
-            raise UserError(f"{where}.{key}: expected a list of texts, {key}=['...'], got {value!r}")
-        if names[key].type == "str" and not isinstance(value, str):
-            raise UserError(f"{where}.{key}: expected a text, got {value!r}")
-    values = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
-    if isinstance(values.get("config"), str):
-        named = not Path(values["config"]).suffix  # a config's name
-        values["config"] = str(find_config(values["config"])) if named else shipped_file(values["config"])
-    if missing := [name for name, field in names.items() if _has_no_default(field) and name not in values]:
-        raise UserError(f"{where}: expected {', '.join(missing)} as well")
-    return kind(**values)
+def _entries(kind: type, path: Path, given: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Those of ``data``, ``pretraining`` or ``tasks``, by their names."""
+    entries = given.get(name, {})
+    if not isinstance(entries, Mapping):
+        raise UserError(f"{path}: {name}: expected dict(NAME=dict(...)), got {entries!r}")
+    found = {key: entry_of(kind, f"{path}: {name}.{key}", entry) for key, entry in entries.items()}
+    return {key: _with_its_config(entry) if getattr(entry, "config", None) else entry for key, entry in found.items()}
 
 
-def _has_no_default(field: Field) -> bool:
-    return field.default is MISSING and field.default_factory is MISSING
-
-
-def _is_list_of_text(value: Any) -> bool:
-    return isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value)
+def _with_its_config(entry: Any) -> Any:
+    """An entry whose config, given by name or file, is a file that is there from every folder."""
+    named = not Path(entry.config).suffix
+    return replace(entry, config=str(find_config(entry.config)) if named else shipped_file(entry.config))
 
 
 def _check(plan: Plan) -> None:
