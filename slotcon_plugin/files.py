@@ -73,6 +73,14 @@ def require_writable(path: str | Path, option: str = "--out") -> None:
         ) from error
 
 
+def free_name(path: str | Path, word: str) -> Path:
+    """The first of ``NAME.WORD1``, ``NAME.WORD2``, ... beside a file or folder that nothing has."""
+    path, number = Path(path), 1
+    while (free := path.with_name(f"{path.name}.{word}{number}")).exists():
+        number += 1
+    return free
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file (UTF-8) in one piece."""
     with replacing(path) as partial:

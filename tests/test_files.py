@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.files import replacing, require_writable, sha256_of, write_json, write_text, zip_damage
+from slotcon_plugin.files import free_name, replacing, require_writable, sha256_of, write_json, write_text, zip_damage
 
 
 def test_a_file_takes_its_name_when_it_is_complete(tmp_path):
@@ -55,6 +55,13 @@ def test_a_folder_interrupted_between_its_two_renamings_is_as_it_was(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         writing.__exit__(None, None, None)
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "old"]
+
+
+def test_a_free_name_is_the_first_that_nothing_has(tmp_path):
+    assert free_name(tmp_path / "run.b", "old") == tmp_path / "run.b.old1"
+    (tmp_path / "run.b.old1").mkdir()
+    (tmp_path / "run.b.old2").touch()
+    assert free_name(tmp_path / "run.b", "old") == tmp_path / "run.b.old3"
 
 
 def test_a_place_is_tried_and_left_as_it_was(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,4 +68,5 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
 
 
 def _set_aside(path: Path, folder: Path) -> bool:
-    return any(".old" in part for part in path.relative_to(folder).parts)
+    """Whether it lies in a folder that a later run has set aside; a searched one that was counts."""
+    return any(re.search(r"\.old\d+$", part) for part in path.relative_to(folder).parts)

@@ -22,7 +22,7 @@ from mmengine.config import Config
 from slotcon_plugin.benchmark.steps import Step
 from slotcon_plugin.config import shipped
 from slotcon_plugin.errors import RunFailedError, UserError
-from slotcon_plugin.files import sha256_of, write_json
+from slotcon_plugin.files import free_name, sha256_of, write_json
 from slotcon_plugin.results import describe_config
 
 RECORD = "step.json"
@@ -144,10 +144,7 @@ def mark_started(step: Step, asked: dict[str, Any]) -> bool:
     if started is not None and {"gpus": asked.get("gpus"), **started} == {"gpus": None, **asked}:
         return True  # former versions did not write down the GPUs
     if step.folder.exists() and any(path.name != ".lock" for path in step.folder.iterdir()):
-        number = 1
-        while (aside := step.folder.with_name(f"{step.folder.name}.old{number}")).exists():
-            number += 1
-        step.folder.rename(aside)
+        step.folder.rename(free_name(step.folder, "old"))
     write_json(marker, asked)
     return False
 

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 
 from slotcon_plugin.checkpoints.runs import numbered_checkpoints
 from slotcon_plugin.errors import RunFailedError, UserError
-from slotcon_plugin.files import PART_PREFIX
+from slotcon_plugin.files import PART_PREFIX, free_name
 
 try:
     import fcntl
@@ -73,7 +73,7 @@ def set_aside(folder: Path) -> Path:
     if Path.cwd().is_relative_to(folder):
         raise UserError(f"{folder} would be set aside (renamed), and you are in it: start from another folder (cd ..)")
     lock_work_dir(folder)
-    aside = _free_name(folder, "old")
+    aside = free_name(folder, "old")
     (empty := _part_of(folder)).mkdir()
     try:
         folder.rename(aside)
@@ -122,7 +122,7 @@ def put_back(folder: str | Path, aside: Path, keep: bool = False) -> None:
         keep: rename what is in its place now to the first free of ``NAME.failed1``, ...; else that is removed.
     """
     folder = Path(folder).resolve()
-    refused = _free_name(folder, "failed") if keep else _part_of(folder)
+    refused = free_name(folder, "failed") if keep else _part_of(folder)
     folder.rename(refused)
     aside.rename(folder)
     if lock := _locks.pop(folder, None):
@@ -139,13 +139,6 @@ def put_back(folder: str | Path, aside: Path, keep: bool = False) -> None:
 
 def _part_of(folder: Path) -> Path:
     return folder.with_name(f"{PART_PREFIX}{os.getpid()}-{folder.name}")
-
-
-def _free_name(folder: Path, word: str) -> Path:
-    number = 1
-    while (path := folder.with_name(f"{folder.name}.{word}{number}")).exists():
-        number += 1
-    return path
 
 
 def _has_left_something(work_dir: Path) -> bool:

@@ -223,6 +223,14 @@ def test_in_a_work_dir_only_what_steps_left_counts(result, tmp_path):
     ]
 
 
+def test_what_was_set_aside_is_left_out_and_a_row_of_a_like_name_is_not(result, tmp_path):
+    kept = [result(f"probe/slotcon.{word}/result.json", "a", "t", m=1.0) for word in ("old1-seed0", "older_recipe")]
+    aside = result("probe/slotcon.old12/result.json", "a", "t", m=1.0)
+    runs, problems = collect([tmp_path / "results"])
+    assert ([run.path for run in runs], problems) == (kept, [])
+    assert [run.path for run in collect([aside.parent])[0]] == [aside]
+
+
 def test_markers_are_filled_and_half_ones_named():
     text = "a\n<!-- table:x begin -->\nold\n<!-- table:x end -->\nb\n"
     filled = fill_markers(text, lambda name: f"table {name}")
