@@ -19,7 +19,7 @@ PLAN = "configs/benchmark/demo.py"
 # tool -> where a bug is planted on its main path, and arguments that lead there
 BUGS = {
     "benchmark": ("benchmark.plan_steps", [PLAN]),
-    "benchmark_gpu": ("profiling.step.profile_step", ["--device", "cpu", "--out", "OUT"]),
+    "benchmark_gpu": ("profiling.gpu_table.profile_step", ["--device", "cpu", "--out", "OUT"]),
     "benchmark_pipeline": ("profiling.pipeline.profile_pipeline", ["PHOTOS"]),
     "benchmark_step": ("models.SlotCon.loss", [SMALL, "--batch-size", "2", "--repeats", "1"]),
     "benchmark_table": ("benchmark.load_plan", [PLAN]),
