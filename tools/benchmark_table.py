@@ -13,27 +13,12 @@ metrics. Figures link to docs/results/NAME.md, a page of all runs, which is writ
 from __future__ import annotations
 
 import argparse
-import re
-import shlex
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slotcon_plugin.arguments import add_cfg_options, tool_parser
-from slotcon_plugin.benchmark import Plan, load_plan
-from slotcon_plugin.benchmark.collect import ResultFile, collect
-from slotcon_plugin.benchmark.records import ran_otherwise
-from slotcon_plugin.benchmark.render import brief, markdown, runs_page, write_tables
-from slotcon_plugin.benchmark.steps import plan_steps
-from slotcon_plugin.benchmark.tables import build_table
 from slotcon_plugin.command import run_command
 from slotcon_plugin.errors import RunFailedError, UserError
-from slotcon_plugin.files import write_json, write_text
-
-_NAME = r"[\w/,-]+"
-_MARKED = re.compile(
-    rf"(<!-- table:(?P<name>{_NAME}) begin -->\n)(?P<body>.*?)(<!-- table:(?P=name) end -->)", re.DOTALL
-)
 
 
 def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
@@ -59,6 +44,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from slotcon_plugin.benchmark import load_plan, plan_steps
+    from slotcon_plugin.benchmark.documents import fill_document
+    from slotcon_plugin.benchmark.keep import keep_results
+    from slotcon_plugin.benchmark.records import ran_otherwise
+    from slotcon_plugin.benchmark.render import write_tables
+
     for document in args.fill or ():
         same, problems = fill_document(document, write=not args.check)
         print("\n".join(problems), file=sys.stderr)
@@ -80,105 +71,6 @@ def main() -> None:
         return
     for path in write_tables(plan, folders, args.out or Path(folders[0])):
         print(path)
-
-
-def keep_results(plan: Plan, folders: Sequence[str | Path], out: Path) -> tuple[list[Path], list[str]]:
-    """Copy the result files of a plan's runs to where they are kept, under the names that they have in their folders.
-
-    Where a data set was moved, its path is replaced by the plan's own: a published command says what was run and not
-    how this machine's folders are called.
-
-    Returns:
-        The copies, and a line for every file that was left because it is damaged or no step's.
-
-    Raises:
-        UserError: files of two folders would have one name.
-    """
-    usual = load_plan(plan.file).data
-    places = sorted(((data.path, usual[name].path) for name, data in plan.data.items()), key=lambda p: -len(p[0]))
-
-    def moved(text: str) -> str:
-        for here, there in places:
-            if text == here or text.startswith(f"{here}/"):
-                return there + text.removeprefix(here)
-        return text
-
-    def command(text: str) -> str:
-        pairs = [word.partition("=") for word in shlex.split(text)]
-        return shlex.join(f"{key}={moved(value)}" if equals else moved(key) for key, equals, value in pairs)
-
-    def portable(value: object, key: str | None = None) -> object:
-        if isinstance(value, dict):
-            return {name: portable(inner, name) for name, inner in value.items()}
-        if isinstance(value, list):
-            return [portable(inner) for inner in value]
-        if not isinstance(value, str):
-            return value
-        return command(value) if key == "command" else moved(value)
-
-    copies: dict[Path, ResultFile] = {}
-    problems = []
-    for folder in map(Path, folders):
-        found, ignored = collect([folder])
-        problems += ignored
-        for file in found:
-            copy = out / file.path.relative_to(folder)
-            if copy in copies:
-                raise UserError(f"--keep: {copies[copy].path} and {file.path} would both be {copy}: keep them apart")
-            copies[copy] = file
-    for copy, file in copies.items():
-        write_json(copy, portable(file.result), indent=1)
-    return list(copies), problems
-
-
-def fill_document(document: Path, root: Path = Path(), write: bool = True) -> tuple[bool, list[str]]:
-    """Fill the tables between a document's markers, and write the pages of runs that they link to.
-
-    Args:
-        document: Markdown file; links are relative to its folder.
-        root: checkout with ``configs/benchmark``, ``docs/results`` and ``docs/published.json``.
-        write: False only compares.
-
-    Returns:
-        Whether document and pages were what the files give, and a line for every file that was ignored.
-
-    Raises:
-        UserError: no such plan or task, half a marker, or results that cannot share a cell.
-    """
-    problems: list[str] = []
-    texts: dict[Path, str] = {}
-
-    def table_of(name: str) -> str:
-        name, _, tasks = name.partition("/")
-        plan = load_plan(root / "configs/benchmark" / f"{name}.py")
-        runs, ignored = collect([root / "docs/results" / name])
-        table = build_table(plan, runs, root / "docs/published.json")
-        problems.extend((*ignored, *table.problems))
-        page = root / "docs/results" / f"{name}.md"
-        if runs:
-            texts[page] = runs_page(table, page.parent)
-        if tasks:
-            return brief(table, document.parent, page, tasks.split(","))
-        return markdown(table, document.parent, page)
-
-    texts[document] = fill_markers(document.read_text(encoding="utf-8"), table_of)
-    stale = [path for path, text in texts.items() if not path.is_file() or path.read_text(encoding="utf-8") != text]
-    for path in stale if write else ():
-        write_text(path, texts[path])
-    return not stale, problems
-
-
-def fill_markers(document: str, make: Callable[[str], str]) -> str:
-    """A document with ``make(NAME)`` between each ``<!-- table:NAME begin -->`` and ``<!-- table:NAME end -->``.
-
-    Raises:
-        UserError: a marker without its other half.
-    """
-    filled = _MARKED.sub(lambda match: f"{match[1]}\n{make(match['name'])}\n{match[4]}", document)
-    left = re.findall(rf"<!-- table:{_NAME} (?:begin|end) -->", _MARKED.sub("", document))
-    if left:
-        raise UserError(f"a table's marker without its other half: {', '.join(left)}")
-    return filled
 
 
 if __name__ == "__main__":

@@ -1,17 +1,14 @@
-"""Tables, where their figures are from, pages and documents; which files share a cell: test_cells."""
+"""Tables, where their figures are from, and pages; which files share a cell: test_cells."""
 
 import csv
 import io
 import json
 import re
-import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
-from slotcon_plugin.benchmark import load_plan
 from slotcon_plugin.benchmark.collect import collect
 from slotcon_plugin.benchmark.render import (
     anchor,
@@ -24,14 +21,11 @@ from slotcon_plugin.benchmark.render import (
     table_page,
 )
 from slotcon_plugin.benchmark.tables import Cell, build_table, read_published
-from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import sha256_of, write_json
 
 COCO = "detectron2_mask_rcnn_r50_fpn_1x_coco"
 
 SOURCE = "somebody's README"
-TOOL = runpy.run_path(str(Path(__file__).resolve().parents[2] / "tools/benchmark_table.py"))
-fill_markers, fill_document, keep_results = TOOL["fill_markers"], TOOL["fill_document"], TOOL["keep_results"]
 
 
 @pytest.fixture
@@ -231,69 +225,6 @@ def test_what_was_set_aside_is_left_out_and_a_row_of_a_like_name_is_not(result, 
     assert [run.path for run in collect([aside.parent])[0]] == [aside]
 
 
-def test_markers_are_filled_and_half_ones_named():
-    text = "a\n<!-- table:x begin -->\nold\n<!-- table:x end -->\nb\n"
-    filled = fill_markers(text, lambda name: f"table {name}")
-    assert filled == "a\n<!-- table:x begin -->\n\ntable x\n<!-- table:x end -->\nb\n"
-    assert fill_markers(filled, lambda name: f"table {name}") == filled
-    with pytest.raises(ValueError, match="table:x begin"):
-        fill_markers("<!-- table:x begin -->\n", str)
-
-
-def test_a_readme_that_differs_from_the_files_is_found(tmp_path, plan_file, result):
-    root = tmp_path / "checkout"
-    (root / "configs/benchmark").mkdir(parents=True)
-    plan_file.rename(root / "configs/benchmark/small.py")
-    (root / "docs").mkdir()
-    (root / "docs/published.json").write_text('{"figures": []}')
-    file = result("../checkout/docs/results/small/coco.json", "slotcon", COCO, AP_box=30.0, AP_mask=28.0)
-    readme = root / "README.md"
-    readme.write_text("# x\n<!-- table:small begin -->\n<!-- table:small end -->\n")
-    assert fill_document(readme, root, write=False) == (False, [])
-    assert fill_document(readme, root)[0] is False
-    assert "[30.0](docs/results/small.md#slotcon-coco)" in readme.read_text()
-    assert "[small/coco.json](small/coco.json)" in (root / "docs/results/small.md").read_text()
-    assert fill_document(readme, root, write=False)[0] is True
-    readme.write_text(readme.read_text().replace("[30.0]", "[33.0]"))  # by hand
-    assert fill_document(readme, root, write=False)[0] is False
-    fill_document(readme, root)
-    file.unlink()
-    assert fill_document(readme, root, write=False)[0] is False
-
-
-def test_kept_results_say_nothing_of_this_machines_folders(tmp_path, plan_file, result):
-    file = result("probe/slotcon-seed0/result.json", "slotcon", "linear_probe_masks_val", mIoU=1.0)
-    command = "python tools/eval_probe.py --data {0} --masks x/masks --cfg-options a={0}/b c={0}es"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"command": command.format("/home/me/masks")}))
-    (file.parent / "broken_result.json").write_text("{")
-    moved = load_plan(plan_file, {"masks": "/home/me/masks"})
-    written, problems = keep_results(moved, [tmp_path / "results"], tmp_path / "kept")
-    assert written == [tmp_path / "kept/probe/slotcon-seed0/result.json"]
-    kept = json.loads(written[0].read_text())
-    assert kept["command"] == command.format(tmp_path / "masks").replace(f"c={tmp_path}/masks", "c=/home/me/masks")
-    assert kept["task"] == "linear_probe_masks_val"
-    assert kept["metrics"] == {"mIoU": 1.0}
-    assert len(problems) == 1
-    assert "broken_result.json" in problems[0]
-
-
-def test_results_of_two_folders_are_not_kept_under_one_name(tmp_path, plan, result):
-    folders = [tmp_path / "results" / name for name in ("a", "b")]
-    for folder in folders:
-        result(folder / "coco/slotcon-seed0/result.json", "slotcon", COCO, AP_box=1.0)
-    with pytest.raises(UserError, match=r"results/a/coco/.* and .*results/b/coco/.* would both be .*kept/coco/slotcon"):
-        keep_results(plan, folders, tmp_path / "kept")
-    assert not (tmp_path / "kept").exists()
-    assert len(keep_results(plan, folders[:1], tmp_path / "kept")[0]) == 1
-
-
-def test_tables_of_the_documents_are_what_the_result_files_give(in_repo):
-    for document in [Path("README.md"), *sorted(Path("docs").glob("*.md"))]:
-        if "<!-- table:" in document.read_text().replace("`<!-- table:", ""):
-            same, problems = fill_document(document, write=False)
-            assert same, f"{document}: tools/benchmark_table.py --fill writes it; {problems}"
-
-
 def test_published_figures_have_sources_and_no_segmentation_figure_is_claimed(repo, tmp_path):
     entries = read_published(repo / "docs/published.json")
     by_row = {(e["pretraining"], e["column"]): e for e in entries}
@@ -317,21 +248,6 @@ def test_a_row_that_started_from_weights_is_called_by_what_it_is(plan, result, t
         write_json(path, {**json.loads(path.read_text()), "title": title})
     rows = [name for name, _ in build_table(plan, collect([tmp_path / "results"])[0], None).rows]
     assert rows.count(title) == 2
-
-
-def test_the_metafile_says_what_was_measured(repo):
-    index = yaml.safe_load((repo / "model-index.yml").read_text())
-    for file in index["Import"]:
-        content = yaml.safe_load((repo / file).read_text())
-        collections = {entry["Name"] for entry in content["Collections"]}
-        assert all((repo / entry["README"]).is_file() for entry in content["Collections"])
-        for model in content["Models"]:
-            assert model["In Collection"] in collections and (repo / model["Config"]).is_file()
-            for result in model["Results"]:
-                runs = [json.loads(path.read_text())["metrics"] for path in sorted(repo.glob(result["Runs"]))]
-                assert len(runs) > 1 and result["Dataset"].endswith(f"mean of {len(runs)} seeds")
-                for metric, figure in result["Metrics"].items():
-                    assert figure == round(np.mean([run[metric] for run in runs]), 1), (model["Name"], metric)
 
 
 def test_a_run_that_was_tested_too_counts_once(plan, result, tmp_path):
