@@ -140,9 +140,8 @@ def mark_started(step: Step, asked: dict[str, Any]) -> bool:
     What another plan left in the folder is not deleted but set aside under another name.
     """
     marker = step.folder / STARTED
-    started = read_json(marker)
-    if started is not None and {"gpus": asked.get("gpus"), **started} == {"gpus": None, **asked}:
-        return True  # former versions did not write down the GPUs
+    if read_json(marker) == asked:
+        return True
     if step.folder.exists() and any(path.name != ".lock" for path in step.folder.iterdir()):
         step.folder.rename(free_name(step.folder, "old"))
     write_json(marker, asked)
@@ -172,9 +171,8 @@ def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
         return f"{missing[0]} is gone"
     if record.get("fingerprint") != fingerprint(step, work_dir):
         return "the plan, its config or code of your own has changed since"
-    now = _processes(gpus)
-    if step.batch_per_gpu and (former := record.get("gpus", now)) != now:  # former versions did not write it down
-        return f"its batch follows the GPUs, {former} then and {now} now (--gpus)"
+    if step.batch_per_gpu and (then := record.get("gpus")) != (now := _processes(gpus)):
+        return f"its batch follows the GPUs, {then} then and {now} now (--gpus)"
     if any(not path.is_file() for path in step.inputs):
         return "its checkpoint is gone"
     if record.get("inputs") != [sha256(path) for path in step.inputs]:

@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
 from slotcon_plugin.config import load_config, read_config, shipped_tool
 from slotcon_plugin.convert.network import is_plain_resnet, network_of_backbone
@@ -111,11 +113,9 @@ def _groups(config: str) -> bool:
     return MODELS.get(load_config(config).model.type).method.groups
 
 
-def _batch_per_gpu(config: str, options: Mapping[str, Any]) -> bool:
+def _batch_per_gpu(config: str, options: Mapping[str, Any] | None) -> bool:
     """Whether a pretraining has its batch on each GPU and keeps no total, see :mod:`slotcon_plugin.engine.batch`."""
-    cfg = copy.deepcopy(_read(config))
-    asked = {key.removeprefix("+"): value for key, value in options.items()}
-    cfg.merge_from_dict({key: value for key, value in asked.items() if key.startswith(_OF_THE_BATCH)})
+    cfg = _config_with(config, options, _OF_THE_BATCH)
     rule = cfg.get("auto_scale_lr") or {}
     keeps_total = rule.get("base_batch_size") is not None and rule.get("mode") != "scale-lr"
     return not keeps_total and (cfg.get("train_dataloader") or {}).get("batch_size") is not None
@@ -125,11 +125,16 @@ def _own_backbone(entry: Pretraining) -> str | None:
     """Type of a pretraining's backbone that is of neither library, so that no converter knows it; else None."""
     if not entry.config:
         return None
-    cfg = copy.deepcopy(_read(entry.config))
-    options = {key.removeprefix("+"): value for key, value in (entry.options or {}).items()}
-    cfg.merge_from_dict({key: value for key, value in options.items() if key.startswith("model.backbone")})
-    backbone = cfg.model.backbone
+    backbone = _config_with(entry.config, entry.options, "model.backbone").model.backbone
     return None if network_of_backbone(backbone) or is_plain_resnet(backbone) else str(backbone.get("type"))
+
+
+def _config_with(config: str, options: Mapping[str, Any] | None, starts: str | tuple[str, ...]) -> Config:
+    """A config with those of a plan's overrides whose keys start so: the others are for the run to judge."""
+    cfg = copy.deepcopy(_read(config))
+    asked = {key.removeprefix("+"): value for key, value in (options or {}).items()}
+    cfg.merge_from_dict({key: value for key, value in asked.items() if key.startswith(starts)})
+    return cfg
 
 
 _read = cache(read_config)
@@ -202,7 +207,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         data=data,
         scenes=_scenes(plan, data),
         can_resume=True,
-        batch_per_gpu=_batch_per_gpu(entry.config, entry.options or {}),
+        batch_per_gpu=_batch_per_gpu(entry.config, entry.options),
         hours=entry.hours,
     )
 

@@ -23,8 +23,10 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import RANDOM, is_random
 
 PUBLISHED = Path("docs/published.json")
-UNKNOWN = "n/a"
+NOT_CITED = "n/a"
 """Cell of a published row for which no figure may be cited."""
+NOT_PLANNED = "not in the plan"
+"""Cell of a pretraining that the plan does not measure on the task."""
 _PROBE = "frozen_probe"
 """``config`` of a probe's results."""
 _OTHER_BATCH = re.compile(r"otal batch (\d+) = .*, NOT the recipe's (\d+):")
@@ -41,9 +43,6 @@ class Column:
 
     def __str__(self) -> str:
         return f"{self.title}: {self.metric}"
-
-
-NOT_PLANNED = "not in the plan"
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ def _published_rows(
 def _published_cell(entry: dict[str, Any] | None, metric: str) -> Cell:
     if entry and metric in entry.get("metrics", {}):
         return Cell("published", (entry["metrics"][metric],), text=entry["source"])
-    return Cell("missing", text=UNKNOWN + (f": {entry['needs']}" if entry and "needs" in entry else ""))
+    return Cell("missing", text=NOT_CITED + (f": {entry['needs']}" if entry and "needs" in entry else ""))
 
 
 def read_published(path: str | Path) -> list[dict[str, Any]]:

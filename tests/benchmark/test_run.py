@@ -24,7 +24,6 @@ from slotcon_plugin.benchmark.records import (
 )
 from slotcon_plugin.benchmark.steps import Step
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
-from slotcon_plugin.files import write_json
 
 
 @pytest.fixture
@@ -94,25 +93,6 @@ def test_a_batch_that_follows_the_gpus_is_another_result_on_others(make, tmp_pat
     assert run.reasons_to_run([step], work, 2) == {step.name: "its batch follows the GPUs, 8 then and 2 now (--gpus)"}
     assert run.run_step(step, work) and why_not_done(step, work, 1) is None
     assert why_not_done(make(), work, 8) is None  # of a step that keeps its batch
-
-
-def test_runs_of_versions_that_did_not_write_down_the_gpus_are_gone_on_with(make, tmp_path):
-    """On how many they ran is not known: to begin again would cost days."""
-    work, step = tmp_path / "w", make(batch_per_gpu=True)
-
-    def forget_gpus(name):
-        known = read_json(step.folder / name)
-        assert known.pop("gpus") == 1
-        write_json(step.folder / name, known)
-
-    mark_started(step, request(step, work))
-    forget_gpus("started.json")
-    assert mark_started(step, request(step, work, 2))
-    write_json(step.folder / "started.json", {})
-    assert not mark_started(step, request(step, work, 2)), "nothing says that this is the same step"
-    assert run.run_step(step, work)
-    forget_gpus("step.json")
-    assert run.reasons_to_run([step], work, 2) == {}
 
 
 def test_figures_on_scenes_that_are_made_otherwise_are_taken_again(make, tmp_path):
