@@ -86,7 +86,10 @@ def add_picture_out(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def add_labelled_set(parser: argparse.ArgumentParser) -> None:
-    """How a labelled set is read, and what to call the weights that are measured on it."""
+    """How a labelled set is read, and what to call the weights that are measured on it.
+
+    ``--name`` is ``--pretraining``: plans and the commands of all published results say it.
+    """
     parser.add_argument("--layout", default="auto", help="folder, voc, cityscapes, ade20k or cocostuff (%(default)s)")
     parser.add_argument("--protocol", choices=["picie"], help="COCO-Stuff-27: short side of 320, centre crop")
     parser.add_argument("--limit", type=at_least(1), metavar="N", help="use only N photos of a split, spread evenly")

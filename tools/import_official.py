@@ -17,7 +17,7 @@ def main() -> None:
     parser = tool_parser(__doc__)
     parser.add_argument("source", metavar="SRC", help="checkpoint of the reference code")
     parser.add_argument("out", metavar="OUT", help="checkpoint to write, ending in .pth")
-    parser.add_argument("--overwrite", "--force", action="store_true", help="replace OUT.pth and OUT.py if they exist")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT.pth and OUT.py if they exist")
     args = parser.parse_args()
     model = import_official(args.source, args.out, SlotCon, overwrite=args.overwrite)
     print(f"wrote {args.out} and its config: {model}")

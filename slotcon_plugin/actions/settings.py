@@ -9,9 +9,6 @@ from typing import Any
 
 from slotcon_plugin.errors import UserError
 
-_FORMER = {"which": "branch", "name": "pretraining", "size": "short_side", "force": "overwrite"}
-"""Words of former versions."""
-
 
 def defaults_of(function: Callable) -> dict[str, Any]:
     """Parameters of a function that may be left out, and what they are then."""
@@ -31,6 +28,6 @@ def require_settings(what: str, given: Iterable[str], known: Iterable[str]) -> N
     for name in given:
         if name not in known:
             # what is spelt otherwise may be a setting of something else, and no slip
-            near = [_FORMER[name]] if _FORMER.get(name) in known else get_close_matches(name, known, 1, cutoff=0.8)
+            near = get_close_matches(name, known, 1, cutoff=0.8)
             meant = f"did you mean {near[0]}?" if near else f"its settings are {', '.join(sorted(known))}"
             raise UserError(f"{what} has no setting {name}; {meant}")

@@ -33,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=at_least(1), default=16, help="photos of one shape at once (%(default)s)")
     parser.add_argument("--config", help="of a single checkpoint's run; a work dir brings it")
     parser.add_argument("--network", metavar="NAME", help="timm's name of the network in a file of somebody else's")
-    parser.add_argument(
-        "--branch", "--which", choices=["teacher", "student"], help="(default: what the method transfers)"
-    )
+    parser.add_argument("--branch", choices=["teacher", "student"], help="(default: what the method transfers)")
     parser.add_argument(
         "--decoder", action="store_true", help="append the decoder's map (VADeR, SlotCon's); --stages -1 takes it"
     )

@@ -20,20 +20,20 @@ class Setting:
 
     Attributes:
         uses: what takes it, separated by blanks: measures of :data:`EVALUATING`, kinds of pictures of :data:`LOOKING`.
-        flags: ``'--lr'``; behind it, former names.
+        flag: ``'--lr'``.
         help: what it says, the function's default in brackets.
         options: further ones of argparse.
     """
 
     uses: str
-    flags: str
+    flag: str
     help: str
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The function's parameter."""
-        return self.options.get("dest") or self.flags.split()[0].removeprefix("--").replace("-", "_")
+        return self.options.get("dest") or self.flag.removeprefix("--").replace("-", "_")
 
 
 def _point(text: str) -> tuple[float, float]:
@@ -83,7 +83,7 @@ EVALUATING = (
     ),
     Setting("probe", "--bn-photos", "how many of them (480)", _COUNT),
     Setting("probe", "--random-seed", "of the random backbones (0)", _SEED),
-    Setting("probe prototypes", "--branch --which", "(to probe: what the method transfers; else the teacher)", _BRANCH),
+    Setting("probe prototypes", "--branch", "(to probe: what the method transfers; else the teacher)", _BRANCH),
     Setting("probe prototypes", "--batch-size", "photos at a time (to probe: 16; else 8)", _COUNT),
     Setting("prototypes", "--short-side", "of the photos in pixels (320)", _COUNT),
     Setting("prototypes", "--head", _HEAD),
@@ -96,7 +96,7 @@ LOOKING = (
     Setting("groups prototypes", "--limit", "photos at most, evenly spaced (groups: 16; prototypes: 1000)", _COUNT),
     Setting(
         "groups prototypes retrieval",
-        "--short-side --size",
+        "--short-side",
         "of what the model sees, in pixels; larger gives finer segments (320; prototypes: 224)",
         _COUNT,
     ),
@@ -128,7 +128,7 @@ def add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting], u
             groups[setting.uses] = parser.add_argument_group(f"{', '.join(first)} and {last}" if first else last)
         if use is None or use in setting.uses.split():
             place = groups[setting.uses] if use is None else parser
-            place.add_argument(*setting.flags.split(), default=argparse.SUPPRESS, help=setting.help, **setting.options)
+            place.add_argument(setting.flag, default=argparse.SUPPRESS, help=setting.help, **setting.options)
 
 
 def settings_of(args: argparse.Namespace, settings: Sequence[Setting]) -> dict[str, Any]:

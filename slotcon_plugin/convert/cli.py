@@ -26,7 +26,7 @@ def run(target: str, description: str, argv: Sequence[str] | None = None) -> Non
 def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> None:
     """What may have to be said of a checkpoint, and of what is written."""
     parser.add_argument(
-        *("--branch", "--which"),
+        "--branch",
         choices=("teacher", "student"),
         help="branch to take (default: what the method's authors transfer; the teacher for SlotCon)",
     )
@@ -48,7 +48,7 @@ def add_options(parser: argparse.ArgumentParser, with_config: bool = True) -> No
     parser.add_argument(
         "--no-fpn", action="store_true", help="leave out a feature pyramid or FCN head (timm takes none)"
     )
-    parser.add_argument("--overwrite", "--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
     if with_config:
         parser.add_argument(
             "--config", help="transfer config: prove with the backbone that it builds, not with the recipe's"

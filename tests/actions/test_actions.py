@@ -197,12 +197,9 @@ def test_several_runs_are_drawn_together(run, vader, tmp_path):
         (("evaluate", "prototypes", {"shortside": 3}), r"no setting shortside; did you mean short_side\?"),
         (("evaluate", "probe", {"head": "p2"}), "probe has no setting head; "),
         (("evaluate", "probe", {"out_dir": "x"}), "probe has no setting out_dir; "),
-        (("evaluate", "probe", {"name": "mine"}), r"probe has no setting name; did you mean pretraining\?"),
         (("evaluate", "probe", {"short_side": 64}), "probe has no setting short_side; its settings are "),
         (("look", "curves", {"limit": 3}), "curves has no setting limit; its settings are figures, names, smooth, x"),
         (("look", None, {"points": []}), "groups has no setting points; "),
-        (("look", None, {"size": 64}), r"groups has no setting size; did you mean short_side\?"),
-        (("embed", None, {"which": "student"}), r"embed has no setting which; did you mean branch\?"),
         (("export", None, {"shortside": 64}), "export has no setting shortside; its settings are "),
     ],
 )
