@@ -14,7 +14,7 @@ from typing import Any
 from mmengine.config import Config
 
 from slotcon_plugin.benchmark.plan import EXPORTS, Plan, Pretraining, Task
-from slotcon_plugin.config import load_config, read_config, shipped_tool
+from slotcon_plugin.config import apply_options, load_config, read_config, shipped_tool
 from slotcon_plugin.convert.network import is_plain_resnet, network_of_backbone
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.key_values import spelled
@@ -23,9 +23,6 @@ from slotcon_plugin.results import is_random
 
 CHECKPOINT = "checkpoint.pth"
 """Name under which the last checkpoint of a pretraining step is found when it has ended."""
-
-
-_OF_THE_BATCH = ("auto_scale_lr", "train_dataloader.batch_size")
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,11 @@ class Step:
 
 
 def plan_steps(plan: Plan, work_dir: str | Path) -> list[Step]:
-    """All steps of a plan, each after those it needs: row by row, so that figures come early."""
+    """All steps of a plan, each after those it needs: row by row, so that figures come early.
+
+    Raises:
+        UserError: an option of a pretraining is none of its config's, or a backbone of one's own is to be converted.
+    """
     steps: dict[str, Step] = {}
     for step in _steps(plan, Path(work_dir)):
         steps.setdefault(step.name, step)  # a pretraining that serves all seeds is met once a seed
@@ -113,27 +114,33 @@ def _groups(config: str) -> bool:
     return MODELS.get(load_config(config).model.type).method.groups
 
 
-def _batch_per_gpu(config: str, options: Mapping[str, Any] | None) -> bool:
+def _batch_per_gpu(cfg: Config) -> bool:
     """Whether a pretraining has its batch on each GPU and keeps no total, see :mod:`slotcon_plugin.engine.batch`."""
-    cfg = _config_with(config, options, _OF_THE_BATCH)
     rule = cfg.get("auto_scale_lr") or {}
     keeps_total = rule.get("base_batch_size") is not None and rule.get("mode") != "scale-lr"
     return not keeps_total and (cfg.get("train_dataloader") or {}).get("batch_size") is not None
 
 
-def _own_backbone(entry: Pretraining) -> str | None:
+def _own_backbone(plan: Plan, row: str) -> str | None:
     """Type of a pretraining's backbone that is of neither library, so that no converter knows it; else None."""
-    if not entry.config:
+    if not plan.pretraining[row].config:
         return None
-    backbone = _config_with(entry.config, entry.options, "model.backbone").model.backbone
+    backbone = _config_as_asked(plan, row).model.backbone
     return None if network_of_backbone(backbone) or is_plain_resnet(backbone) else str(backbone.get("type"))
 
 
-def _config_with(config: str, options: Mapping[str, Any] | None, starts: str | tuple[str, ...]) -> Config:
-    """A config with those of a plan's overrides whose keys start so: the others are for the run to judge."""
-    cfg = copy.deepcopy(_read(config))
-    asked = {key.removeprefix("+"): value for key, value in (options or {}).items()}
-    cfg.merge_from_dict({key: value for key, value in asked.items() if key.startswith(starts)})
+def _config_as_asked(plan: Plan, row: str) -> Config:
+    """The config of a pretraining under the plan's options.
+
+    Raises:
+        UserError: the run would refuse one, after hours of other runs perhaps.
+    """
+    entry = plan.pretraining[row]
+    cfg = copy.deepcopy(_read(entry.config))
+    try:
+        apply_options(cfg, entry.options or {}, fit=False)
+    except UserError as error:
+        raise UserError(f"{plan.file}: pretraining.{row}.options: {error}") from error
     return cfg
 
 
@@ -169,7 +176,7 @@ def _steps(plan: Plan, work_dir: Path) -> Iterator[Step]:
             given = Path(_with_paths(plan, entry.checkpoint)) if entry.checkpoint else None
             checkpoint = origin.outputs[0] if origin else given
             needs = (origin.name,) if origin else ()
-            if plan.targets and not entry.network and (own := _own_backbone(entry)):
+            if plan.targets and not entry.network and (own := _own_backbone(plan, row)):
                 raise UserError(
                     f"targets: the backbone {own} of pretraining.{row} cannot be converted. If it computes what a "
                     f"ResNet or a network of timm's does, say so, network='resnet50'; if not, leave targets=[]"
@@ -207,7 +214,7 @@ def _pretrain(plan: Plan, work_dir: Path, row: str, seed: int) -> Step:
         data=data,
         scenes=_scenes(plan, data),
         can_resume=True,
-        batch_per_gpu=_batch_per_gpu(entry.config, entry.options),
+        batch_per_gpu=_batch_per_gpu(_config_as_asked(plan, row)),
         hours=entry.hours,
     )
 
@@ -251,7 +258,7 @@ def _measure(
     folder = work_dir / step
     path = plan.data[task.data].path
     extra = [_with_paths(plan, text) for text in task.args]
-    own = _own_backbone(entry)
+    own = _own_backbone(plan, row)
     if own and task.tool in ("mm", "detectron2"):
         raise UserError(
             f"tasks.{name} fine-tunes, and the backbone {own} of pretraining.{row} cannot be handed to another "

@@ -84,6 +84,7 @@ def test_transfer_commands_start_from_the_pretraining_of_their_seed(plan, tmp_pa
         ("slotcon_small", {}, True),
         ("slotcon_coco", {}, False),  # states the total alone
         ("slotcon_coco", {"train_dataloader.batch_size": 32}, True),
+        ("slotcon_coco", {"train_dataloader": {"batch_size": 32}}, True),
         ("slotcon_small", {"auto_scale_lr.mode": "accumulate"}, False),
         ("slotcon_small", {"auto_scale_lr": None}, True),
         ("slotcon_small", {"train_dataloader.batch_size": None}, False),
@@ -96,6 +97,12 @@ def test_the_batch_of_some_pretrainings_follows_the_gpus(config, options, follow
     steps = by_name(plan, tmp_path / "w")
     assert steps["pretrain/slotcon-seed0"].batch_per_gpu is follows
     assert not any(step.batch_per_gpu for name, step in steps.items() if not name.startswith("pretrain/"))
+
+
+def test_an_option_that_the_run_would_refuse_is_named_before_any_run(plan_file, tmp_path):
+    plan = load_plan(plan_file, {"pretraining.slotcon.options": {"optimizer.lr": 1}})
+    with pytest.raises(UserError, match=r"small\.py: pretraining\.slotcon\.options: optimizer\.lr: .* did you mean"):
+        plan_steps(plan, tmp_path)
 
 
 def test_rows_that_start_from_weights(plan_file, tmp_path):
@@ -137,8 +144,8 @@ def test_weights_of_somebody_elses_are_probed_with_the_name_of_their_network(pla
 
 
 def test_options_that_are_dicts_and_lists_arrive_as_they_are(plan_file, tmp_path):
-    given = {"photos": {"type": "ImageFolder", "root": "{photos}/my train"}, "a": ["x y", ("{masks}",)], "b": (0.5, 1)}
-    given |= {"c": "ImageNet, 100 epochs", "d": "5", "e": [1, {"f": None}]}
+    given = {"photos": {"type": "ImageFolder", "root": "{photos}/my train"}, "+a": ["x y", ("{masks}",)]}
+    given |= {"+b": (0.5, 1), "+c": "ImageNet, 100 epochs", "+d": "5", "+e": [1, {"f": None}]}
     plan = load_plan(plan_file, {"pretraining.slotcon.options": {}})
     entry = dataclasses.replace(plan.pretraining["slotcon"], options=given)
     plan = dataclasses.replace(plan, pretraining={**plan.pretraining, "slotcon": entry})
@@ -149,8 +156,8 @@ def test_options_that_are_dicts_and_lists_arrive_as_they_are(plan_file, tmp_path
     assert got.pop("randomness.seed") == 0
     assert got == {
         "photos": {"type": "ImageFolder", "root": f"{tmp_path}/photos/my train"},
-        "a": ["x y", (f"{tmp_path}/masks",)],
-        **{key: given[key] for key in "bcde"},
+        "+a": ["x y", (f"{tmp_path}/masks",)],
+        **{key: given[key] for key in ("+b", "+c", "+d", "+e")},
     }
 
 
