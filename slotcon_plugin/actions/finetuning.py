@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from slotcon_plugin.config import apply_options, read_config
 from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.network import Network, network_by_name
 from slotcon_plugin.convert.read import read_checkpoint
-from slotcon_plugin.engine.batch import schedules_of
+from slotcon_plugin.engine.batch import schedules_of, stretch_iterations
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.timm_backbone import look_up
@@ -34,7 +33,6 @@ _RECIPES = {
 }
 _FRAMEWORK = {"boxes": "mmdet", "masks": "mmseg"}
 _FROM_RANDOM = {"boxes": 1.0, "masks": 0.2}  # a random backbone's share of the heads' rate, as those two configs say
-_VAL_INTERVAL = 1000  # mmengine's, of a loop that counts iterations
 _STRIDE = 16  # of a segmenter without a pyramid, where the network can
 
 
@@ -205,29 +203,18 @@ def _use_network(cfg: Config, net: Network, meta: Mapping[str, Any] | None) -> N
 
 
 def _stretch(cfg: Config, iterations: int) -> None:
-    """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares.
-
-    Schedules that would shrink to nothing are dropped.
-    """
+    """Another length for a run that counts iterations: warm-up, decay and evaluations keep their shares."""
     if iterations < 1:
         raise UserError(f"iterations must be at least 1, got {iterations}")
-    loop = cfg.train_cfg
-    if "max_iters" not in loop:
+    name = Path(cfg.filename).name
+    if "max_iters" not in cfg.train_cfg:
         raise UserError(
-            f"{Path(cfg.filename).name} counts epochs, and --iterations is for configs that count iterations "
-            "(train_cfg.max_iters): leave it out and give --cfg-options train_cfg.max_epochs=N"
+            f"{name} counts epochs, and --iterations is for configs that count iterations (train_cfg.max_iters): "
+            "leave it out and give --cfg-options train_cfg.max_epochs=N"
         )
-    ratio = iterations / loop.max_iters
-    loop.update(max_iters=iterations, val_interval=max(round(loop.get("val_interval", _VAL_INTERVAL) * ratio), 1))
-    checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
-    if checkpoint and not checkpoint.get("by_epoch", True) and checkpoint.get("interval", -1) > 0:
-        checkpoint.interval = max(round(checkpoint.interval * ratio), 1)
-    schedulers = schedules_of(cfg)
-    for scheduler in schedulers:
-        for key in ("begin", "end"):
-            if key in scheduler:
-                scheduler[key] = round(scheduler[key] * ratio)
-        if "milestones" in scheduler:
-            scheduler.milestones = [max(round(at * ratio), 1) for at in scheduler.milestones]
-    # one of a single step, too: a warm-up reaches the full rate in its last step, which would be its first
-    cfg.param_scheduler = [one for one in schedulers if one.get("end", math.inf) - one.get("begin", 0) > 1]
+    if any(schedule.get("convert_to_iter_based") for schedule in schedules_of(cfg)):
+        raise UserError(
+            f"{name} has a schedule that counts epochs (convert_to_iter_based), and --iterations stretches what counts "
+            "iterations: give it by_epoch=False in their place"
+        )
+    stretch_iterations(cfg, iterations / cfg.train_cfg.max_iters)

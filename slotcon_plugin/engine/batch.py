@@ -19,6 +19,7 @@ fitted to: fitted again on as many processes it stays as it is.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 from mmengine.config import Config, ConfigDict
@@ -31,6 +32,13 @@ MODES = ("accumulate", "scale-lr")
 WITH_CUDA_GRAPHS = ("reduce-overhead", "max-autotune")
 """Modes of ``torch.compile``. Their graphs' memory is written over at the next pass, gradients of the last one with it
 (pytorch issue 169545)."""
+# What counts iterations in schedules, in a loop, and in the hook that saves checkpoints.
+_ITERATIONS = {
+    *("begin", "end", "T_max", "step_size", "total_steps"),
+    *("max_iters", "val_begin", "val_interval", "interval", "save_begin"),
+}
+_LISTS_OF_ITERATIONS = {"milestones", "periods"}
+_VAL_INTERVAL = 1000  # mmengine's, of a loop that counts iterations
 
 
 class BatchPlan(NamedTuple):
@@ -148,7 +156,7 @@ def fit_batch(cfg: Config, processes: int, mode: str | None = None) -> str:
     if plan.lr_factor != 1:
         text += _follow(cfg, plan.lr_factor)
     print_log(text, "current")
-    _stretch_iterations(cfg, plan.accumulate / (counted * plan.lr_factor))
+    stretch_iterations(cfg, plan.accumulate / (counted * plan.lr_factor))
     return text
 
 
@@ -189,18 +197,38 @@ def _follow(cfg: Config, ratio: float) -> str:
     return text
 
 
-def _stretch_iterations(cfg: Config, factor: float) -> None:
-    """Multiply what is counted in iterations, which are passes in mmengine; epochs hold as many images as before."""
+def stretch_iterations(cfg: Config, factor: float) -> None:
+    """Multiply what a config of mmengine counts in iterations; in place.
+
+    Schedules that would shrink to a single step are dropped: a warm-up reaches the full rate in its last step, and one
+    whose last is its first would never end. What is counted in epochs stays. A loop of iterations is one epoch to
+    mmengine, so that a schedule by the epoch moves after its last iteration, whatever its length.
+
+    Args:
+        cfg: a pretraining config, or one of mmdet or mmseg.
+        factor: iterations here for one of the config's.
+    """
     if factor == 1:
         return
-    loop = cfg.train_cfg
-    counted = [schedule for schedule in schedules_of(cfg) if not schedule.get("by_epoch", True)]
+    loop, schedules = cfg.train_cfg, schedules_of(cfg)
+    for schedule in schedules:
+        if not schedule.get("by_epoch", True):
+            _stretch(schedule, factor)
+    kept = [one for one in schedules if one.get("by_epoch", True) or one.get("end", math.inf) - one.get("begin", 0) > 1]
+    if len(kept) < len(schedules):
+        cfg.param_scheduler = kept
     if "max_iters" in loop:  # by type or, without one, by by_epoch=False: a loop that counts iterations has this alone
+        loop.setdefault("val_interval", _VAL_INTERVAL)
+        _stretch(loop, factor)
         checkpoint = (cfg.get("default_hooks") or {}).get("checkpoint")
-        counted += [loop, *([checkpoint] if checkpoint and not checkpoint.get("by_epoch", True) else [])]
-    for section in counted:
-        for key in ("begin", "end", "T_max", "step_size", "max_iters", "val_interval", "interval"):
-            if isinstance(section.get(key), int) and section[key] > 0:
-                section[key] = max(round(section[key] * factor), 1)
-        if "milestones" in section:
-            section.milestones = [round(milestone * factor) for milestone in section.milestones]
+        if checkpoint and not checkpoint.get("by_epoch", True):
+            _stretch(checkpoint, factor)
+
+
+def _stretch(section: ConfigDict, factor: float) -> None:
+    for key in _ITERATIONS & section.keys():
+        value = section[key]
+        if isinstance(value, (int, float)) and 0 < value < math.inf:
+            section[key] = max(round(value * factor), 0 if key == "begin" else 1)
+    for key in _LISTS_OF_ITERATIONS & section.keys():
+        section[key] = [max(round(value * factor), 1) for value in section[key]]

@@ -188,10 +188,10 @@ def test_another_length_stretches_the_schedule(masks, asked):
 
 
 def test_the_schedule_is_stretched_in_mmengines_short_forms_too(masks, tmp_path, asked):
-    short = "train_cfg = dict(by_epoch=False, max_iters=2000)\nparam_scheduler = dict(type='LinearLR', end=100)\n"
-    (tmp_path / "short.py").write_text(short)
+    schedule = "param_scheduler = dict(type='LinearLR', end=100, by_epoch=False)\n"
+    (tmp_path / "short.py").write_text(f"train_cfg = dict(by_epoch=False, max_iters=2000)\n{schedule}")
     cfg, *_ = asked(masks, config=tmp_path / "short.py", iterations=500)
-    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.param_scheduler[0].end) == (500, 250, 25)
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval, cfg.param_scheduler.end) == (500, 250, 25)
 
 
 def test_iterations_are_not_asked_of_a_config_of_epochs(masks, tmp_path):
@@ -212,21 +212,53 @@ def test_what_is_not_evaluated_is_trained_all_the_same(masks, tmp_path, monkeypa
     assert str(made).startswith("from random: no figures of the val split\n")
 
 
-@pytest.mark.parametrize("config", ["rcnn_r18_fpn_own", "fpn_r18_own"])
+def test_a_schedule_of_epochs_is_not_asked_for_another_length_in_iterations(tmp_path, masks):
+    schedule = "param_scheduler = dict(type='CosineAnnealingLR', T_max=12, convert_to_iter_based=True)\n"
+    (tmp_path / "mixed.py").write_text(f"train_cfg = dict(by_epoch=False, max_iters=2000)\n{schedule}")
+    with pytest.raises(UserError, match=r"mixed\.py has a schedule that counts epochs .* give it by_epoch=False"):
+        slotcon_plugin.finetune(masks, config=tmp_path / "mixed.py", iterations=500)
+
+
+def rates_of(cfg: Config) -> list[float]:
+    """The learning rate of each iteration, of a whole one of 1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedules = [PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer)) for one in cfg.param_scheduler]
+    rates = []
+    for _ in range(cfg.train_cfg.max_iters):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        for schedule in schedules:
+            schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize("config", ["rcnn_r18_fpn_own", "rcnn_lite0_fpn_own", "fpn_r18_own"])
 @pytest.mark.parametrize("iterations", [1, 10, 25, 60])
 def test_a_short_run_ends_at_the_learning_rate_that_a_long_one_has(config, iterations):
     """A warm-up without a step, or with a single one, would be an error or never end."""
     cfg = read_config(config)
     finetuning._stretch(cfg, iterations)
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedules = [PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer)) for one in cfg.param_scheduler]
-    rates = []
-    for _ in range(iterations):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        for schedule in schedules:
-            schedule.step()
-    assert max(rates) == pytest.approx(1.0)
+    assert max(rates_of(cfg)) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "last"),
+    [
+        (dict(type="CosineAnnealingLR", T_max=1900, begin=100, end=2000), 0.0),
+        (dict(type="StepLR", step_size=800), 0.01),
+        (dict(type="MultiStepLR", milestones=[1000, 1500, 1900]), 0.001),
+        (dict(type="CosineRestartLR", periods=[1000, 1000], restart_weights=[1, 0.5], eta_min=0), 0.0),
+        (dict(type="OneCycleLR", eta_max=1.0, total_steps=2000), 4e-6),
+    ],
+)
+def test_a_run_of_another_length_ends_at_the_same_rate(schedule, last, masks, tmp_path, asked):
+    schedules = [schedule | {"by_epoch": False}]
+    (tmp_path / "long.py").write_text(f"train_cfg = dict(max_iters=2000)\nparam_scheduler = {schedules}\n")
+    whole = rates_of(Config.fromfile(tmp_path / "long.py"))
+    cfg, *_ = asked(masks, config=tmp_path / "long.py", iterations=400)
+    shortened = rates_of(cfg)
+    assert whole[-1] == pytest.approx(last, abs=1e-4)
+    assert (len(shortened), shortened[-1]) == (400, pytest.approx(last, abs=1e-4))
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from mmengine.config import Config
 
-from slotcon_plugin.engine.batch import fit_batch, plan_batch
+from slotcon_plugin.engine.batch import fit_batch, plan_batch, stretch_iterations
 from slotcon_plugin.errors import UserError
 
 
@@ -185,3 +185,40 @@ def test_the_short_forms_of_mmengine(mode, factor):
     epochs.train_cfg = dict(by_epoch=True, max_epochs=12, val_interval=2)
     fit_batch(epochs, 1, mode)
     assert epochs.train_cfg == dict(by_epoch=True, max_epochs=12, val_interval=2)
+
+
+def test_what_counts_iterations_is_stretched_and_what_counts_epochs_is_not():
+    counted = dict(begin=20, end=100, T_max=80, step_size=10, milestones=[1, 50], by_epoch=False)
+    by_epoch = dict(type="MultiStepLR", end=12, milestones=[8, 11], by_epoch=True)
+    loop = dict(max_iters=100.0, val_begin=50, val_interval=20)
+    hook = dict(by_epoch=False, interval=25, save_begin=50)
+    cfg = Config(dict(param_scheduler=[counted, by_epoch], train_cfg=loop, default_hooks=dict(checkpoint=hook)))
+    stretch_iterations(cfg, 0.3)
+    assert [dict(schedule) for schedule in cfg.param_scheduler] == [
+        dict(begin=6, end=30, T_max=24, step_size=3, milestones=[1, 15], by_epoch=False),
+        by_epoch,
+    ]
+    assert cfg.train_cfg == dict(max_iters=30, val_begin=15, val_interval=6)
+    assert cfg.default_hooks.checkpoint == dict(by_epoch=False, interval=8, save_begin=15)
+
+
+def test_a_warm_up_that_would_be_one_step_is_left_out():
+    """mmengine's LinearLR of one step sets the rate to its start and never ends."""
+    cfg = recipe(batch_size=512)  # on eight processes eight times the recipe's batch
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=1000)
+    cfg.param_scheduler = [
+        dict(type="LinearLR", start_factor=0.001, by_epoch=False, end=10),
+        dict(type="PolyLR", by_epoch=False, begin=10, end=1000),
+    ]
+    fit_batch(cfg, 8)
+    assert [dict(schedule) for schedule in cfg.param_scheduler] == [
+        dict(type="PolyLR", by_epoch=False, begin=1, end=125)
+    ]
+
+
+def test_evaluations_whose_interval_is_not_stated_keep_theirs():
+    cfg = recipe("accumulate", batch_size=2)
+    cfg.auto_scale_lr.base_batch_size = 16
+    cfg.train_cfg = dict(type="IterBasedTrainLoop", max_iters=3000)
+    fit_batch(cfg, 1)  # 8 passes a step
+    assert (cfg.train_cfg.max_iters, cfg.train_cfg.val_interval) == (24000, 8000)
