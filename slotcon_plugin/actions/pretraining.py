@@ -10,6 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dist import barrier
+from mmengine.runner import Runner
 
 from slotcon_plugin import apis
 from slotcon_plugin.actions.runs import Pretrained
@@ -97,7 +98,7 @@ def pretrain(
     cfg.launcher = launcher
     runner = apis.pretrain(cfg, resume, batch_mode, overwrite, budget)
     barrier()  # the first rank has written the checkpoint that all read
-    return finished(Path(cfg.work_dir), last_checkpoint(runner), cfg)
+    return finished(runner, last_checkpoint(runner), cfg)
 
 
 def _with_epochs(options: Mapping[str, Any], epochs: int | None) -> Mapping[str, Any]:
@@ -178,13 +179,12 @@ def settled_budget(budget: float | None, options: Mapping[str, Any]) -> float | 
     return math.inf
 
 
-def finished(work_dir: Path, checkpoint: Path, cfg: Config) -> Pretrained:
+def finished(runner: Runner, checkpoint: Path, cfg: Config) -> Pretrained:
     """What the run of a config has made."""
-    told = open_checkpoint(checkpoint)[PRETRAINING_KEY]
+    told, work_dir = open_checkpoint(checkpoint)[PRETRAINING_KEY], Path(cfg.work_dir)
     file = work_dir / f"{Path(cfg.filename).stem}.py"  # as the runner has written it
-    return Pretrained(
-        work_dir, checkpoint, file, told["method"], whole_title(told), told["photos"], cfg.train_cfg.max_epochs
-    )
+    epochs = runner.iter / len(runner.train_dataloader)
+    return Pretrained(work_dir, checkpoint, file, told["method"], whole_title(told), told["photos"], epochs)
 
 
 def _preset(method: str | None, init: str | Path | None) -> str:

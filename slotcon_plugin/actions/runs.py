@@ -21,7 +21,7 @@ class Pretrained:
         method: ``'slotcon'``.
         title: for people: ``'SlotCon'``, or ``'ImageNet, then SlotCon on 2,915 photos'``.
         photos: how many it has learned from.
-        epochs: that it ran.
+        epochs: that it ran; of a run that its budget has ended early, fewer than planned.
     """
 
     work_dir: Path
@@ -30,7 +30,7 @@ class Pretrained:
     method: str
     title: str
     photos: int
-    epochs: int
+    epochs: float
 
 
 Run = Pretrained | str | Path

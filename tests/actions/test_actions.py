@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.hooks import Hook
 from torchvision.models import resnet18
 
 import slotcon_plugin
@@ -19,6 +20,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
 from slotcon_plugin.evaluation.run import evaluate_unsupervised
+from slotcon_plugin.registry import HOOKS
 
 TINY = {
     "train_dataloader.batch_size": 8,
@@ -51,6 +53,18 @@ def vader(scenes, tmp_path_factory):
 def test_pretrain_tells_what_it_has_made(run):
     assert run.checkpoint.is_file() and run.config.is_file() and run.work_dir == run.checkpoint.parent
     assert (run.method, run.title, run.photos, run.epochs) == ("slotcon", "SlotCon", 16, 1)
+
+
+def test_epochs_are_those_that_a_run_has_seen_and_not_those_that_were_planned(scenes, tmp_path, monkeypatch):
+    class OutOfTime(Hook):
+        def after_train_iter(self, runner, *_, **__):
+            if runner.iter + 1 == 3:
+                runner.train_loop.end_with_this_iteration()
+
+    monkeypatch.setitem(HOOKS.module_dict, "OutOfTime", OutOfTime)
+    early = {**SMALL, "custom_hooks": [dict(type="OutOfTime")]}
+    run = slotcon_plugin.pretrain(scenes / "images/train", tmp_path / "run", epochs=5, options=early)
+    assert (run.checkpoint.name, run.epochs) == ("iter_3.pth", 1.5)
 
 
 def test_no_rank_reads_the_last_checkpoint_before_it_is_written(monkeypatch, scenes, tmp_path):
