@@ -23,7 +23,6 @@ from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import ConversionError, UserError
 from slotcon_plugin.initialization import LIBRARIES
-from slotcon_plugin.models import TimmBackbone
 from slotcon_plugin.transfer.openmmlab import is_transfer_config
 
 
@@ -228,6 +227,4 @@ def _use_network(cfg: Config, network: Network | None) -> None:
         return
     kept.pop("zero_init_residual", None)  # not timm's word
     cfg.model.backbone = dict(type="TimmBackbone", name=network.name, **network.options, **kept)
-    with contextlib.suppress(UserError):  # plain ViTs have one stride and take no other
-        TimmBackbone(network.name, output_stride=stride, **network.options)
-        cfg.model.backbone.output_stride = stride
+    cfg.model.backbone |= network.accepted(output_stride=stride)  # plain ViTs have one stride and take no other

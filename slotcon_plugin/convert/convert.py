@@ -69,10 +69,10 @@ def convert(
     if isinstance(network, str):
         network = network_by_name(network)
     canonical = read_checkpoint(src, branch, kind, prefix, declared, network)
-    for kind in [kind for kind in DECODERS if kind in canonical.decoders]:
-        if misfit := _misfit(canonical, kind, row, config) if fpn else "not asked for":
-            meta = {**canonical.meta, kind: False, f"{kind}_left_out": misfit}
-            rest = {name: part for name, part in canonical.decoders.items() if name != kind}
+    for decoder in [name for name in DECODERS if name in canonical.decoders]:
+        if misfit := _misfit(canonical, decoder, row, config) if fpn else "not asked for":
+            meta = {**canonical.meta, decoder: False, f"{decoder}_left_out": misfit}
+            rest = {name: part for name, part in canonical.decoders.items() if name != decoder}
             canonical = replace(canonical, decoders=rest, meta=meta)
     library = canonical.network.library
     if library not in row.names:

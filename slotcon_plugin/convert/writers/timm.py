@@ -37,9 +37,9 @@ def build_backbone(network: Network, config: str | None) -> Runnable:
     model = create(network)
     stages = [info["reduction"] for info in model.feature_info]
     plain = len(set(stages)) == 1
-    indices = list(range(len(stages)))[-len(network.stages) :]
+    indices = list(range(len(stages)))[-len(network.stages) :]  # timm's ResNets have one before torchvision's
     if network.library == "timm":
-        indices = [int(stage.removeprefix("stage ")) for stage in network.stages]
+        indices = list(network.indices)
 
     def run(module: nn.Module, image: Tensor) -> tuple[Tensor, ...]:
         return tuple(module.forward_intermediates(image, indices=indices, norm=plain, intermediates_only=True))
