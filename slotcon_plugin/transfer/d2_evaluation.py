@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from detectron2.config import CfgNode
@@ -51,15 +52,14 @@ class CityscapesEvaluator(CityscapesInstanceEvaluator):
         if comm.get_rank() > 0:
             return None
         judge = import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
-
-        if not hasattr(np, "in1d"):
-            np.in1d = np.isin  # cityscapesscripts 2.3.0 calls the name that numpy 2.4 has dropped
         args = judge.args
         args.predictionPath, args.predictionWalk, args.quiet = self._temp_dir, None, True
         truth = [str(path) for path in sorted(Path(self._metadata.gt_dir).glob("*/*_gtFine_instanceIds.png"))]
         predictions = [judge.getPrediction(path, args) for path in truth]
         judge.setInstanceLabels(args)
-        matches = judge.matchGtWithPreds(predictions, truth, judge.instances2dict(truth, False), args)
+        # cityscapesscripts 2.3.0 calls a name that numpy 2.4 has dropped
+        with patch.object(np, "in1d", np.isin, create=True):
+            matches = judge.matchGtWithPreds(predictions, truth, judge.instances2dict(truth, False), args)
         averages = judge.computeAverages(judge.evaluateMatches(matches, args), args)
         self._working_dir.cleanup()
         return {"segm": {"AP": 100 * averages["allAp"], "AP50": 100 * averages["allAp50%"]}}
