@@ -106,12 +106,12 @@ def _is_finished(out_dir: Path, parameters: dict) -> bool:
     raise UserError(f"{out_dir}: {what}; expected {parameters}. Choose another folder or delete this one.")
 
 
-def contact_sheet(seed: int = 0, rows: int = 3, columns: int = 4, size: tuple[int, int] = (320, 240)) -> np.ndarray:
-    """Training scenes side by side, every second row their classes in colour over the picture: RGB uint8."""
+def contact_sheet(seed: int = 0, size: tuple[int, int] = (320, 240)) -> np.ndarray:
+    """Twelve training scenes, four a row, every second row their classes in colour over the picture: RGB uint8."""
     palette = np.array([255 * hsv(0.382 * k, 0.75, 0.95) for k in range(len(CLASSES))])
     lines = []
-    for row in range(rows):
-        scenes = [render_scene(seed, row * columns + column, size) for column in range(columns)]
+    for first in range(0, 12, 4):
+        scenes = [render_scene(seed, index, size) for index in range(first, first + 4)]
         lines.append(np.hstack([scene.image for scene in scenes]))
         painted = [0.35 * scene.image + 0.65 * palette[scene.semantic] for scene in scenes]
         for scene, picture in zip(scenes, painted):

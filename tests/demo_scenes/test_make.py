@@ -102,9 +102,11 @@ def test_default_splits():
 
 
 def test_contact_sheet_shows_scenes_and_truth():
-    sheet = contact_sheet(rows=1, columns=2, size=SIZE)
-    assert sheet.shape == (96, 128, 3)
-    np.testing.assert_array_equal(sheet[:48, :64], make_module.render_scene(0, 0, SIZE).image)
+    sheet = contact_sheet(size=SIZE)
+    assert sheet.shape == (6 * 48, 4 * 64, 3)
+    for index, (top, left) in {0: (0, 0), 3: (0, 192), 4: (96, 0)}.items():
+        scene = make_module.render_scene(0, index, SIZE).image
+        np.testing.assert_array_equal(sheet[top : top + 48, left : left + 64], scene)
 
 
 def test_command_line(tmp_path):
