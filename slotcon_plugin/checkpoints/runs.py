@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -20,6 +21,8 @@ from slotcon_plugin.files import zip_damage
 NUMBERED = re.compile(r"(iter|epoch|model)_(\d+|final)\.pth")
 RUN_FILE = "run.json"
 """In a work dir: the run that it belongs to, see :mod:`slotcon_plugin.engine.work_dir`."""
+CONTINUES = "continues"
+"""Key of a ``run.json``: the checkpoint that the run went on from under a new id, seen from the folder."""
 RUN = "run"
 """Key under which a checkpoint (mmengine: its ``meta``) says which run wrote it."""
 _NOT_THE_RECIPE = "transfer_config.py"  # as a transfer run was given it, for the proof of its backbone
@@ -39,6 +42,46 @@ def numbered_checkpoints(work_dir: str | Path) -> list[Path]:
     return sorted(numbers, key=lambda path: (numbers[path], path), reverse=True)
 
 
+class Search(NamedTuple):
+    """What :func:`newest_whole` has found.
+
+    Attributes:
+        checkpoint: None = no whole one that counts.
+        damaged, foreign: names of newer ones, passed over because they are not whole, or do not count.
+    """
+
+    checkpoint: Path | None
+    damaged: list[str]
+    foreign: list[str]
+
+
+def newest_whole(folder: Path, record: Mapping[str, Any], counts: Callable[[Path], bool]) -> Search:
+    """The checkpoint that a work dir stands for; a warning names each damaged one that is passed over.
+
+    Args:
+        folder: the work dir.
+        record: what its ``run.json`` says, see :func:`run_record`.
+        counts: whether a whole checkpoint is one of the run's; if none is, the one counts that the run went on from.
+    """
+    damaged, foreign = [], []
+    for path in numbered_checkpoints(folder):
+        if damage := zip_damage(path):
+            _warn(f"{path} is damaged or cut short ({damage}); trying the one before it")
+            damaged.append(path.name)
+        elif counts(path):
+            return Search(path, damaged, foreign)
+        else:
+            foreign.append(path.name)
+    start = start_of(folder, record)
+    return Search(start if start and start.is_file() and not zip_damage(start) else None, damaged, foreign)
+
+
+def _warn(text: str) -> None:
+    from mmengine.logging import print_log  # to the log of the run that is resumed, if it is one
+
+    print_log(text, "current", logging.WARNING)
+
+
 def find_checkpoint(path: str | Path) -> Path:
     """A checkpoint's own path, or the newest whole one of a work dir.
 
@@ -51,12 +94,12 @@ def find_checkpoint(path: str | Path) -> Path:
     if not path.is_dir():
         return path
     run = run_record(path)
-    start = run.get("continues")
-    for checkpoint in numbered_checkpoints(path):
-        if not zip_damage(checkpoint) and (not start or run_of(load_file(checkpoint)).get("id") in (None, run["id"])):
-            return checkpoint
-    if start and Path(start).is_file() and not zip_damage(start):
-        return Path(start)
+
+    def counts(checkpoint: Path) -> bool:
+        return not run.get(CONTINUES) or run_of(load_file(checkpoint)).get("id") in (None, run["id"])
+
+    if found := newest_whole(path, run, counts).checkpoint:
+        return found
     raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
 
 
@@ -149,6 +192,15 @@ def run_record(folder: Path) -> dict[str, Any]:
     except (FileNotFoundError, ValueError):
         return {}
     return record if isinstance(record, dict) and isinstance(record.get("id"), str) else {}
+
+
+def start_of(folder: Path, record: Mapping[str, Any]) -> Path | None:
+    """The checkpoint that a work dir's run went on from, if it has gone back to one.
+
+    What lies in the folder is recorded by its name alone, so that it is found when the folder has been moved.
+    """
+    start = record.get(CONTINUES)
+    return folder / start if start else None
 
 
 def _position(path: Path) -> tuple[int, int]:

@@ -25,7 +25,15 @@ from typing import Any, NamedTuple
 from mmengine.dist import broadcast_object_list
 from mmengine.logging import print_log
 
-from slotcon_plugin.checkpoints.runs import RUN_FILE, numbered_checkpoints, run_of, run_record
+from slotcon_plugin.checkpoints.runs import (
+    CONTINUES,
+    RUN_FILE,
+    newest_whole,
+    numbered_checkpoints,
+    run_of,
+    run_record,
+    start_of,
+)
 from slotcon_plugin.engine.checkpoint import open_checkpoint
 from slotcon_plugin.engine.lock import lock_work_dir, put_back, set_aside
 from slotcon_plugin.errors import UserError
@@ -100,8 +108,8 @@ def claim_work_dir(
             if not _is_being_written(part):
                 shutil.rmtree(part) if part.is_dir() else part.unlink(missing_ok=True)
         record = run_record(folder)
-        named = str(Path(resume).resolve()) if isinstance(resume, (str, Path)) else None
-        if started_again(folder) and named in (None, record.get("continues")):
+        named = Path(resume).resolve() if isinstance(resume, (str, Path)) else None
+        if started_again(folder) and named in (None, start_of(folder, record)):
             resume, overwrite = True, False
         if resume:
             former, checkpoint = _newest(folder, record) if resume is True else _named(folder, record, Path(resume))
@@ -121,7 +129,7 @@ def claim_work_dir(
             "identity": {**dict(identity), **former.get("identity", {}), **known},
         }
         if record.get("id") != run["id"]:
-            record = {"continues": checkpoint and str(checkpoint.resolve())}
+            record = {CONTINUES: checkpoint and _seen_from(folder, checkpoint)}
         now = {**record, **run, "job": _job()}
         if now != record:
             write_json(folder / RUN_FILE, now)
@@ -141,24 +149,17 @@ def shared(claim: Claim | None) -> Claim:
 
 def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
     """The run in a folder and its newest whole checkpoint; nothing of either if there are no checkpoints at all."""
-    damaged, foreign = [], []
-    for path in numbered_checkpoints(folder):
-        if damage := zip_damage(path):
-            print_log(
-                f"{path} is damaged or cut short ({damage}); trying the one before it", "current", logging.WARNING
-            )
-            damaged.append(path.name)
-            continue
-        run = run_of(open_checkpoint(path))
-        if record and run.get("id") != record["id"]:
-            foreign.append(path.name)
-            continue
+
+    def counts(path: Path) -> bool:
+        return not record or run_of(open_checkpoint(path)).get("id") == record["id"]
+
+    checkpoint, damaged, foreign = newest_whole(folder, record, counts)
+    if checkpoint and checkpoint == start_of(folder, record):
+        return record, checkpoint
+    if checkpoint:
         if foreign:
             print_log(f"Ignored, because another run wrote them: {', '.join(foreign)}", "current", logging.WARNING)
-        return run, path
-    start = record.get("continues")
-    if start and Path(start).is_file() and not zip_damage(start):
-        return record, Path(start)
+        return run_of(open_checkpoint(checkpoint)), checkpoint
     if damaged or foreign:
         raise UserError(
             f"nothing to resume from in {folder}: "
@@ -172,6 +173,12 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
         )
     print_log(f"No checkpoint to resume from in {folder}; starting from the beginning", "current")
     return {}, None
+
+
+def _seen_from(folder: Path, checkpoint: Path) -> str:
+    """Relative where it lies in the folder, which may be moved; see :func:`~slotcon_plugin.convert.runs.start_of`."""
+    checkpoint = checkpoint.resolve()
+    return str(checkpoint.relative_to(folder) if checkpoint.is_relative_to(folder) else checkpoint)
 
 
 def _named(folder: Path, record: dict[str, Any], path: Path) -> tuple[dict[str, Any], Path]:

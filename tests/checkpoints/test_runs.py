@@ -3,7 +3,10 @@
 import argparse
 import json
 import os
+import re
+import shutil
 
+import mmengine.logging
 import pytest
 import torch
 
@@ -34,6 +37,19 @@ def test_a_work_dir_is_its_newest_whole_checkpoint_and_its_latest_config(run):
     assert config_of(run) == config_of(run / "iter_5.pth") == run / "vader_small.py"
     assert find_checkpoint(run / "iter_5.pth") == run / "iter_5.pth"
     assert config_of("somewhere/else.py").name == "else.py"
+
+
+def test_a_damaged_checkpoint_is_not_passed_over_in_silence(run, monkeypatch):
+    """What is exported, embedded or judged would be older weights."""
+    flipped = bytearray((run / "iter_10.pth").read_bytes())
+    place = flipped.index(b"state_dict")  # in the middle: the file ends as it should
+    flipped[place : place + 4] = bytes(4)
+    (run / "iter_10.pth").write_bytes(flipped)
+    told = []
+    monkeypatch.setattr(mmengine.logging, "print_log", lambda text, logger, level: told.append(text))
+    assert find_checkpoint(run) == run / "iter_5.pth"
+    assert len(told) == 2 and told[0].startswith(f"{run / 'iter_20.pth'} is damaged or cut short (")
+    assert re.match(r".*iter_10\.pth is damaged or cut short \(.*checksum.*\); trying the one before it", told[1])
 
 
 def test_a_script_beside_the_config_is_not_taken_for_it(run):
@@ -85,6 +101,17 @@ def test_a_course_that_was_left_does_not_count(tmp_path):
     assert find_checkpoint(tmp_path) == tmp_path / "iter_5.pth"
     torch.save({"state_dict": {}, "meta": {"run": {"id": "new"}}}, tmp_path / "iter_7.pth")
     assert find_checkpoint(tmp_path) == tmp_path / "iter_7.pth"
+
+
+def test_where_a_run_went_back_to_is_found_when_its_folder_is_moved_or_copied(tmp_path):
+    here, there, copied = tmp_path / "here", tmp_path / "there", tmp_path / "copied"
+    here.mkdir()
+    for number in (5, 10):
+        torch.save({"state_dict": {}, "meta": {"run": {"id": "old"}}}, here / f"iter_{number}.pth")
+    (here / "run.json").write_text(json.dumps({"id": "new", "identity": {}, "continues": "iter_5.pth"}))
+    shutil.copytree(here, copied)
+    assert find_checkpoint(copied) == copied / "iter_5.pth"
+    assert find_checkpoint(here.rename(there)) == there / "iter_5.pth"
 
 
 def test_folders_that_are_no_runs(run, tmp_path_factory):

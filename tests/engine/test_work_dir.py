@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -219,6 +220,22 @@ def test_going_back_leaves_the_later_checkpoints_behind(used):
     assert again == claim
     save(used / "iter_3.pth", claim.run)
     assert claim_work_dir(used, SLOTCON, resume=True).checkpoint == used / "iter_3.pth"
+
+
+@pytest.mark.parametrize("move", [shutil.move, shutil.copytree], ids=["moved", "copied"])
+def test_a_run_that_went_back_goes_on_in_a_folder_of_another_name(used, move):
+    claim = claim_work_dir(used, SLOTCON, resume=used / "iter_2.pth")
+    other = used.with_name("other")
+    move(used, other)
+    again = claim_work_dir(other, SLOTCON, resume=True)
+    assert again.checkpoint == other / "iter_2.pth" and again.run == claim.run
+
+
+def test_what_a_run_went_on_from_elsewhere_stays_where_it_is(used, tmp_path):
+    claim = claim_work_dir(tmp_path / "new", SLOTCON, resume=used / "iter_2.pth")
+    (tmp_path / "new").rename(tmp_path / "newer")
+    again = claim_work_dir(tmp_path / "newer", SLOTCON, resume=True)
+    assert again.checkpoint == used / "iter_2.pth" and again.run == claim.run
 
 
 def test_a_named_checkpoint_is_checked(used, tmp_path):
