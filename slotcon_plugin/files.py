@@ -9,7 +9,7 @@ import shutil
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
         if former.exists() and not path.exists():  # interrupted between the two renamings
             os.replace(former, path)
         for left in (partial, former):
-            if left.is_dir():
-                shutil.rmtree(left)
-            left.unlink(missing_ok=True)
+            with suppress(OSError):  # of a read-only disk: what kept the file from being written is the one to tell
+                if left.is_dir():
+                    shutil.rmtree(left)
+                left.unlink(missing_ok=True)
 
 
 def require_writable(path: str | Path, option: str = "--out") -> None:

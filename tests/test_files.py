@@ -1,7 +1,9 @@
 """Files are whole or not there."""
 
+import errno
 import hashlib
 import os
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -36,6 +38,18 @@ def test_after_an_error_the_old_file_is_as_it_was_and_nothing_else_is_left(tmp_p
         write()
     assert out.read_text() == "old"
     assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_of_a_read_only_disk_the_first_error_is_told(tmp_path, monkeypatch):
+    """There removing is refused, too, even of what is not there."""
+
+    def refused(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(OSError, match="the first"), replacing(tmp_path / "a.txt"):
+        raise OSError(errno.EROFS, "the first")
 
 
 def test_a_folder_interrupted_between_its_two_renamings_is_as_it_was(tmp_path, monkeypatch):

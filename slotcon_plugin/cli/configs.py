@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     """List, find, or copy."""
     from slotcon_plugin.config import find_config, list_configs, read_config, shipped, text_to_change
     from slotcon_plugin.errors import UserError
-    from slotcon_plugin.files import write_text
+    from slotcon_plugin.files import require_writable, write_text
 
     kinds = sorted(path.name for path in (shipped() / "configs").iterdir() if path.is_dir())
     if args.out:
@@ -33,6 +33,7 @@ def run(args: argparse.Namespace) -> None:
             raise UserError("--out FILE writes one config: say which, `slotcon configs` lists them")
         if args.out.suffix != ".py" or args.out.exists():
             raise UserError(f"--out {args.out}: expected a new file whose name ends in .py")
+        require_writable(args.out)
         write_text(args.out, text_to_change(read_config(args.which)))
         return
     if args.which and args.which not in kinds:

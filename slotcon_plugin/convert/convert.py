@@ -149,5 +149,7 @@ def write(out: Path, save: Callable[[Path], None]) -> None:
     try:
         with replacing(out) as partial:
             save(partial)
-    except (OSError, RuntimeError) as error:  # torch's zip writer reports a full disk as RuntimeError
-        raise ConversionError(f"cannot write {out}: {error}") from error
+    except (OSError, RuntimeError) as error:
+        told = isinstance(error, RuntimeError) and isinstance(error.__context__, OSError)
+        reason = error.__context__ if told else error  # torch's zip writer fails once more when it closes the file
+        raise ConversionError(f"cannot write {out}: {reason}") from error

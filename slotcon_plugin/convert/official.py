@@ -27,6 +27,7 @@ from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.network import Network
 from slotcon_plugin.convert.tensors import weights_of
+from slotcon_plugin.convert.writers.base import save_content
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import ConversionError
 from slotcon_plugin.files import sha256_of
@@ -103,7 +104,7 @@ def import_official(
         "init": None,
     }
     checkpoint = {"meta": {}, "state_dict": state_dict, META_KEY: meta, PRETRAINING_KEY: pretraining}
-    write(out, lambda path: torch.save(checkpoint, path))
+    write(out, lambda path: save_content(checkpoint, path))
     write(config_path, lambda path: path.write_text(_config_text(model, src.name), encoding="utf-8"))
     return model
 

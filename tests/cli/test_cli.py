@@ -273,7 +273,7 @@ def test_configs(monkeypatch, capsys, repo):
     assert call("configs vader_smal", monkeypatch)[0] == 2
 
 
-def test_a_copy_of_a_config_is_the_config_wherever_it_lies(monkeypatch, tmp_path):
+def test_a_copy_of_a_config_is_the_config_wherever_it_lies(monkeypatch, capsys, tmp_path):
     mine = tmp_path / "mine.py"
     assert call(f"configs vader_small --out {mine}", monkeypatch)[0] == 0
     assert load_config(mine).to_dict() == load_config("vader_small").to_dict()
@@ -283,6 +283,9 @@ def test_a_copy_of_a_config_is_the_config_wherever_it_lies(monkeypatch, tmp_path
         f"configs --out {mine}",
     ):
         assert call(words, monkeypatch)[0] == 2
+    capsys.readouterr()
+    assert call("configs vader_small --out /proc/mine.py", monkeypatch)[0] == 2, "a file system that takes no files"
+    assert "error: /proc: mine.py cannot be written there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", cli.COMMANDS)

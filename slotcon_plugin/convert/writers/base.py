@@ -86,4 +86,10 @@ def one_name(norm: str | None) -> str | None:
 
 def save_torch(tensors: Mapping[str, Tensor], meta: Mapping[str, Any], path: Path) -> None:
     """``{'state_dict': ..., 'slotcon_plugin': metadata}``, readable with ``weights_only=True``."""
-    torch.save({"state_dict": dict(tensors), META_KEY: dict(meta)}, path)
+    save_content({"state_dict": dict(tensors), META_KEY: dict(meta)}, path)
+
+
+def save_content(content: Mapping[str, Any], path: Path) -> None:
+    """A torch file, by Python's own: of a full disk torch's only says that it is at an unexpected position."""
+    with path.open("wb") as file:
+        torch.save(content, file)
