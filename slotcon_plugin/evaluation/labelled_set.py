@@ -20,7 +20,7 @@ from rich.progress import track
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.metrics import IGNORE
-from slotcon_plugin.photos import evenly_spaced, read_photo, upright_size
+from slotcon_plugin.photos import PhotoError, evenly_spaced, read_photo, require_whole, upright_size
 
 UNKNOWN = -1
 
@@ -84,14 +84,23 @@ class LabelledSet:
     def check(self) -> set[int]:
         """Decode every mask, so that faults are found before time is spent; returns the class indices that occur.
 
+        Of the photos it finds those that are cut short.
+
         Raises:
             UserError: see :meth:`read`.
         """
         screen, counts = Console(stderr=True), np.zeros(IGNORE + 1, np.int64)
         indices, told = range(len(self)), f"masks of {self.name}"
         for index in track(indices, told, console=screen, transient=True, disable=not screen.is_terminal):
+            self._require_whole_photo(index)
             counts += np.bincount(self.read_label(index).ravel(), minlength=len(counts))
         return {*np.flatnonzero(counts[:IGNORE]).tolist()}
+
+    def _require_whole_photo(self, index: int) -> None:
+        try:
+            require_whole(self.items[index][0])
+        except PhotoError as error:
+            raise UserError(f"{error}. Copy it anew, or take it and its mask out") from error
 
     def _label(self, index: int, width: int, height: int) -> np.ndarray:
         photo, mask = self.items[index]

@@ -2,7 +2,7 @@
 
 from slotcon_plugin.photos.listing import PHOTO_SUFFIXES, collect_photos, evenly_spaced, list_photos, printable
 from slotcon_plugin.photos.photo import Orientation, Photo, PhotoError
-from slotcon_plugin.photos.reading import network_sides, read_photo, read_photos, upright_size
+from slotcon_plugin.photos.reading import network_sides, read_photo, read_photos, require_whole, upright_size
 
 __all__ = [
     "PHOTO_SUFFIXES",
@@ -16,5 +16,6 @@ __all__ = [
     "printable",
     "read_photo",
     "read_photos",
+    "require_whole",
     "upright_size",
 ]

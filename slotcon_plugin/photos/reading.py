@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -52,6 +53,36 @@ def upright_size(path: str | Path) -> tuple[int, int]:
         raise PhotoError(
             f"{printable(path)}: cannot be read as a photo: {str(error) or type(error).__name__}"
         ) from error
+
+
+def require_whole(path: str | Path) -> None:
+    """Find a photo that is cut short, as a copy that did not finish leaves it, where :func:`read_photo` would.
+
+    Of thousands of photos in seconds: what ends as files of its format end counts as whole, and only others are
+    decoded. Damage in the middle of a file is not looked for.
+
+    Raises:
+        PhotoError: it cannot be read; names the file.
+    """
+    if not _ends_as_it_should(Path(path)):
+        read_photo(path)
+
+
+def _ends_as_it_should(path: Path) -> bool:
+    """False also of formats whose end says nothing, and of what programs have appended something to."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(8)
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(size - 8, 0))
+            end = file.read()
+    except OSError:
+        return False
+    if head.startswith(b"RIFF"):  # WebP's, which says how long it is
+        return 8 + int.from_bytes(head[4:], "little") <= size
+    return (head.startswith(b"\xff\xd8\xff") and end.endswith(b"\xff\xd9")) or (
+        head.startswith(b"\x89PNG") and end.startswith(b"IEND")
+    )
 
 
 def read_photos(paths: Iterable[str | Path]) -> Iterator[tuple[int, np.ndarray]]:

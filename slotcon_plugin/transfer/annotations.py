@@ -23,6 +23,21 @@ def category_names(path: Path) -> list[str]:
     return [category["name"] for category in sorted(read_categories(path)[0], key=lambda category: category["id"])]
 
 
+def read_json(path: Path) -> Any:
+    """Content of an annotation file that pycocotools, which opens it as text, can read, too.
+
+    Raises:
+        ValueError: it is no JSON, or in another encoding than UTF-8 without a byte order mark.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{error}. Save it as UTF-8 without a byte order mark") from error
+    if text.startswith("\ufeff"):
+        raise ValueError("it begins with a byte order mark. Save it as UTF-8 without a byte order mark")
+    return json.loads(text)
+
+
 def read_categories(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """(categories in the file's order, annotations) of a COCO annotation file.
 
@@ -30,7 +45,7 @@ def read_categories(path: Path) -> tuple[list[dict[str, Any]], list[dict[str, An
         UserError: as :func:`category_names`.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
         categories = found["categories"]
         if odd := [each["name"] for each in categories if not isinstance(each["name"], str)]:
             raise TypeError(f"a category's name has to be a text, got {reprlib.repr(odd[0])}")

@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.transfer.mm_data import datasets_of, evaluators_of, root_of
+from slotcon_plugin.transfer.mm_data import datasets_of, evaluators_of, leaves_of, root_of
 from slotcon_plugin.transfer.own_boxes import has_outline, read_own_boxes
 
 _CLASSES_SHOWN = 12
@@ -29,7 +29,7 @@ def follow_labels(cfg: Config) -> None:
     Raises:
         UserError: labels that are not there or not whole, splits of different classes, boxes without a class.
     """
-    left_open = [dataset for dataset in datasets_of(cfg) if (dataset.get("metainfo") or {}).get("classes", ()) is None]
+    left_open = [dataset for dataset in datasets_of(cfg) if _is_open(dataset)]
     if not left_open:
         return
     train = left_open[0]
@@ -40,6 +40,8 @@ def follow_labels(cfg: Config) -> None:
         if bare := _without_outline(labels):
             _leave_out_masks(cfg, bare)
         _fill_annotation_files(cfg)
+        for dataset in filter(_is_open, leaves_of(cfg.train_dataloader.dataset)):
+            _tell_filtered(labels[_annotations(dataset)], dataset)
     else:
         classes = _mask_classes(left_open)
     for dataset in left_open:
@@ -48,6 +50,10 @@ def follow_labels(cfg: Config) -> None:
         head["num_classes"] = len(classes)
     more = ", ..." if len(classes) > _CLASSES_SHOWN else ""
     print_log(f"{len(classes)} classes of {root_of(train)}: {', '.join(classes[:_CLASSES_SHOWN])}{more}", "current")
+
+
+def _is_open(dataset: ConfigDict) -> bool:
+    return (dataset.get("metainfo") or {}).get("classes", ()) is None
 
 
 def _mask_classes(datasets: Sequence[ConfigDict]) -> Sequence[str]:
@@ -117,6 +123,23 @@ def _leave_out_masks(cfg: Config, bare: str) -> None:
     for evaluator in (*evaluators_of(cfg, "val"), *evaluators_of(cfg, "test")):
         if "segm" in (evaluator.get("metric") or ()):  # one word, or a list of them
             evaluator.metric = "bbox"
+
+
+def _tell_filtered(labels: Mapping[str, Any], dataset: ConfigDict) -> None:
+    """mmdet leaves photos out of a training without a word."""
+    rule, images = dataset.get("filter_cfg") or {}, labels["images"]
+    of_all = f"of {len(images)} photos of {_annotations(dataset)}"
+    option = "(--cfg-options train_dataloader.dataset.filter_cfg"
+    with_object = {one["image_id"] for one in labels["annotations"]}
+    empty = sum(image["id"] not in with_object for image in images) if rule.get("filter_empty_gt") else 0
+    if empty:
+        print_log(
+            f"{empty} {of_all} have no object: not trained on {option}.filter_empty_gt=False keeps them)", "current"
+        )
+    least = rule.get("min_size", 0)
+    if small := sum(min(image["width"], image["height"]) < least for image in images):
+        text = f"{small} {of_all} have a side of less than {least} pixels: not trained on"
+        print_log(f"{text} {option}.min_size=0 keeps them)", "current")
 
 
 def _fill_annotation_files(cfg: Config) -> None:

@@ -6,8 +6,8 @@ word, or it stops them in the middle of a run.
 
 from __future__ import annotations
 
-import json
 import logging
+import math
 import reprlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,8 @@ from typing import Any
 from mmengine.logging import print_log
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import PhotoError, upright_size
+from slotcon_plugin.photos import PhotoError, require_whole, upright_size
+from slotcon_plugin.transfer.annotations import read_json
 
 _NEEDED = {
     "categories": ("id", "name"),
@@ -27,8 +28,8 @@ _NEEDED = {
 _TYPES = {  # of what is needed
     **dict.fromkeys(("name", "file_name"), ((str,), "a text")),
     **dict.fromkeys(("id", "image_id", "category_id"), ((int, float, str), "a number or a text")),
-    **dict.fromkeys(("width", "height", "area"), ((int, float), "a number")),
-    "bbox": ((list,), "a list of four numbers: x, y, width, height"),
+    **dict.fromkeys(("width", "height", "area"), ((int, float), "a finite number")),
+    "bbox": ((list,), "a list of four finite numbers: x, y, width, height"),
 }
 
 
@@ -44,7 +45,7 @@ def read_own_boxes(path: Path, photos: Path, area: bool = True) -> dict[str, Any
         UserError: the file is not whole, or contradicts itself or the photos; says where.
     """
     try:
-        found = json.loads(path.read_bytes())
+        found = read_json(path)
         for part, needed in _NEEDED.items():
             _check_entries(found, part, [key for key in needed if area or key != "area"])
     except (ValueError, KeyError, TypeError) as error:
@@ -83,7 +84,7 @@ def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> N
     for index, entry in enumerate(entries):
         for key in needed:
             kinds, expected = _TYPES[key]
-            fits = _is_box(entry[key]) if key == "bbox" else isinstance(entry[key], kinds)
+            fits = _is_box(entry[key]) if key == "bbox" else isinstance(entry[key], kinds) and _is_finite(entry[key])
             if not fits or isinstance(entry[key], bool):
                 raise TypeError(
                     f"{part}[{index}] (id {entry['id']}) has {reprlib.repr(entry[key])} as {key!r}: expected {expected}"
@@ -91,7 +92,16 @@ def _check_entries(found: dict[str, Any], part: str, needed: Sequence[str]) -> N
 
 
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(isinstance(number, (int, float)) for number in value)
+    return (
+        isinstance(value, list)
+        and len(value) == 4
+        and all(isinstance(number, (int, float)) and _is_finite(number) for number in value)
+    )
+
+
+def _is_finite(value: Any) -> bool:
+    """Python's JSON knows NaN and Infinity; frameworks compare them with what they please."""
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _check_references(path: Path, found: Mapping[str, Any]) -> None:
@@ -122,11 +132,20 @@ def _check_photos(path: Path, images: Sequence[Mapping[str, Any]], folder: Path)
             f"{len(missing)} of {len(names)} photos that {path} names are not there; the first is "
             f"{folder / missing[0]}. file_name has to be a path below {folder}"
         )
-    for image in images:
+    sizes, broken = {}, []
+    for name in names:
         try:
-            size = upright_size(folder / image["file_name"])
+            sizes[name] = upright_size(folder / name)
+            require_whole(folder / name)
         except PhotoError as error:
-            raise UserError(f"{path} names a photo that cannot be read: {error}") from error
+            broken.append(error)
+    if broken:
+        raise UserError(
+            f"{len(broken)} of {len(names)} photos that {path} names cannot be read; the first: {broken[0]}. Copy them "
+            "anew, or take them and their annotations out"
+        )
+    for image in images:
+        size = sizes[image["file_name"]]
         told = image["width"], image["height"]
         if told != size:
             as_stored = "; the labels are of the photo as it is stored, before EXIF or XMP turns it upright"

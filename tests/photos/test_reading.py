@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.photos import PhotoError, photo, read_photo, read_photos, reading, upright_size
+from slotcon_plugin.photos import PhotoError, photo, read_photo, read_photos, reading, require_whole, upright_size
 from slotcon_plugin.photos.photo import EXIF_ORIENTATION, Photo
 
 
@@ -137,3 +137,24 @@ def test_of_many_photos_those_that_can_be_read_are_read(tmp_path, monkeypatch):
         list(read_photos([paths[0], paths[2]]))
     with pytest.raises(UserError, match="not one can be read; there is none"):
         list(read_photos([]))
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif", ".ppm"])
+def test_a_photo_that_is_cut_short_is_found(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)).save(path)
+    whole = path.read_bytes()
+    require_whole(path)
+    for kept in (6, len(whole) // 2, len(whole) - 40):
+        path.write_bytes(whole[:kept])
+        with pytest.raises(PhotoError, match=rf"a{suffix}: cannot be read as a photo"):
+            require_whole(path)
+    path.write_bytes(whole + bytes(100))  # as some cameras do
+    require_whole(path)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_whole_photos_of_the_usual_formats_are_not_decoded_for_it(tmp_path, suffix, monkeypatch):
+    Image.new("RGB", (64, 48)).save(tmp_path / f"a{suffix}")
+    monkeypatch.setattr(reading, "read_photo", lambda path: pytest.fail("decoded"))
+    require_whole(tmp_path / f"a{suffix}")

@@ -45,7 +45,7 @@ INCOMPLETE = [
         lambda found: found["categories"][0].update(name=["crate"]),
         r"val\.json .*: categories\[0\] \(id 7\) has \['crate'\] as 'name': expected a text",
     ),
-    (lambda found: found["images"][0].update(width="160"), r"has '160' as 'width': expected a number"),
+    (lambda found: found["images"][0].update(width="160"), r"has '160' as 'width': expected a finite number"),
     (lambda found: found["categories"][0].pop("name"), r"val\.json .*: categories\[0\] \(id 7\) has no 'name'"),
     (
         lambda found: found["images"][1].update(id=found["images"][0]["id"]),
@@ -64,7 +64,12 @@ INCOMPLETE = [
         lambda found: [a.update(image_id=str(a["image_id"])) for a in found["annotations"]],
         r"have a image_id that no entry of images has, .*: a number here and a text there",
     ),
-    (lambda found: found["annotations"][0]["bbox"].pop(), r"as 'bbox': expected a list of four numbers"),
+    (lambda found: found["annotations"][0]["bbox"].pop(), r"as 'bbox': expected a list of four finite numbers"),
+    (  # which Python's JSON writes and reads
+        lambda found: found["annotations"][1].update(bbox=[3, 4, float("inf"), 5]),
+        r"annotations\[1\] \(id \d+\) has \[3, 4, inf, 5\] as 'bbox': expected a list of four finite numbers",
+    ),
+    (lambda found: found["annotations"][1].update(area=float("nan")), r"has nan as 'area': expected a finite number"),
     (
         lambda found: [a.update(area=0) for a in found["annotations"]],
         r"(\d+) of \1 annotations of .*val\.json are of no area.*Expected x, y, width, height in pixels",

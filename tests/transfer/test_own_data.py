@@ -117,6 +117,47 @@ def test_boxes_that_mmdet_leaves_out_are_counted(boxes, tmp_path, monkeypatch):
     )
 
 
+def two_without_objects(found):
+    first = {image["id"] for image in found["images"][:2]}
+    found["annotations"] = [one for one in found["annotations"] if one["image_id"] not in first]
+
+
+def test_photos_that_mmdet_does_not_train_on_are_counted(boxes, tmp_path, monkeypatch):
+    change(boxes, "train", two_without_objects)
+    said = []
+    monkeypatch.setattr(mm_labels, "print_log", lambda text, *_: said.append(text))
+    cfg = prepared("mmdet/rcnn_r18_fpn_own", boxes, tmp_path)
+    of_all = f"of {len(list((boxes / 'images/train').iterdir()))} photos of {boxes}/annotations/train.json have"
+    rule = "not trained on (--cfg-options train_dataloader.dataset.filter_cfg"
+    assert said[0] == f"2 {of_all} no object: {rule}.filter_empty_gt=False keeps them)"
+    assert len(said) == 2 and "classes of" in said[1]
+    cfg = load("mmdet/rcnn_r18_fpn_own", tmp_path / "run")
+    cfg.merge_from_dict({"train_dataloader.dataset.filter_cfg": dict(filter_empty_gt=False, min_size=150)})
+    openmmlab._prepare(cfg, str(boxes))
+    assert re.match(
+        rf"(\d+) of \1 photos .* have a side of less than 150 pixels: .*{re.escape(rule)}\.min_size=0", said[2]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mmdet/rcnn_r18_fpn_own", "mmdet/rcnn_lite0_fpn_own"])
+def test_photos_without_objects_can_be_trained_on(name, boxes, tmp_path):
+    """Whole batches of them, too."""
+
+    def two_of_three(found):
+        two_without_objects(found)
+        found["images"] = found["images"][:3]
+        found["annotations"] = [one for one in found["annotations"] if one["image_id"] == found["images"][2]["id"]]
+
+    change(boxes, "train", two_of_three)
+    cfg = shrink(load(name, tmp_path / "run"))
+    cfg.merge_from_dict({"train_dataloader.dataset.filter_cfg.filter_empty_gt": False})
+    cfg.train_dataloader.batch_size = cfg.auto_scale_lr.base_batch_size = 1
+    cfg.train_cfg.update(max_iters=3, val_interval=3)
+    openmmlab.train(cfg, data_root=str(boxes))
+    assert read_result(tmp_path / "run/result.json")["num_images"][0] == 3
+
+
 def test_photos_are_read_as_their_labels_were_drawn(tmp_path):
     """Upright by their EXIF, the upper byte of 16 bits; OpenCV, mmcv's reader, has other ideas of some of them."""
     pixels = np.zeros((8, 12, 3), np.uint8)
