@@ -106,6 +106,8 @@ def evaluate(
         given = {"out": out, "limit": limit, "pretraining": pretraining, **of_labels}
         if foreign := [name for name, value in given.items() if value]:
             raise UserError(f"retrieval looks at all photos of a folder and shows its figures: no {', '.join(foreign)}")
+    if measure == "prototypes" and train != "train":
+        raise UserError(f"prototypes learn from no labels and are measured on the split test={test!r} alone: no train")
     if out:
         require_writable(out / FILE_NAME)
     checkpoint = checkpoint_of(run)
@@ -149,8 +151,10 @@ def _check(settings: Mapping[str, Any]) -> None:
     for name, least in _LEAST.items():
         if settings.get(name, least) < least:
             raise UserError(f"{name}: expected at least {least}, got {settings[name]}")
-    if not settings.get("seeds", (0,)):
+    if not (seeds := settings.get("seeds", (0,))):
         raise UserError("seeds: expected at least one, a linear head each, got none")
+    if len({*seeds}) < len(seeds):
+        raise UserError(f"seeds: expected different ones, got {seeds}: heads of one seed are one head")
     if "input_size" in settings and (len(size := settings["input_size"]) != 2 or min(size) < 1):
         raise UserError(f"input_size: expected HEIGHT and WIDTH of at least 1, got {size}")
 

@@ -15,6 +15,7 @@ from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config, settle
 from slotcon_plugin.data import TwoViewDataset, TwoViewPreprocessor
 from slotcon_plugin.data.keys import SampleKey
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.arms import build_untrained
 from slotcon_plugin.evaluation.features import OwnPixels, collecting_statistics, pixels_of
 from slotcon_plugin.loading import load_pretrainer
@@ -116,7 +117,7 @@ def compare_pixel_retrieval(
         Name of the arm (``'random weights'``, then the checkpoints) -> its figures.
 
     Raises:
-        UserError: the pretrainer has no dense embedding.
+        UserError: the pretrainer has no dense embedding, or its map fewer than ``num_pairs`` positions.
     """
     config = config_of(config)
     cfg = load_config(config)
@@ -128,6 +129,8 @@ def compare_pixel_retrieval(
     if views.get("min_overlap_pixels", 0) < num_pairs:  # the method itself does without a place that both views show
         with torch.no_grad():
             grid = untrained.embed(torch.zeros(1, 3, views["view_size"], views["view_size"])).shape[-1]
+        if num_pairs > grid**2:
+            raise UserError(f"num_pairs: at most {grid**2}, the positions of the {grid} x {grid} map, got {num_pairs}")
         views |= {"min_overlap_pixels": num_pairs, "overlap_grid": grid}
     dataset: TwoViewDataset = DATASETS.build(views)
     untrained.to(device)

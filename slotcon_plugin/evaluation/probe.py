@@ -98,8 +98,8 @@ def probe_backbone(
         "linear" and, unless left out, "knn".
 
     Raises:
-        UserError: the two sets have different classes, `train` holds one class only, or see `LabelledSet.read` and
-            `stage_features`.
+        UserError: the two sets have different classes, `train` holds one class only or shows one only at the places
+            of such small maps, or see `LabelledSet.read` and `stage_features`.
     """
     train, test = with_same_classes(train, test)
     start = time.perf_counter()
@@ -107,8 +107,7 @@ def probe_backbone(
     num_classes = len(train.classes)
     features, labels = gather_features(backbone, train, input_size, stages, batch_size, device)
     if len(found := labels[labels != IGNORE].unique().tolist()) < 2:
-        grid = f"{train.name}, at {labels.shape[1]}x{labels.shape[2]} places a photo"
-        raise too_few_classes(grid, [train.classes[k] for k in found])
+        raise _one_class_only(train, [train.classes[k] for k in found], labels.shape[1:], input_size)
     mean, std = standardise_(features)
     classifiers: list[Classifier] = [
         fit_head(features, labels, num_classes, epochs, learning_rate, batch_size, seed, device) for seed in seeds
@@ -129,6 +128,20 @@ def probe_backbone(
     if neighbours:
         results["knn"] = ProbeResult(scores[len(seeds) :], test.classes, seconds)
     return results
+
+
+def _one_class_only(
+    train: LabelledSet, found: Sequence[str], grid: tuple[int, int], input_size: tuple[int, int]
+) -> UserError:
+    """Why fewer than two classes were found at the places of the maps: no more in the masks, or the maps too small."""
+    grid = "{}x{}".format(*grid)
+    if len(train.check()) < 2:
+        return too_few_classes(f"{train.name}, at {grid} places a photo", found)
+    seen, height, width = f"one class only ({found[0]})" if found else "no class", *input_size
+    return UserError(
+        f"input_size: photos of {height}x{width} have maps of {grid} places, where the masks of {train.name} show "
+        f"{seen}; they hold more of them: expected larger photos"
+    )
 
 
 def gather_features(

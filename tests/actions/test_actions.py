@@ -230,7 +230,11 @@ def test_the_curves_of_a_checkpoint_are_those_of_its_run(run):
 
 
 @pytest.mark.parametrize(
-    "setting", [{"neighbours": -3}, {"input_size": (0, 64)}, {"input_size": (64,)}, {"seeds": ()}, {"epochs": 0}]
+    "setting",
+    [
+        *({"neighbours": -3}, {"input_size": (0, 64)}, {"input_size": (64,)}, {"epochs": 0}),
+        *({"seeds": ()}, {"seeds": (0, 1, 0)}),
+    ],
 )
 def test_settings_out_of_their_range_are_refused_before_anything_is_read(setting, tmp_path):
     with pytest.raises(UserError, match=f"{next(iter(setting))}: expected "):
@@ -250,6 +254,11 @@ def test_retrieval_takes_no_option_that_it_would_not_heed(option, run, scenes, t
     with pytest.raises(UserError, match=f"shows its figures: no {next(iter(option))}"):
         slotcon_plugin.evaluate(run, scenes / "images/val", "retrieval", **option)
     assert not any(tmp_path.iterdir())
+
+
+def test_nor_do_prototypes(tmp_path):
+    with pytest.raises(UserError, match=r"prototypes learn from no labels .*'val' alone: no train"):
+        slotcon_plugin.evaluate(tmp_path / "no run", tmp_path / "no photos", "prototypes", train="foo")
 
 
 def test_a_run_that_would_leave_nothing_is_refused(scenes, tmp_path):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from slotcon_plugin.config import load_config
 from slotcon_plugin.data import TwoViewDataset
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.pixel_retrieval import (
     _RADIUS,
     _right_pixels,
@@ -186,8 +187,13 @@ def test_a_method_without_a_dense_embedding_is_refused(folder, config):
         predictor=dict(hidden_channels=8), grouping=dict(num_prototypes=4),
     )  # fmt: skip
     config.write_text(config.read_text() + f"\nmodel = {slotcon}\n")
-    with pytest.raises(ValueError, match="SlotCon"):
+    with pytest.raises(UserError, match=r"needs a method with a dense embedding \(VADeR, DenseCL\).*SlotCon has none"):
         compare_pixel_retrieval(config, folder)
+
+
+def test_no_more_pixels_are_looked_up_than_a_map_has(folder, config):
+    with pytest.raises(UserError, match=r"num_pairs: at most 256, the positions of the 16 x 16 map, got 257"):
+        compare_pixel_retrieval(config, folder, num_pairs=257)
 
 
 def test_views_of_a_method_that_needs_no_overlap_share_the_pixels_that_are_looked_up(folder, config):

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from slotcon_plugin.demo_scenes import make_demo_scenes
+from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import calibrate_batch_norm, open_labelled_set, probe_backbone
 from slotcon_plugin.evaluation import probe as probe_module
 from slotcon_plugin.evaluation.features import labelled_batches, stage_features, to_short_side, to_size
@@ -247,6 +248,13 @@ def test_training_masks_of_one_class_are_refused(data):
     table[0] = 0
     with pytest.raises(ValueError, match=rf"train, at .* a photo: .*one class only \({train.classes[0]}; 255 is ign"):
         linear_probe(Stages(), replace(train, table=table), test, input_size=(32, 32))
+
+
+def test_of_maps_that_are_too_small_for_the_masks_not_the_masks_are_blamed(data):
+    train = data[0].subset(1)  # one place: one class, whatever the mask holds
+    assert len(train.check()) > 1
+    with pytest.raises(UserError, match=r"input_size: photos of 5x7 have maps of 1x1 places, .*one class only"):
+        linear_probe(Stages(), train, data[1], input_size=(5, 7))
 
 
 def test_different_classes_are_refused(data):

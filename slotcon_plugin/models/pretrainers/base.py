@@ -36,7 +36,7 @@ _MOMENTUM_SCHEDULES = {
     "constant": lambda base, step, total: base,
 }
 # Ability of a method -> what a pretrainer has that has it, for messages.
-_ABILITIES = {"groups": "prototypes (SlotCon)", "embeds_pixels": "a dense embedding (VADeR)"}
+_ABILITIES = {"groups": "prototypes (SlotCon)", "embeds_pixels": "a dense embedding (VADeR, DenseCL)"}
 
 
 @dataclass(frozen=True)
