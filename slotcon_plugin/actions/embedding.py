@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from mmengine.logging import print_log
 
 from slotcon_plugin.actions.runs import Run, checkpoint_of, own_config
 from slotcon_plugin.actions.settings import defaults_of, require_settings
@@ -43,8 +47,8 @@ def embed(
         overwrite: replace ``out`` if it exists.
         grid: crops: (rows, columns) of them; None = 3 x 3.
         boxes: crops: path of a photo -> boxes x0, y0, x1, y1 in its pixels; or a COCO annotation file, whose photos
-            are then those that are embedded, looked for below ``photos``.
-        limit: embed only so many photos, spread evenly.
+            are then those that are embedded, looked for below ``photos``; those that are not there are left out.
+        limit: embed only so many photos, spread evenly; with ``boxes`` so many of those that have some.
         config: of the run, to take a single checkpoint's network as it was trained; a work dir brings it.
         branch: ``'teacher'`` or ``'student'``; None = what the method transfers.
         decoder: append the decoder's map to the stage maps; take it with ``stages=[-1]`` (VADeR).
@@ -68,7 +72,9 @@ def embed(
         paths = list(boxes)
     else:
         paths = collect_photos([photos] if isinstance(photos, (str, Path)) else photos)
-        boxes = {str(path): value for path, value in boxes.items()} if boxes is not None else None
+        boxes = {os.path.normpath(path): value for path, value in boxes.items()} if boxes is not None else None
+        # a limit counts photos that have boxes; of none at all embed_photos says what is wrong
+        paths = [path for path in paths if boxes and os.path.normpath(path) in boxes] or paths
     paths = collect_photos(paths, limit)
     loaded = load_backbone(
         checkpoint_of(run), config or own_config(run), branch=branch, decoder=decoder, network=network
@@ -80,7 +86,9 @@ def embed(
 
 
 def _of_coco(file: Path, root: str | Path | Sequence[str | Path]) -> dict[str, list[list[float]]]:
-    """Boxes of a COCO annotation file by the paths of its photos; photos without a box are left out."""
+    """Boxes of a COCO annotation file by the paths of its photos; left out are photos without a box, and those that are
+    not below the folder: parts of a data set come with the annotations of all of it.
+    """
     if not isinstance(root, (str, Path)) or not Path(root).is_dir():
         raise UserError(f"photos: with boxes from {file} expected the one folder that its file names are below")
     try:
@@ -95,4 +103,15 @@ def _of_coco(file: Path, root: str | Path | Sequence[str | Path]) -> dict[str, l
         raise UserError(f"boxes: {file} is no COCO annotation file with boxes: {error!r}") from error
     if not found:
         raise UserError(f"boxes: {file} has no box")
-    return found
+    there = {path: boxes for path, boxes in found.items() if Path(path).is_file()}
+    if not there:
+        raise UserError(
+            f"boxes: none of the {len(found):,} photos of {file} is below {root}: no {next(iter(found))}, ..."
+        )
+    if absent := len(found) - len(there):
+        print_log(
+            f"boxes: left out {absent:,} of {len(found):,} photos of {file} that are not below {root}",
+            "current",
+            logging.WARNING,
+        )
+    return there

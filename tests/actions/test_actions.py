@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,32 @@ def test_embed_the_boxes_of_a_coco_file(run, tmp_path):
     assert len(made) == len(content["annotations"])
     x, y, width, height = content["annotations"][0]["bbox"]
     assert made.boxes[0] == pytest.approx([x, y, x + width, y + height])
+
+
+def test_of_a_coco_file_the_photos_that_are_there_are_embedded(run, tmp_path, caplog, capsys):
+    scenes = make_demo_scenes(tmp_path / "coco", {"train": 1, "val": 4}, size=(96, 72), layout="coco")
+    file, folder = next(scenes.glob("annotations/instances_val*.json")), next(scenes.glob("val*"))
+    boxes = Counter(annotation["image_id"] for annotation in json.loads(file.read_text())["annotations"])
+    images = [image for image in json.loads(file.read_text())["images"] if boxes[image["id"]]]
+    first, *others = [folder / image["file_name"] for image in images]
+    for path in others:
+        path.unlink()
+    made = slotcon_plugin.embed(run, folder, level="crop", boxes=file, short_side=64)
+    assert (len(made), made.paths) == (boxes[images[0]["id"]], (str(first),))
+    told = caplog.text + "".join(capsys.readouterr())
+    assert told.count(f"boxes: left out {len(others)} of {len(images)} photos of {file} that are not below") == 1
+    first.unlink()
+    with pytest.raises(
+        UserError, match=rf"boxes: none of the {len(images)} photos of .* is below .*: no .*{first.name}"
+    ):
+        slotcon_plugin.embed(run, folder, level="crop", boxes=file, short_side=64)
+
+
+def test_a_limit_counts_photos_that_have_boxes(run, scenes):
+    photos = sorted((scenes / "images/train").iterdir())
+    boxes = {str(path): [[0, 0, 8, 8]] for path in photos[5:8]}
+    made = slotcon_plugin.embed(run, scenes / "images/train", level="crop", boxes=boxes, limit=2, short_side=64)
+    assert made.paths == (str(photos[5]), str(photos[7]))
 
 
 def test_look(run, scenes, tmp_path):
