@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from slotcon_plugin.actions.runs import Run, checkpoint_of, config_of, own_confi
 from slotcon_plugin.actions.settings import defaults_of, require_settings
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation.arms import load_backbone
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
 from slotcon_plugin.evaluation.probe import probe_backbone
+from slotcon_plugin.evaluation.result_folder import PROTOTYPES, probe_file, require_same_weights
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
 from slotcon_plugin.files import require_writable
 from slotcon_plugin.results import FILE_NAME
@@ -80,7 +83,7 @@ def evaluate(
         run: what :func:`slotcon_plugin.pretrain` gave, a work dir, or a checkpoint (for ``'probe'`` of any known kind).
         data: a labelled set, see :mod:`slotcon_plugin.evaluation.readers`; for ``'retrieval'`` a folder of photos.
         measure: ``'probe'``, ``'prototypes'`` or ``'retrieval'``, see :data:`MEASURES`.
-        out: folder that gets result files.
+        out: folder that gets result files; of other weights it may hold none.
         config: of the run, where it does not lie in its work dir.
         train, test: splits of a labelled set; heads are trained on one (``'probe'``) and all is measured on the other.
         layout, protocol: of the labelled set, see :func:`~slotcon_plugin.evaluation.open_labelled_set`.
@@ -94,7 +97,7 @@ def evaluate(
 
     Raises:
         UserError: no such measure, or it does not go with the method or the data; a setting that it does not have, or
-            out of its range.
+            out of its range; ``out`` holds results of other weights.
     """
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
@@ -118,17 +121,7 @@ def evaluate(
         return open_labelled_set(str(data), which, layout, protocol).subset(limit)
 
     if measure == "prototypes":
-        file = out / "prototypes.json" if out else None
-        config, held_out = config or config_of(run), split(test)
-        result = evaluate_unsupervised(
-            config, checkpoint, held_out, device=device, result_file=file, pretraining=pretraining, **settings
-        )
-        untrained = evaluate_unsupervised(config, checkpoint, held_out, device=device, trained=False, **settings)
-        figures = {
-            arm: {figure: value for figure, value in found.metrics().items() if figure != "live_prototypes"}
-            for arm, found in (("pretrained", result), ("untrained", untrained))
-        }
-        return Evaluation(measure, held_out.name, figures, (file,) if file else ())
+        return _prototypes(config or config_of(run), checkpoint, split(test), out, pretraining, device, settings)
     sets = split(train), split(test)
     if settings.get("output_stride") is None:
         config = config or own_config(run)
@@ -143,7 +136,7 @@ def evaluate(
             if len(result.scores) > 1:
                 row["spread"] = spread
             row[f"{probe} accuracy"] = result.pixel_accuracy[0]
-    files = [out / f"{probe}_{arm}.json" for arm in results for probe in results[arm]] if out else []
+    files = [out / probe_file(probe, arm) for arm in results for probe in results[arm]] if out else []
     return Evaluation(measure, f"{sets[0].name} -> {sets[1].name}", figures, tuple(files))
 
 
@@ -157,6 +150,33 @@ def _check(settings: Mapping[str, Any]) -> None:
         raise UserError(f"seeds: expected different ones, got {seeds}: heads of one seed are one head")
     if "input_size" in settings and (len(size := settings["input_size"]) != 2 or min(size) < 1):
         raise UserError(f"input_size: expected HEIGHT and WIDTH of at least 1, got {size}")
+
+
+def _prototypes(
+    config: Path,
+    checkpoint: Path,
+    data: LabelledSet,
+    out: Path | None,
+    pretraining: str | None,
+    device: str,
+    settings: Mapping[str, Any],
+) -> Evaluation:
+    if out:
+        branch = settings.get("branch", _SETTINGS["prototypes"]["branch"])
+        require_same_weights(out, load_backbone(checkpoint, config, branch=branch).sha256)
+    files = [out / name for name in PROTOTYPES] if out else []
+    figures = {}
+    for (arm, trained), file in zip_longest((("pretrained", True), ("untrained", False)), files):
+        found = evaluate_unsupervised(
+            *(config, checkpoint, data),
+            device=device,
+            result_file=file,
+            pretraining=pretraining,
+            trained=trained,
+            **settings,
+        )
+        figures[arm] = {figure: value for figure, value in found.metrics().items() if figure != "live_prototypes"}
+    return Evaluation("prototypes", data.name, figures, tuple(files))
 
 
 def _retrieval(config: Path, checkpoint: Path, photos: str | Path, device: str, settings: Mapping) -> Evaluation:

@@ -66,6 +66,7 @@ class Loaded(NamedTuple):
     Attributes:
         backbone: ``(B, 3, H, W)`` -> tuple of stage maps.
         sha256: of its weights.
+        method: name of its pretraining, ``'slotcon'``, ``'moco'``, ...; ``'unknown'`` where nothing tells.
         untrained: seed -> the same network with random weights. A random ResNet has torchvision's default
             initialisation: with the last BatchNorm of each block at zero, as pretraining starts, its residual branches
             give nothing and it is a weaker baseline than it need be.
@@ -73,6 +74,7 @@ class Loaded(NamedTuple):
 
     backbone: nn.Module
     sha256: str
+    method: str
     untrained: Callable[[int], nn.Module]
 
 
@@ -122,7 +124,7 @@ def load_backbone(
             return OwnPixels(_open_residuals(canonical.network.build(output_stride, any_size=True)), *pixels)
 
         backbone = OwnPixels(build_canonical(canonical, output_stride, any_size=True), *pixels)
-        return Loaded(backbone, canonical.meta["backbone_sha256"], random_canonical)
+        return Loaded(backbone, canonical.meta["backbone_sha256"], canonical.meta["method"], random_canonical)
     part = WithDecoderMap if decoder else itemgetter("backbone")
     model = load_pretrainer(config, checkpoint)
     trained = model.branch(branch or model.transfer_branch)
@@ -132,7 +134,7 @@ def load_backbone(
         untrained = build_untrained(config, seed, zero_init_residual=False)
         return OwnPixels(part(untrained.branch("teacher")), *pixels)
 
-    return Loaded(OwnPixels(part(trained), *pixels), sha256_of(trained["backbone"]), random_own)
+    return Loaded(OwnPixels(part(trained), *pixels), sha256_of(trained["backbone"]), model.method.name, random_own)
 
 
 def load_probe_arms(
@@ -155,7 +157,13 @@ def load_probe_arms(
     Returns:
         name of the arm -> (backbone, hash of its weights, None if random).
     """
-    loaded = load_backbone(checkpoint, config, **options)
+    return arms_of(load_backbone(checkpoint, config, **options), random_seed, calibration_photos, input_size)
+
+
+def arms_of(
+    loaded: Loaded, random_seed: int, calibration_photos: Sequence[Path], input_size: tuple[int, int]
+) -> dict[str, tuple[nn.Module, str | None]]:
+    """:func:`load_probe_arms` of a backbone that is loaded."""
     arms = {"checkpoint": (loaded.backbone, loaded.sha256), "random": (loaded.untrained(random_seed), None)}
     if calibration_photos:
         calibrated = loaded.untrained(random_seed)

@@ -16,11 +16,18 @@ from torch import nn
 
 from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config
-from slotcon_plugin.convert.metadata import told_by
-from slotcon_plugin.evaluation.arms import build_untrained, load_probe_arms, sha256_of
+from slotcon_plugin.convert.canonical import backbone_sha256
+from slotcon_plugin.convert.metadata import UNKNOWN, told_by
+from slotcon_plugin.evaluation.arms import arms_of, build_untrained, load_backbone, sha256_of
 from slotcon_plugin.evaluation.features import INPUT_SIZE, map_sizes
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
+from slotcon_plugin.evaluation.result_folder import (
+    probe_file,
+    probe_task,
+    remove_former_probes,
+    require_same_weights,
+)
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 from slotcon_plugin.files import require_writable
 from slotcon_plugin.loading import load_pretrainer
@@ -82,6 +89,8 @@ def evaluate_unsupervised(
     settings = {"branch": branch, "short_side": short_side, "batch_size": batch_size, "seed": seed}
     result = segment_unsupervised(model, data, **settings)
     if result_file is not None:
+        # as a probe's: random weights are the same beside every checkpoint of a seed and of a number of prototypes
+        drawn = {} if learned else {"weights_sha256": backbone_sha256(model.branch(branch).state_dict())}
         told = told_by(checkpoint) if learned else {}
         write_result(
             result_file,
@@ -98,6 +107,7 @@ def evaluate_unsupervised(
             num_images=len(data),
             settings=settings | ({"head": head} if head else {}),
             **told,
+            **drawn,
             iou={p: dict(zip(data.classes, _finite(score.iou))) for p, score in result.scores.items()},
         )
     return result
@@ -129,34 +139,33 @@ def probe_checkpoint(
 
     Args:
         checkpoint, config, branch, decoder, network, output_stride: see `load_backbone`.
-        pretraining: the checkpoint's row in tables; None = "pretrained", or what a run from weights says of itself.
+        pretraining: the checkpoint's row in tables; None = the method's name ("pretrained" where that is not known),
+            or what a run from weights says of itself.
         random_seed: of the random backbones.
         bn_calibrate: folder of photos on which a second random backbone's BatchNorm statistics are set.
         bn_photos: how many of them.
         input_size, settings: see `probe_backbone`.
-        out_dir: gets a result file for each arm and probe.
+        out_dir: gets a result file for each arm and probe, in the place of those that former probes of the same weights
+            on the same data have left.
 
     Returns:
         arm ("checkpoint", "random", "random_bn") -> probe ("linear", "knn") -> result.
 
     Raises:
-        UserError: `out_dir` cannot be written to; weights that cannot be used, see `load_backbone`.
+        UserError: `out_dir` cannot be written to, or holds results of other weights; weights that cannot be used, see
+            `load_backbone`.
     """
     if out_dir is not None:
         require_writable(Path(out_dir) / FILE_NAME)
-    arms = load_probe_arms(
-        checkpoint,
-        config,
-        branch=branch,
-        decoder=decoder,
-        network=network,
-        output_stride=output_stride,
-        random_seed=random_seed,
-        calibration_photos=collect_photos([bn_calibrate], bn_photos) if bn_calibrate else (),
-        input_size=input_size,
+    loaded = load_backbone(
+        checkpoint, config, branch=branch, decoder=decoder, network=network, output_stride=output_stride
     )
+    if out_dir is not None:
+        require_same_weights(out_dir, loaded.sha256)
+    calibration_photos = collect_photos([bn_calibrate], bn_photos) if bn_calibrate else ()
+    arms = arms_of(loaded, random_seed, calibration_photos, input_size)
     told = told_by(checkpoint)
-    title = pretraining or told.get("title") or "pretrained"
+    title = pretraining or told.get("title") or ("pretrained" if loaded.method == UNKNOWN else loaded.method)
     settings |= {"input_size": input_size, "output_stride": output_stride}
     measured = ({"decoder": True} if decoder else {}) | ({"branch": branch} if branch else {})
     return probe_arms(
@@ -196,7 +205,8 @@ def probe_arms(
         arms: of `load_probe_arms`.
         pretraining: name of the checkpoint's row in a table.
         told: further facts for its result files, see `convert.metadata.told_by`.
-        out_dir: gets `PROBE_ARM.json`; None writes nothing.
+        out_dir: gets `PROBE_ARM.json`, in the place of what former probes on the same data have left; None writes
+            nothing.
         output_stride: that the arms were loaded with; figures of different ones do not compare.
         measured: what else was said about the arms' loading, of which the same holds.
         seed: of the random arms, or of the run: the one that result files tell.
@@ -214,6 +224,8 @@ def probe_arms(
         results[arm] = probe_backbone(backbone, train, test, **settings)
         if out_dir is None:
             continue
+        if number == 1:
+            remove_former_probes(out_dir, test.task)
         # random weights are the same beside every checkpoint of a seed
         known = dict(told) if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
         # a work dir brings the stride of its run, a file of the same run does not
@@ -223,8 +235,8 @@ def probe_arms(
             figures = {"mIoU": miou, "mIoU_spread": miou_spread}
             figures |= {"pixel_accuracy": accuracy, "pixel_accuracy_spread": accuracy_spread}
             write_result(
-                Path(out_dir) / f"{probe}_{arm}.json",
-                task=f"{probe}_probe_{test.task}",
+                Path(out_dir) / probe_file(probe, arm),
+                task=probe_task(probe, test.task),
                 metrics=figures,
                 pretraining=pretraining if arm == "checkpoint" else arm,
                 config=recipe,

@@ -135,11 +135,28 @@ def test_evaluate_by_prototypes_beside_an_untrained_model(run, scenes, tmp_path)
         wanted = evaluate_unsupervised(run.config, run.checkpoint, data, short_side=64, trained=trained).metrics()
         assert made.figures[arm] == {name: value for name, value in wanted.items() if name != "live_prototypes"}
     assert made.figures["pretrained"] != made.figures["untrained"]
-    assert (made.data, made.files) == (data.name, (tmp_path / "prototypes.json",))
+    assert made.data == data.name
+    assert made.files == (tmp_path / "prototypes.json", tmp_path / "prototypes_random.json")
     written = json.loads(made.files[0].read_text())
     assert (written["pretraining"], written["data"], written["num_images"]) == ("mine", data.name, 4)
     assert written["metrics"]["mIoU_kmeans"] == pytest.approx(made.figures["pretrained"]["mIoU_kmeans"], abs=0.01)
     assert written["backbone_sha256"]
+    random = json.loads(made.files[1].read_text())
+    assert (random["pretraining"], random["backbone_sha256"], len(random["weights_sha256"])) == ("random", None, 64)
+    assert random["metrics"]["mIoU_kmeans"] == pytest.approx(made.figures["untrained"]["mIoU_kmeans"], abs=0.01)
+    assert (random["task"], random["config_sha256"]) == (written["task"], written["config_sha256"])
+
+
+def test_results_of_other_weights_are_neither_replaced_nor_joined(run, scenes, tmp_path):
+    """One run's probe and prototypes share a folder and, in tables, a row."""
+    slotcon_plugin.evaluate(run, scenes, out=tmp_path, **PROBE)
+    slotcon_plugin.evaluate(run, scenes, "prototypes", out=tmp_path, short_side=64)
+    kept = {path: path.read_text() for path in tmp_path.iterdir()}
+    assert {json.loads(text)["pretraining"] for text in kept.values()} == {"slotcon", "random"} and len(kept) == 4
+    for measure, settings in (("probe", PROBE), ("prototypes", {"short_side": 64})):
+        with pytest.raises(UserError, match=r"linear_checkpoint\.json is of other weights \(slotcon\): give another"):
+            slotcon_plugin.evaluate(run, scenes, measure, out=tmp_path, branch="student", **settings)
+    assert {path: path.read_text() for path in tmp_path.iterdir()} == kept
 
 
 def test_evaluate_by_retrieval_beside_random_weights_and_guessing(vader, scenes):

@@ -12,7 +12,7 @@ from torch import nn
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set
 from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
-from slotcon_plugin.evaluation.run import probe_arms, probe_recipe
+from slotcon_plugin.evaluation.run import probe_arms, probe_checkpoint, probe_recipe
 from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos
 from slotcon_plugin.results import describe_config, read_result
@@ -54,6 +54,41 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert stored["map_sizes"] == [[8, 16], [4, 8], [2, 4], [1, 2]], "strides, which a file and its run may differ in"
     assert read_result(tmp_path / "knn_random_bn.json")["pretraining"] == "random_bn"
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
+
+
+def test_a_folder_is_of_one_checkpoint_and_of_its_last_probe(checkpoint, demo, tmp_path):
+    """A table would make one row of all that it holds."""
+    data, photos = open_labelled_set(demo, "val"), demo / "images/val"
+    tiny = dict(input_size=(32, 64), epochs=1, seeds=(0,), out_dir=tmp_path)
+    probe_checkpoint(checkpoint, data, data, neighbours=2, bn_calibrate=photos, **tiny)
+    of_another_set = tmp_path / "knn_random_bn.json"
+    of_another_set.write_text(of_another_set.read_text().replace(f"knn_probe_{data.task}", "knn_probe_other"))
+    (tmp_path / "linear_random_bn.json").write_text("cut sho")  # not known to be a result: left alone
+    probe_checkpoint(checkpoint, data, data, neighbours=0, **tiny)
+    left = {"linear_checkpoint.json", "linear_random.json", "linear_random_bn.json", "knn_random_bn.json"}
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+    kept = (tmp_path / "linear_checkpoint.json").read_bytes()
+    with pytest.raises(UserError, match=r"linear_checkpoint\.json is of other weights \(slotcon\): give another"):
+        probe_checkpoint(checkpoint, data, data, branch="student", **tiny)
+    assert (tmp_path / "linear_checkpoint.json").read_bytes() == kept
+    assert {path.name for path in tmp_path.iterdir()} == left
+
+
+@pytest.mark.parametrize(("by_config", "given", "name"), [(0, None, "slotcon"), (1, None, "slotcon"), (0, "a", "a")])
+def test_a_checkpoint_is_called_by_its_method(by_config, given, name, config, checkpoint, demo, tmp_path):
+    data = open_labelled_set(demo, "val")
+    tiny = dict(input_size=(32, 64), epochs=1, seeds=(0,), neighbours=0, out_dir=tmp_path)
+    probe_checkpoint(checkpoint, data, data, config=config if by_config else None, pretraining=given, **tiny)
+    assert read_result(tmp_path / "linear_checkpoint.json")["pretraining"] == name
+
+
+def test_weights_of_which_nothing_is_known_are_called_pretrained(demo, tmp_path):
+    data = open_labelled_set(demo, "val")
+    torch.save(timm.create_model("resnet10t").state_dict(), tmp_path / "weights.pth")
+    tiny = dict(input_size=(32, 64), epochs=1, seeds=(0,), neighbours=0, out_dir=tmp_path, network="resnet10t")
+    probe_checkpoint(tmp_path / "weights.pth", data, data, **tiny)
+    assert read_result(tmp_path / "linear_checkpoint.json")["pretraining"] == "pretrained"
 
 
 def test_settings_that_nobody_gives_are_told_as_well(repo):
