@@ -176,7 +176,7 @@ def _newest(folder: Path, record: dict[str, Any]) -> tuple[dict[str, Any], Path 
 
 
 def _seen_from(folder: Path, checkpoint: Path) -> str:
-    """Relative where it lies in the folder, which may be moved; see :func:`~slotcon_plugin.checkpoints.runs.start_of`."""
+    """Relative where it lies in the folder, which may be moved; see `checkpoints.runs.start_of`."""
     checkpoint = checkpoint.resolve()
     return str(checkpoint.relative_to(folder) if checkpoint.is_relative_to(folder) else checkpoint)
 
