@@ -17,13 +17,13 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.features import photo_batches, stage_features
 from slotcon_plugin.evaluation.labelled_set import resize_image
 from slotcon_plugin.files import replacing, require_writable
+from slotcon_plugin.models.timm_backbone import even_sides
 from slotcon_plugin.photos import network_sides, read_photos
 
 LEVELS = ("photo", "crop", "pixel")
 SUFFIXES = (".npz", ".parquet")
 _ROWS = 256  # of a matrix of similarities at once
 _ROUNDING = 1e-6  # of a cosine in float32
-_MULTIPLE = 32  # sides of what the network sees, so that maps of all usual strides cover it evenly
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,8 @@ def embed_photos(
         boxes: path of a photo -> boxes x0, y0, x1, y1 in pixels of the upright photo, in place of a grid. Photos
             without boxes give no vectors.
         stages: stage maps put side by side, see :func:`~slotcon_plugin.evaluation.features.stage_features`.
-        short_side: of what the network sees, in pixels; both sides are rounded to multiples of 32.
+        short_side: of what the network sees, in pixels; both sides are rounded to multiples of 32, or of a ViT's
+            patches where 32 is none.
         batch_size: photos of one shape that go through together.
         device: where the network runs.
         dtype: of the vectors that are kept.
@@ -203,7 +204,7 @@ def embed_photos(
             raise UserError(f"boxes: none is of these photos: boxes are of {first}, photos are {photos[0]}, ...")
     backbone.eval().to(device)
     vectors, owners, parts, names = [], [], [], []
-    for images, read in _batches(photos, short_side, batch_size):
+    for images, read in _batches(photos, short_side, even_sides(backbone), batch_size):
         maps = stage_features(backbone, images.to(device), stages)
         for own, (path, height, width) in zip(maps, read):
             if level == "crop" and boxes is not None:
@@ -218,11 +219,11 @@ def embed_photos(
     return Embeddings(*(np.concatenate(rows) for rows in (vectors, owners, parts)), tuple(names), level)
 
 
-def _batches(photos: Sequence[str | Path], short_side: int, size: int) -> Iterator[tuple[Tensor, list]]:
+def _batches(photos: Sequence[str | Path], short_side: int, multiple: int, size: int) -> Iterator[tuple[Tensor, list]]:
     """Batches of normalised photos, see :func:`photo_batches`, and (path, height, width) of each."""
     resized = (
         (
-            resize_image(photo, *network_sides(*photo.shape[:2], short_side, _MULTIPLE)),
+            resize_image(photo, *network_sides(*photo.shape[:2], short_side, multiple)),
             (str(photos[index]), *photo.shape[:2]),
         )
         for index, photo in read_photos(photos)

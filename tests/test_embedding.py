@@ -13,6 +13,7 @@ from slotcon_plugin.convert.network import Network
 from slotcon_plugin.embedding import Embeddings, check_out, embed_photos, load_embeddings
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.arms import load_backbone
+from slotcon_plugin.evaluation.features import map_sizes
 from slotcon_plugin.models import TimmBackbone
 
 WIDTH, HEIGHT = 128, 96  # what is read is what the network sees: short side 96, both multiples of 32
@@ -122,6 +123,23 @@ def test_a_vit_from_a_file_takes_photos_of_any_shape(photos, tmp_path):
     with torch.no_grad():
         image = torch.randn(1, 3, HEIGHT, WIDTH)
         assert all(torch.equal(a, b) for a, b in zip(vit(image), other(image), strict=True))
+
+
+def test_the_box_of_a_patch_is_what_the_patch_sees(tmp_path):
+    """256 pixels are no whole number of patches of 14: timm would pad, and cells would lie elsewhere than they do."""
+    Image.fromarray(np.zeros((252, 378, 3), np.uint8)).save(tmp_path / "a.png")
+    network = Network("vit_tiny_patch16_224", "timm", {"patch_size": 14, "depth": 4})
+    backbone = network.build(any_size=True).eval()
+    made = embed_photos(backbone, [tmp_path / "a.png"], "pixel", short_side=256)
+    seen = torch.zeros(1, 3, 252, 378, requires_grad=True)  # the size of whole patches nearest to 256 x 384
+    cells = backbone.model.patch_embed(seen).flatten(0, 2)
+    assert len(made) == len(cells) == 18 * 27
+    for number in (0, 37, len(cells) - 1):
+        (gradient,) = torch.autograd.grad(cells[number].sum(), seen, retain_graph=True)
+        rows, columns = (gradient.abs().sum(axes).nonzero()[:, 0] for axes in ((0, 1, 3), (0, 1, 2)))
+        extent = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert made.boxes[number] == pytest.approx([float(edge) for edge in extent], abs=1e-3)
+    assert map_sizes(backbone, (240, 320))[-1] == (17, 23)  # 238 x 322
 
 
 def test_pixels_are_positions_of_the_map(photos):

@@ -60,7 +60,7 @@ MAY_IMPORT = {
     },
     "visualization": {"registry", "geometry", "data", "models", "engine", "loading", "photos", "page"},
     "benchmark": {"key_values", "registry", "command", "results", "config", "convert", "page"},
-    "embedding": {"evaluation", "photos"},
+    "embedding": {"evaluation", "models", "photos"},
     "actions": {
         *{"apis", "checkpoints", "config", "convert", "declaration", "embedding", "engine"},
         *{"evaluation", "initialization", "loading", "models", "photos", "results", "transfer", "visualization"},

@@ -18,6 +18,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_image
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.models.grouping import pixel_owners
+from slotcon_plugin.models.timm_backbone import whole_patches
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import network_sides, read_photos
 
@@ -34,9 +35,16 @@ def to_size(height: int, width: int) -> Resize:
     return lambda *_: (height, width)
 
 
-def to_short_side(side: int) -> Resize:
+def to_short_side(side: int, multiple: int = 1) -> Resize:
     """Keep the shape; the short side becomes `side`, see `network_sides`."""
-    return lambda height, width: network_sides(height, width, side)
+    return lambda height, width: network_sides(height, width, side, multiple)
+
+
+def fitting(size: tuple[int, int], network: nn.Module) -> tuple[int, int]:
+    """The (height, width) nearest to `size` that the network's patches cover, see `whole_patches`."""
+    multiple = whole_patches(network)
+    height, width = (max(1, round(side / multiple)) * multiple for side in size)
+    return height, width
 
 
 def normalise(images: np.ndarray) -> Tensor:
@@ -132,7 +140,7 @@ def _to_grid(maps: Tensor, grid: tuple[int, int]) -> Tensor:
 @torch.no_grad()
 def map_sizes(backbone: nn.Module, input_size: tuple[int, int]) -> list[tuple[int, int]]:
     """(height, width) of each stage's map for a photo of `input_size`, which tells strides apart."""
-    photo = torch.zeros(1, 3, *input_size, device=next(backbone.parameters()).device)
+    photo = torch.zeros(1, 3, *fitting(input_size, backbone), device=next(backbone.parameters()).device)
     return [tuple(stage.shape[-2:]) for stage in backbone.eval()(photo)]
 
 
@@ -150,7 +158,8 @@ def calibrate_batch_norm(
     layers = _batch_norms(backbone)
     if not photos or not layers:
         raise UserError(f"BN calibration: expected photos and BatchNorm layers, got {len(photos)} and {len(layers)}")
-    resized = ((resize_image(photo, *input_size), index) for index, photo in read_photos(photos))
+    size = fitting(input_size, backbone)
+    resized = ((resize_image(photo, *size), index) for index, photo in read_photos(photos))
     with collecting_statistics(backbone):
         for number, (images, _) in enumerate(photo_batches(resized, batch_size)):
             if len(images) == batch_size or number == 0:  # a last, smaller one would count as much as the others

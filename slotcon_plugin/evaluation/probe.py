@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation.features import INPUT_SIZE, add_counts, labelled_batches, stage_features, to_size
+from slotcon_plugin.evaluation.features import (
+    INPUT_SIZE,
+    add_counts,
+    fitting,
+    labelled_batches,
+    stage_features,
+    to_size,
+)
 from slotcon_plugin.evaluation.labelled_set import LabelledSet, resize_label, too_few_classes
 from slotcon_plugin.evaluation.metrics import IGNORE, SegmentationScores, segmentation_scores
 from slotcon_plugin.evaluation.readers import with_same_classes
@@ -86,7 +93,7 @@ def probe_backbone(
 
     Args:
         backbone: (B, 3, H, W) normalised photos -> tuple of stage maps; put into eval mode, otherwise not changed.
-        input_size: (height, width) to which photos are resized.
+        input_size: (height, width) to which photos are resized, or the nearest that is of whole patches (of a ViT).
         stages: stage maps that are put side by side on the finest one's grid; negative ones count from the last.
         epochs, learning_rate, batch_size: of the linear heads (AdamW).
         seeds: one linear head each (initialisation and order of the photos).
@@ -104,6 +111,7 @@ def probe_backbone(
     train, test = with_same_classes(train, test)
     start = time.perf_counter()
     backbone.eval().to(device)
+    input_size = fitting(input_size, backbone)
     num_classes = len(train.classes)
     features, labels = gather_features(backbone, train, input_size, stages, batch_size, device)
     if len(found := labels[labels != IGNORE].unique().tolist()) < 2:

@@ -27,6 +27,7 @@ from slotcon_plugin.evaluation.metrics import (
     spherical_kmeans,
 )
 from slotcon_plugin.models.modes import evaluating
+from slotcon_plugin.models.timm_backbone import whole_patches
 
 PROTOCOLS = {
     "hungarian": "prototypes matched one-to-one to classes; pixels of prototypes left over are wrong",
@@ -133,7 +134,7 @@ def segment_unsupervised(
     owned = F.normalize(prototypes.float(), dim=1)
     as_trained = OwnPixels(nn.Identity(), *pixels_of(model)).to(device)
     with evaluating(model):
-        for images, masks in labelled_batches(data, to_short_side(short_side), batch_size):
+        for images, masks in labelled_batches(data, to_short_side(short_side, whole_patches(model)), batch_size):
             grouping = model.group(as_trained(images.to(device)), branch)
             add_counts(counts, grouping.assignment_logits, masks)
             features = F.normalize(grouping.z.float(), dim=1).transpose(0, 1).flatten(1).T  # (B*H*W, D)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import difflib
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import timm
 import torch
 from mmengine.model import BaseModule
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
@@ -19,6 +21,7 @@ from slotcon_plugin.models.depthwise import use_quick_gradients
 from slotcon_plugin.registry import MODELS
 
 _FINEST_STRIDE = 4  # what detectors and segmenters start from
+_USUAL_STRIDE = 32  # of the coarsest map of most networks; the strides of finer ones divide it
 _PLAIN_MAPS = 4  # of a network whose blocks all have one stride: as many as a hierarchical one has stages
 
 
@@ -124,6 +127,22 @@ class TimmBackbone(BaseModule):
             f"TimmBackbone: {self.name} {takes}, got {height} x {width} (timm: {str(error).rstrip('.')}). Set "
             f"{settings} in the backbone's config, or feed photos that fit"
         )
+
+
+def whole_patches(network: nn.Module) -> int:
+    """What the sides of a photo have to be multiples of, so that its patches are whole; 1 without patches.
+
+    timm pads others at the right and at the bottom, or refuses them: the cells of a map then are not where they would
+    be if they covered the photo evenly. Networks that take photos of one size alone have no say.
+    """
+    loose = [part.patch_size for part in network.modules() if isinstance(part, PatchEmbed) and not part.strict_img_size]
+    return math.lcm(*(side for patch in loose for side in patch))
+
+
+def even_sides(network: nn.Module) -> int:
+    """The same where maps of all usual strides are to cover the photo evenly: 32, or patches that do not divide it."""
+    patch = whole_patches(network)
+    return patch if _USUAL_STRIDE % patch else _USUAL_STRIDE
 
 
 def _fixed_size(model: nn.Module, options: Mapping[str, Any]) -> tuple[int, int] | None:

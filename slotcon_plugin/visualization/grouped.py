@@ -13,11 +13,9 @@ from torch import Tensor
 
 from slotcon_plugin.models import BasePretrainer, Grouping
 from slotcon_plugin.models.grouping import pixel_owners
+from slotcon_plugin.models.timm_backbone import even_sides
 from slotcon_plugin.normalization import IMAGENET_MEAN, IMAGENET_STD
 from slotcon_plugin.photos import network_sides, printable, read_photos
-
-# Sides of what goes into the model are multiples of this, so that the maps of all usual strides cover it evenly.
-_MULTIPLE = 32
 
 
 @dataclass(frozen=True)
@@ -44,9 +42,10 @@ class GroupedPhoto:
 def model_input(photo: np.ndarray, short_side: int, model: BasePretrainer) -> Tensor:
     """A photo ``(H, W, 3)`` uint8 as the model wants it, ``(1, 3, h, w)`` normalised.
 
-    The shorter side becomes ``short_side``; both are rounded to multiples of 32.
+    The shorter side becomes ``short_side``; both are rounded to multiples of 32, or of a ViT's patches where 32
+    is none.
     """
-    size = network_sides(*photo.shape[:2], short_side, _MULTIPLE)
+    size = network_sides(*photo.shape[:2], short_side, even_sides(model))
     small = np.array(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
     pixels = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
     mean = getattr(model.data_preprocessor, "mean", torch.tensor(IMAGENET_MEAN)[:, None, None])
