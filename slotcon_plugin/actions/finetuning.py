@@ -20,7 +20,7 @@ from slotcon_plugin.engine.batch import schedules_of, stretch_iterations
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.timm_backbone import look_up
-from slotcon_plugin.results import read_result
+from slotcon_plugin.results import FILE_NAME, read_result
 from slotcon_plugin.transfer import openmmlab
 from slotcon_plugin.transfer.checkpoint import read_transfer_checkpoint, write_model
 
@@ -135,7 +135,7 @@ def finetune(
     model = last.with_name("model.pth")
     if is_main_process():
         write_model(last, model)
-    figures = work_dir / "result.json"
+    figures = work_dir / FILE_NAME
     if cfg.get("val_evaluator") is None or not figures.is_file():  # no figures, or those of an earlier run
         origin = read_transfer_checkpoint(last).origin(pretraining)
         return Finetuned(work_dir, last, model, {}, origin.pretraining)

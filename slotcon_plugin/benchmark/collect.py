@@ -40,19 +40,19 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
                 continue
             step = next((parent for parent in path.parents if parent in started), None)
             if step and steps is not None and step not in steps:
-                if path.name.endswith("result.json") or path.parent == step:
+                if path.name.endswith(FILE_NAME) or path.parent == step:
                     problems.append(f"ignored {path}: the plan has no such step now, or has changed since")
                 continue
             if step:
                 known = records.get(step, {}).get("outputs", {})
                 expected = known.get(str(path.relative_to(step)))
-                if expected is None and not path.name.endswith("result.json"):
+                if expected is None and not path.name.endswith(FILE_NAME):
                     continue  # a log of the run, or a result file of a step that has not ended
                 if expected is None or expected != sha256(path):
                     why = "its step has not ended" if step not in records else "not the file that its step left"
                     problems.append(f"ignored {path}: {why}")
                     continue
-                if "schema" not in (read_json(path) or {}) and not path.name.endswith("result.json"):
+                if "schema" not in (read_json(path) or {}) and not path.name.endswith(FILE_NAME):
                     continue  # notes of the run: run.json, detectron2's metrics.json
             elif started:
                 problems.append(f"ignored {path}: no step of this work dir left it")

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from mmengine.config import Config
 
-from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.benchmark.step import Step
 from slotcon_plugin.config import shipped
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import free_name, sha256_of, write_json

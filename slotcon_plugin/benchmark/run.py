@@ -22,7 +22,7 @@ from slotcon_plugin.benchmark.records import (
     seconds_taken,
     why_not_done,
 )
-from slotcon_plugin.benchmark.steps import CHECKPOINT, Step
+from slotcon_plugin.benchmark.step import CHECKPOINT, Step
 from slotcon_plugin.command import duration, end_with_parent
 from slotcon_plugin.errors import STOPPED, RunFailedError, RunStoppedError, UserError
 from slotcon_plugin.files import replacing

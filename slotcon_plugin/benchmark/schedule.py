@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.steps import Step, layers
+from slotcon_plugin.benchmark.step import Step, layers
 
 _SCRIPT = """\
 #!/usr/bin/env bash

@@ -18,7 +18,8 @@ from typing import Any
 
 from slotcon_plugin.benchmark.collect import ResultFile
 from slotcon_plugin.benchmark.plan import Plan
-from slotcon_plugin.benchmark.steps import applies, step_name
+from slotcon_plugin.benchmark.step import step_name
+from slotcon_plugin.benchmark.steps import applies
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.results import RANDOM, is_random
 

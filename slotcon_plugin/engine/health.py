@@ -20,7 +20,7 @@ from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.checkpoint import FORMER_ITER
 from slotcon_plugin.engine.health_alarms import Alarms
 from slotcon_plugin.engine.health_figures import effective_rank, gradient_norm, usage_figures
-from slotcon_plugin.engine.json_lines import append_json_line, rewrite_json_lines
+from slotcon_plugin.engine.json_lines import HEALTH_FILE, append_json_line, rewrite_json_lines
 from slotcon_plugin.engine.resume import CIRCUMSTANCES
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.models.distributed import all_reduce_sum, unwrapped
@@ -181,7 +181,7 @@ class SlotHealthHook(Hook):
     @staticmethod
     def path(runner: Runner) -> Path:
         """The file of the reports."""
-        return Path(runner.work_dir) / "health.jsonl"
+        return Path(runner.work_dir) / HEALTH_FILE
 
     def _iterations_to_report(self, runner: Runner) -> int:
         return min(-(runner.iter + 1) % every for every in (self.interval, len(runner.train_dataloader)))

@@ -11,6 +11,9 @@ from typing import Any
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
 
+HEALTH_FILE = "health.jsonl"
+"""In a work dir: the reports of :class:`~slotcon_plugin.engine.health.SlotHealthHook`."""
+
 
 def read_json_lines(path: str | Path) -> list[dict[str, Any]]:
     """The objects of a file; a last line that was cut off is left out, and zeros that a power cut has left.

@@ -14,6 +14,7 @@ from typing import IO
 from mmengine.logging import print_log
 
 from slotcon_plugin.checkpoints.runs import numbered_checkpoints
+from slotcon_plugin.engine.json_lines import HEALTH_FILE
 from slotcon_plugin.errors import RunFailedError, UserError
 from slotcon_plugin.files import PART_PREFIX, free_name
 
@@ -24,7 +25,7 @@ except ImportError:  # not a Unix: nothing to lock with
 
 LOCK_FILE = ".in_use"
 # What a run leaves, beside checkpoints, that is worth keeping: figures (metrics.json is detectron2's) and evidence.
-_LEFT_BEHIND = ("health.jsonl", "*/vis_data/scalars.json", "metrics.json", "nonfinite_iter_*")
+_LEFT_BEHIND = (HEALTH_FILE, "*/vis_data/scalars.json", "metrics.json", "nonfinite_iter_*")
 _locks: dict[Path, IO[str]] = {}  # closing a file gives its lock back, so they stay open as long as the process
 
 

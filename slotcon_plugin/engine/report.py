@@ -14,7 +14,7 @@ from slotcon_plugin.command import own_command
 from slotcon_plugin.convert.network import is_plain_resnet, network_of_backbone
 from slotcon_plugin.engine.batch import accumulated_passes
 from slotcon_plugin.engine.health import SlotHealthHook
-from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.engine.json_lines import HEALTH_FILE, read_json_lines
 from slotcon_plugin.engine.last_checkpoint import last_checkpoint
 from slotcon_plugin.engine.progress import health_of
 from slotcon_plugin.files import from_here
@@ -52,7 +52,7 @@ def pretraining_made(runner: Runner, next_steps: bool = True) -> list[tuple[str,
     work_dir, model = runner.work_dir, unwrapped(runner.model)
     written = runner.message_hub.get_info("last_ckpt")
     rows = [("checkpoint", from_here(last_checkpoint(runner)) if written else "none was written")]
-    path = Path(work_dir) / "health.jsonl"
+    path = Path(work_dir) / HEALTH_FILE
     watched = any(isinstance(hook, SlotHealthHook) for hook in runner.hooks)
     records = read_json_lines(path) if watched and path.is_file() else []  # none in a run too short for a report
     if records:

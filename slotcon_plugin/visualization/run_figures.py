@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slotcon_plugin.engine.json_lines import read_json_lines
+from slotcon_plugin.engine.json_lines import HEALTH_FILE, read_json_lines
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.photos import printable
 
@@ -114,11 +114,11 @@ def read_run(work_dir: str | Path, name: str | None = None) -> Run:
         UserError: there is neither, or one cannot be read.
     """
     work_dir = Path(work_dir)
-    health = work_dir / "health.jsonl"
+    health = work_dir / HEALTH_FILE
     scalars = sorted(work_dir.glob("*/vis_data/scalars.json"))
     if not health.is_file() and not scalars:
         raise UserError(
-            f"{work_dir}: expected the work dir of a run, with health.jsonl or */vis_data/scalars.json in it"
+            f"{work_dir}: expected the work dir of a run, with {HEALTH_FILE} or */vis_data/scalars.json in it"
         )
     run = Run(printable(name or work_dir.name))
     records = read_json_lines(health) if health.is_file() else []

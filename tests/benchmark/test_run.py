@@ -22,7 +22,7 @@ from slotcon_plugin.benchmark.records import (
     request,
     why_not_done,
 )
-from slotcon_plugin.benchmark.steps import Step
+from slotcon_plugin.benchmark.step import Step
 from slotcon_plugin.errors import RunFailedError, RunStoppedError, UserError
 
 

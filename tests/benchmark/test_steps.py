@@ -14,7 +14,8 @@ from slotcon_plugin.benchmark import load_plan, plan_steps
 from slotcon_plugin.benchmark.plan import EXPORTS, Pretraining, Task
 from slotcon_plugin.benchmark.run import describe
 from slotcon_plugin.benchmark.schedule import slurm_script, step_commands
-from slotcon_plugin.benchmark.steps import applies, layers
+from slotcon_plugin.benchmark.step import layers
+from slotcon_plugin.benchmark.steps import applies
 from slotcon_plugin.convert.writers import TARGETS
 from slotcon_plugin.errors import UserError
 from tests.processes import run_python
