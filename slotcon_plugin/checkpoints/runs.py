@@ -100,7 +100,7 @@ def find_checkpoint(path: str | Path) -> Path:
 
     if found := newest_whole(path, run, counts).checkpoint:
         return found
-    raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth or epoch_N.pth)")
+    raise ConversionError(f"the folder {path} holds no whole checkpoint (iter_N.pth, epoch_N.pth or model_N.pth)")
 
 
 def locate(path: str | Path) -> Path:

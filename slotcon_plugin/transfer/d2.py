@@ -16,7 +16,7 @@ from detectron2.engine import default_setup, launch
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
-from slotcon_plugin.checkpoints.runs import numbered_checkpoints
+from slotcon_plugin.checkpoints.runs import find_checkpoint
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.engine.batch import BatchPlan
 from slotcon_plugin.engine.failures import failures_told
@@ -158,7 +158,7 @@ def evaluate(
     Args:
         config_file, opts, hardware, data_root: see :func:`train`.
         pretraining: what to call the backbone of a checkpoint that does not say; None = ``unknown``.
-        resume: evaluate the newest checkpoint in OUTPUT_DIR.
+        resume: evaluate the newest whole checkpoint in OUTPUT_DIR.
 
     Raises:
         UserError: missing data, class counts that disagree, no checkpoint or one of another model, or the result of
@@ -167,14 +167,9 @@ def evaluate(
     cfg, recipe = read_config(config_file, opts, data_root)
     weights = cfg.MODEL.WEIGHTS
     if resume:
-        folder = cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}"
-        weights = next(iter(numbered_checkpoints(folder)), "")
+        weights = find_checkpoint(cfg.OUTPUT_DIR or f"work_dirs/{Path(config_file).stem}")
     if not weights:
-        raise UserError(
-            f"--eval-only --resume: there is no checkpoint in {folder}"
-            if resume
-            else "--eval-only needs the model to evaluate: MODEL.WEIGHTS runs/mine/model_final.pth"
-        )
+        raise UserError("--eval-only needs the model to evaluate: MODEL.WEIGHTS runs/mine/model_final.pth")
     given = read_transfer_checkpoint(PathManager.get_local_path(str(weights)))
     check_whole(build_on_cpu(cfg), given)
     result, tested = test_result_path(cfg.OUTPUT_DIR or given.path.parent, given)

@@ -77,6 +77,12 @@ def test_a_run_goes_on_and_is_evaluated_again(tmp_path, scenes, pretrained):
         d2.train(CONFIG, opts(**{"SOLVER.MAX_ITER": "4", "MODEL.BACKBONE.FREEZE_AT": "2"}), data_root=data, resume=True)
     with pytest.raises(UserError, match=r"counted in other steps now \(images a step 2 -> 4\)\. Resume with"):
         d2.train(CONFIG, opts(**{"SOLVER.IMS_PER_BATCH": "4"}), data_root=data, resume=True)
+    (tmp_path / "test_result.json").unlink()
+    (tmp_path / "model_0000009.pth").write_bytes((tmp_path / "model_final.pth").read_bytes()[:1000])
+    (tmp_path / "model_final.pth").rename(tmp_path / "model_0000002.pth")
+    d2.evaluate(CONFIG, opts(), data_root=data, resume=True)  # the newest is cut short
+    assert read_result(tmp_path / "test_result.json")["metrics"] == longer["metrics"]
+    weights["MODEL.WEIGHTS"] = str(tmp_path / "model_0000002.pth")
     other = {"MODEL.ROI_HEADS.NUM_CLASSES": "8", "DATASETS.TRAIN": "()", "DATASETS.TEST": "()"}
     with pytest.raises(UserError, match=r"does not hold the model .*predictor.cls_score.weight"):
         d2.evaluate(CONFIG, opts(**weights, **other))
