@@ -18,7 +18,7 @@ from slotcon_plugin.evaluation.arms import load_backbone
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.pixel_retrieval import compare_pixel_retrieval
 from slotcon_plugin.evaluation.probe import probe_backbone
-from slotcon_plugin.evaluation.result_folder import PROTOTYPES, probe_file, require_same_weights
+from slotcon_plugin.evaluation.result_folder import PROTOTYPES, probe_file, require_same_row
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
 from slotcon_plugin.files import require_writable
 from slotcon_plugin.results import FILE_NAME
@@ -97,7 +97,7 @@ def evaluate(
 
     Raises:
         UserError: no such measure, or it does not go with the method or the data; a setting that it does not have, or
-            out of its range; ``out`` holds results of other weights.
+            out of its range; ``out`` holds results of other weights or data.
     """
     if measure not in MEASURES:
         raise UserError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
@@ -163,7 +163,7 @@ def _prototypes(
 ) -> Evaluation:
     if out:
         branch = settings.get("branch", _SETTINGS["prototypes"]["branch"])
-        require_same_weights(out, load_backbone(checkpoint, config, branch=branch).sha256)
+        require_same_row(out, load_backbone(checkpoint, config, branch=branch).sha256, data.task)
     files = [out / name for name in PROTOTYPES] if out else []
     figures = {}
     for (arm, trained), file in zip_longest((("pretrained", True), ("untrained", False)), files):

@@ -32,7 +32,7 @@ def entry_of(kind: type[Entry], where: str, given: Any) -> Entry:
         annotation, optional, _ = known[key].type.partition(" | None")
         expected, takes = _TAKES[annotation]
         if not (takes(value) or (optional and value is None)):
-            raise UserError(f"{where}.{key}: expected {expected}, got {value!r}".replace("KEY", key))
+            raise UserError(f"{where}.{key}: expected {expected.replace('KEY', key)}, got {value!r}")
     if missing := [name for name, field in known.items() if _has_no_default(field) and name not in given]:
         raise UserError(f"{where}: expected {', '.join(missing)} as well")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in given.items()})

@@ -10,6 +10,7 @@ from mmengine.runner import EpochBasedTrainLoop
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models.distributed import unwrapped
+from slotcon_plugin.models.timm_backbone import require_whole_patches
 from slotcon_plugin.registry import LOOPS
 
 
@@ -60,7 +61,10 @@ class PretrainLoop(EpochBasedTrainLoop):
                 f"{f' on {ranks} GPUs' if ranks > 1 else ''}; take more photos, or a smaller batch: "
                 f"--cfg-options train_dataloader.batch_size={max(photos // ranks, 1)}"
             )
-        unwrapped(self.runner.model).check_data(self.dataloader.dataset)
+        model, dataset = unwrapped(self.runner.model), self.dataloader.dataset
+        if view_size := getattr(dataset, "view_size", None):  # one's own data set may have views of other shapes
+            require_whole_patches(model, view_size)
+        model.check_data(dataset)
 
     def end_with_this_iteration(self) -> None:
         """Make the iteration that is under way the last one; hooks take it for the last from here on."""

@@ -25,8 +25,9 @@ from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
 from slotcon_plugin.evaluation.result_folder import (
     probe_file,
     probe_task,
+    prototypes_task,
     remove_former_probes,
-    require_same_weights,
+    require_same_row,
 )
 from slotcon_plugin.evaluation.unsupervised import UnsupervisedSegmentation, segment_unsupervised
 from slotcon_plugin.files import require_writable
@@ -94,7 +95,7 @@ def evaluate_unsupervised(
         told = told_by(checkpoint) if learned else {}
         write_result(
             result_file,
-            task=f"unsupervised_seg_{data.task}",
+            task=prototypes_task(data.task),
             metrics=result.metrics(),
             pretraining=(pretraining or told.get("title") or model.method.name) if learned else "random",
             # what is measured: a run's own copy holds its seed, its work dir and what follows from its hardware, too
@@ -145,15 +146,14 @@ def probe_checkpoint(
         bn_calibrate: folder of photos on which a second random backbone's BatchNorm statistics are set.
         bn_photos: how many of them.
         input_size, settings: see `probe_backbone`.
-        out_dir: gets a result file for each arm and probe, in the place of those that former probes of the same weights
-            on the same data have left.
+        out_dir: gets a result file for each arm and probe, in the place of what former probes have left.
 
     Returns:
         arm ("checkpoint", "random", "random_bn") -> probe ("linear", "knn") -> result.
 
     Raises:
-        UserError: `out_dir` cannot be written to, or holds results of other weights; weights that cannot be used, see
-            `load_backbone`.
+        UserError: `out_dir` cannot be written to, or holds results of other weights or data; weights that cannot be
+            used, see `load_backbone`.
     """
     if out_dir is not None:
         require_writable(Path(out_dir) / FILE_NAME)
@@ -161,7 +161,7 @@ def probe_checkpoint(
         checkpoint, config, branch=branch, decoder=decoder, network=network, output_stride=output_stride
     )
     if out_dir is not None:
-        require_same_weights(out_dir, loaded.sha256)
+        require_same_row(out_dir, loaded.sha256, test.task)
     calibration_photos = collect_photos([bn_calibrate], bn_photos) if bn_calibrate else ()
     arms = arms_of(loaded, random_seed, calibration_photos, input_size)
     told = told_by(checkpoint)
@@ -205,8 +205,8 @@ def probe_arms(
         arms: of `load_probe_arms`.
         pretraining: name of the checkpoint's row in a table.
         told: further facts for its result files, see `convert.metadata.told_by`.
-        out_dir: gets `PROBE_ARM.json`, in the place of what former probes on the same data have left; None writes
-            nothing.
+        out_dir: gets `PROBE_ARM.json`, once all are measured, in the place of what former probes have left; None
+            writes nothing.
         output_stride: that the arms were loaded with; figures of different ones do not compare.
         measured: what else was said about the arms' loading, of which the same holds.
         seed: of the random arms, or of the run: the one that result files tell.
@@ -217,15 +217,15 @@ def probe_arms(
     dilated = {} if output_stride is None else {"output_stride": output_stride}
     recipe = probe_recipe(**settings, **dilated, **measured)
     results = {}
-    for number, (arm, (backbone, digest)) in enumerate(arms.items(), start=1):
+    for number, (arm, (backbone, _)) in enumerate(arms.items(), start=1):
         print_log(
             f"probing {arm} ({number} of {len(arms)}): heads learn from {len(train)} photos, {len(test)} judge them"
         )
         results[arm] = probe_backbone(backbone, train, test, **settings)
-        if out_dir is None:
-            continue
-        if number == 1:
-            remove_former_probes(out_dir, test.task)
+    if out_dir is None:
+        return results
+    remove_former_probes(out_dir)
+    for arm, (backbone, digest) in arms.items():
         # random weights are the same beside every checkpoint of a seed
         known = dict(told) if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
         # a work dir brings the stride of its run, a file of the same run does not

@@ -12,7 +12,7 @@ from typing import Any
 import timm
 import torch
 from mmengine.model import BaseModule
-from timm.layers import PatchEmbed
+from timm.layers import HybridEmbed, PatchEmbed
 from torch import Tensor, nn
 
 from slotcon_plugin.errors import UserError
@@ -22,6 +22,7 @@ from slotcon_plugin.registry import MODELS
 
 _FINEST_STRIDE = 4  # what detectors and segmenters start from
 _USUAL_STRIDE = 32  # of the coarsest map of most networks; the strides of finer ones divide it
+_PATCHES = PatchEmbed, HybridEmbed  # of pixels, of what a convolutional stem makes of them
 _PLAIN_MAPS = 4  # of a network whose blocks all have one stride: as many as a hierarchical one has stages
 
 
@@ -135,14 +136,30 @@ def whole_patches(network: nn.Module) -> int:
     timm pads others at the right and at the bottom, or refuses them: the cells of a map then are not where they would
     be if they covered the photo evenly. Networks that take photos of one size alone have no say.
     """
-    loose = [part.patch_size for part in network.modules() if isinstance(part, PatchEmbed) and not part.strict_img_size]
-    return math.lcm(*(side for patch in loose for side in patch))
+    loose = [part for part in network.modules() if isinstance(part, _PATCHES) and not part.strict_img_size]
+    return math.lcm(*(side for part in loose for side in part.feat_ratio(as_scalar=False)))
 
 
 def even_sides(network: nn.Module) -> int:
     """The same where maps of all usual strides are to cover the photo evenly: 32, or patches that do not divide it."""
     patch = whole_patches(network)
     return patch if _USUAL_STRIDE % patch else _USUAL_STRIDE
+
+
+def require_whole_patches(network: nn.Module, view_size: int) -> None:
+    """Refuse views whose patches would not be whole: the loss takes maps to cover the views evenly.
+
+    Raises:
+        UserError: names the sides that fit.
+    """
+    patch = whole_patches(network)
+    if view_size % patch:
+        below, above = view_size // patch * patch, -(-view_size // patch) * patch
+        fitting = " or ".join(str(side) for side in (below, above) if side)
+        raise UserError(
+            f"views of {view_size} x {view_size} pixels are no whole number of patches of {patch}: set "
+            f"train_dataloader.dataset.view_size={fitting}"
+        )
 
 
 def _fixed_size(model: nn.Module, options: Mapping[str, Any]) -> tuple[int, int] | None:

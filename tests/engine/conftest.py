@@ -40,6 +40,7 @@ class NoiseViews(TwoViewDataset):
 
     def __init__(self, names=None):
         self.source = NoisePhotos(names)
+        self.view_size = 32
 
     def __getitem__(self, key):
         index = key[2] if isinstance(key, tuple) else int(key)

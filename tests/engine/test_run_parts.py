@@ -22,7 +22,7 @@ from slotcon_plugin.engine import (
     allow_checkpoint_classes,
 )
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.models import SlotCon
+from slotcon_plugin.models import SlotCon, timm_backbone
 
 
 def wrapper_of(model, **kwargs):
@@ -227,4 +227,7 @@ def test_a_pretrainer_sees_its_data_before_the_first_step(tiny, monkeypatch):
 
     monkeypatch.setattr(SlotCon, "check_data", refuse)
     with pytest.raises(UserError, match="16 photos"):
+        tiny().train()
+    monkeypatch.setattr(timm_backbone, "whole_patches", lambda network: 14)
+    with pytest.raises(UserError, match=r"views of 32 x 32 pixels are no whole number of patches of 14"):
         tiny().train()

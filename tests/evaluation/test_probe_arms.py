@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -10,7 +11,7 @@ from mmengine.config import Config
 from torch import nn
 
 from slotcon_plugin.errors import UserError
-from slotcon_plugin.evaluation import open_labelled_set
+from slotcon_plugin.evaluation import open_labelled_set, run
 from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
 from slotcon_plugin.evaluation.run import probe_arms, probe_checkpoint, probe_recipe
 from slotcon_plugin.loading import load_pretrainer
@@ -56,23 +57,32 @@ def test_probe_arms_and_their_result_files(checkpoint, demo, tmp_path):
     assert json.loads((tmp_path / "knn_random.json").read_text())["backbone_sha256"] is None
 
 
-def test_a_folder_is_of_one_checkpoint_and_of_its_last_probe(checkpoint, demo, tmp_path):
+def test_a_folder_is_of_one_checkpoint_one_data_set_and_the_last_probe(checkpoint, demo, tmp_path, monkeypatch):
     """A table would make one row of all that it holds."""
     data, photos = open_labelled_set(demo, "val"), demo / "images/val"
     tiny = dict(input_size=(32, 64), epochs=1, seeds=(0,), out_dir=tmp_path)
     probe_checkpoint(checkpoint, data, data, neighbours=2, bn_calibrate=photos, **tiny)
-    of_another_set = tmp_path / "knn_random_bn.json"
-    of_another_set.write_text(of_another_set.read_text().replace(f"knn_probe_{data.task}", "knn_probe_other"))
     (tmp_path / "linear_random_bn.json").write_text("cut sho")  # not known to be a result: left alone
+    former = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    with monkeypatch.context() as stopped:
+        measured = iter([run.probe_backbone])
+        stopped.setattr(run, "probe_backbone", lambda *a, **k: next(measured)(*a, **k))  # the second arm's fails
+        with pytest.raises(StopIteration):
+            probe_checkpoint(checkpoint, data, data, neighbours=0, **tiny)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == former
     probe_checkpoint(checkpoint, data, data, neighbours=0, **tiny)
-    left = {"linear_checkpoint.json", "linear_random.json", "linear_random_bn.json", "knn_random_bn.json"}
+    left = {"linear_checkpoint.json", "linear_random.json", "linear_random_bn.json"}
     assert {path.name for path in tmp_path.iterdir()} == left
 
-    kept = (tmp_path / "linear_checkpoint.json").read_bytes()
+    kept = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(UserError, match=r"linear_checkpoint\.json is of other weights \(slotcon\): give another"):
         probe_checkpoint(checkpoint, data, data, branch="student", **tiny)
-    assert (tmp_path / "linear_checkpoint.json").read_bytes() == kept
-    assert {path.name for path in tmp_path.iterdir()} == left
+    other = replace(data, name="other/val")
+    with pytest.raises(
+        UserError, match=rf"is of other data \(linear_probe_{data.task}, and now it is linear_probe_other_val"
+    ):
+        probe_checkpoint(checkpoint, other, other, **tiny)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == kept
 
 
 @pytest.mark.parametrize(("by_config", "given", "name"), [(0, None, "slotcon"), (1, None, "slotcon"), (0, "a", "a")])

@@ -8,6 +8,7 @@ import torch
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.models import TimmBackbone, TorchvisionResNet
+from slotcon_plugin.models.timm_backbone import require_whole_patches, whole_patches
 
 HIERARCHICAL = ("tf_efficientnet_lite0", "convnext_atto", "resnet18", "regnetx_002")
 
@@ -113,3 +114,26 @@ def test_a_stride_that_a_network_cannot_have_is_refused():
     """timm asserts it, where other networks raise."""
     with pytest.raises(UserError, match=r"timm cannot build 'ghostnet_100' with \{'output_stride': 16\}"):
         TimmBackbone("ghostnet_100", output_stride=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "side"),
+    [
+        ("vit_tiny_patch16_224", {"patch_size": 14}, 14),
+        ("vit_tiny_r_s16_p8_224", {}, 32),  # patches of what a convolutional stem makes of the photo
+    ],
+)
+def test_patches_are_whole_where_sides_are_multiples(name, options, side):
+    backbone = TimmBackbone(name, dynamic_img_size=True, dynamic_img_pad=True, **options).eval()
+    assert whole_patches(backbone) == side
+    assert backbone(torch.zeros(1, 3, side * 3, side * 3))[-1].shape[-2:] == (3, 3)
+    assert whole_patches(TorchvisionResNet(18)) == 1
+
+
+def test_views_of_broken_patches_are_refused():
+    backbone = TimmBackbone("vit_tiny_patch16_224", patch_size=14, dynamic_img_size=True, dynamic_img_pad=True)
+    require_whole_patches(backbone, 154)
+    with pytest.raises(UserError, match=r"views of 160 x 160 pixels .* patches of 14: .*view_size=154 or 168$"):
+        require_whole_patches(backbone, 160)
+    with pytest.raises(UserError, match=r"view_size=14$"):
+        require_whole_patches(backbone, 8)
