@@ -17,6 +17,9 @@ pretraining = dict(
         task_options=dict(
             segmentation={"model.backbone.zero_init_residual": False},
             pyramid={"model.backbone.zero_init_residual": False},
+            segmentation_adamw={"model.backbone.zero_init_residual": False},
+            pyramid_adamw={"model.backbone.zero_init_residual": False},
+            pyramid_tenth={"model.backbone.zero_init_residual": False},
         ),
     ),
     slotcon=dict(
@@ -60,6 +63,8 @@ segmentation = dict(
     metrics=["mIoU"],
     hours=0.1,
 )
+# The recipes' SGD at .01 is slow for 500 iterations (docs/experiments.md, "The rate of fine-tuning")
+adamw = {"optim_wrapper.optimizer": dict(_delete_=True, type="AdamW", lr=0.001, weight_decay=0.05)}
 tasks = dict(
     probe=dict(published="camvid_frozen_r18", title="linear, frozen", hours=0.06),
     unsupervised=dict(only=["slotcon"], title="label-free", hours=0.03),
@@ -75,6 +80,30 @@ tasks = dict(
         result="mmseg_fpn_r18_camvid",
         title="Semantic FPN, fine-tuned",
     ),
+    segmentation_adamw=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fcn_r18_camvid.py",
+        options={**segmentation["options"], **adamw},
+        result="mmseg_fcn_r18_camvid",
+        title="FCN, fine-tuned by AdamW",
+        only=["random", "random_plain", "slotcon", "vader"],
+    ),
+    pyramid_adamw=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fpn_r18_camvid.py",
+        options={**segmentation["options"], **adamw},
+        result="mmseg_fpn_r18_camvid",
+        title="Semantic FPN, fine-tuned by AdamW",
+        only=["random", "random_plain", "slotcon", "vader"],
+    ),
+    pyramid_tenth=dict(
+        segmentation,
+        config="configs/transfer/mmseg/fpn_r18_camvid_tenth.py",
+        options={**segmentation["options"], **adamw},
+        result="mmseg_fpn_r18_camvid_tenth",
+        title="Semantic FPN by AdamW, a tenth of the labels",
+        only=["random", "random_plain", "slotcon", "vader"],
+    ),
     new_pyramid=dict(
         segmentation,
         config="configs/transfer/mmseg/fpn_r18_camvid.py",
@@ -84,5 +113,5 @@ tasks = dict(
         only=["vader", "vader_symmetric", "slotcon_pyramid"],
     ),
 )
-del segmentation
+del segmentation, adamw
 estimate = "hours of one core of an AMD EPYC, measured with 2,915 photos and CamVid"
