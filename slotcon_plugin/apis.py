@@ -35,7 +35,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.initialization import read_initial_weights
 from slotcon_plugin.models.distributed import unwrapped
 
-RANDOM = "random weights"
+RANDOM_WEIGHTS = "random weights"
 
 
 def use_photos(cfg: Config, path: str) -> None:
@@ -119,7 +119,7 @@ def _pretrain(
             claim = shared(claim)
             meta = open_checkpoint(claim.checkpoint).get("meta", {}) if claim.checkpoint else {}
             plan = plan_budget(cfg, budget, began, meta)
-            from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM
+            from_weights = (claim.run["identity"]["init"] or _name_of(init, again=False)) != RANDOM_WEIGHTS
             settings = settle_for_run(cfg, processes, recipe_batch, from_weights, meta.get(SETTINGS))
             if init and not claim.checkpoint:
                 initial = initial or read_initial_weights(init, cfg.model.backbone)
@@ -152,4 +152,4 @@ def _keep_input(cfg: Config, meta: Mapping[str, Any]) -> None:
 def _name_of(init: str | Mapping | None, again: bool) -> str | None:
     """What a run starts from, to tell runs apart; None = as the run that is to be gone on with."""
     file = init.get("file") if isinstance(init, Mapping) else init
-    return Path(file).name if file else None if again else RANDOM
+    return Path(file).name if file else None if again else RANDOM_WEIGHTS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slotcon_plugin.benchmark.records import RECORD, STARTED, read_json, sha256
+from slotcon_plugin.benchmark.records import RECORD, STARTED, read_json, remembered_sha256
 from slotcon_plugin.results import FILE_NAME, read_result
 
 
@@ -48,7 +48,7 @@ def collect(folders: Iterable[str | Path], steps: Collection[Path] | None = None
                 expected = known.get(str(path.relative_to(step)))
                 if expected is None and not path.name.endswith(FILE_NAME):
                     continue  # a log of the run, or a result file of a step that has not ended
-                if expected is None or expected != sha256(path):
+                if expected is None or expected != remembered_sha256(path):
                     why = "its step has not ended" if step not in records else "not the file that its step left"
                     problems.append(f"ignored {path}: {why}")
                     continue

@@ -106,7 +106,7 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: f"{suffix} {node.value}")
 
 
-def sha256(path: Path) -> str:
+def remembered_sha256(path: Path) -> str:
     """Of a file's content; remembered as long as size and time of change stay."""
     stat = path.stat()
     return _sha256(str(path.resolve()), stat.st_size, stat.st_mtime_ns)
@@ -126,7 +126,7 @@ def request(step: Step, work_dir: Path, gpus: int = 0) -> dict[str, Any]:
     for path in step.inputs:
         if not path.is_file():
             raise UserError(f"{step.name}: {path} does not exist")
-    asked = {"fingerprint": fingerprint(step, work_dir), "inputs": [sha256(path) for path in step.inputs]}
+    asked = {"fingerprint": fingerprint(step, work_dir), "inputs": [remembered_sha256(path) for path in step.inputs]}
     return asked | ({"gpus": _processes(gpus)} if step.batch_per_gpu else {})
 
 
@@ -157,7 +157,7 @@ def mark_done(step: Step, asked: dict[str, Any], seconds: float, resumed: bool =
         if not path.exists():
             raise RunFailedError(f"{step.name} ended without an error but left no {path}; its log: {log_file(step)}")
     files = {*step.outputs, *step.folder.glob("*.json")} - {step.folder / RECORD, step.folder / STARTED}
-    made = {os.path.relpath(path, step.folder): sha256(path) for path in sorted(files) if path.is_file()}
+    made = {os.path.relpath(path, step.folder): remembered_sha256(path) for path in sorted(files) if path.is_file()}
     record = {"step": step.name, **asked, "outputs": made, "seconds": round(seconds, 1), "resumed": resumed}
     write_json(step.folder / RECORD, record)
 
@@ -175,11 +175,11 @@ def why_not_done(step: Step, work_dir: Path, gpus: int = 0) -> str | None:
         return f"its batch follows the GPUs, {then} then and {now} now (--gpus)"
     if any(not path.is_file() for path in step.inputs):
         return "its checkpoint is gone"
-    if record.get("inputs") != [sha256(path) for path in step.inputs]:
+    if record.get("inputs") != [remembered_sha256(path) for path in step.inputs]:
         return "its checkpoint has changed since"
     for name, expected in record.get("outputs", {}).items():
         path = step.folder / name
-        if not path.is_file() or sha256(path) != expected:
+        if not path.is_file() or remembered_sha256(path) != expected:
             return f"{path} is not the file that the step left"
     return None
 

@@ -26,7 +26,7 @@ from slotcon_plugin.convert.find import Candidate, as_plain, refuse_holes
 from slotcon_plugin.convert.metadata import IMAGENET_INPUT, META_KEY
 from slotcon_plugin.convert.names import KeyMap
 from slotcon_plugin.convert.network import Network
-from slotcon_plugin.convert.tensors import weights_of
+from slotcon_plugin.convert.tensors import model_tensors
 from slotcon_plugin.convert.writers.base import save_content
 from slotcon_plugin.declaration import PRETRAINING_KEY
 from slotcon_plugin.errors import ConversionError
@@ -80,7 +80,7 @@ def import_official(
     for path in (out, config_path):
         check_out(path, src, overwrite)
     content = load_file(src)
-    state_dict, depth = rename(weights_of(content, str(src)), str(src))
+    state_dict, depth = rename(model_tensors(content, str(src)), str(src))
     if not zipfile.is_zipfile(src):
         refuse_holes(state_dict, str(src))
     model = model_settings(state_dict, depth, content.get("args"))

@@ -30,7 +30,7 @@ def tensors_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     return {name: _as_tensor(value, f"{where}: {name}") for name, value in found.items()}
 
 
-def weights_of(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
+def model_tensors(content: Mapping[Any, Any], where: str) -> dict[str, Tensor]:
     """The tensors of the one model that a training framework saved, under the model's own names.
 
     Raises:

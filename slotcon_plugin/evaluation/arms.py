@@ -55,7 +55,7 @@ def _open_residuals(backbone: nn.Module) -> nn.Module:
     return backbone
 
 
-def sha256_of(backbone: nn.Module) -> str:
+def sha256_of_backbone(backbone: nn.Module) -> str:
     """The hash by which result files and converted files identify a backbone."""
     return backbone_sha256(weights_of(backbone))
 
@@ -134,7 +134,9 @@ def load_backbone(
         untrained = build_untrained(config, seed, zero_init_residual=False)
         return OwnPixels(part(untrained.branch("teacher")), *pixels)
 
-    return Loaded(OwnPixels(part(trained), *pixels), sha256_of(trained["backbone"]), model.method.name, random_own)
+    return Loaded(
+        OwnPixels(part(trained), *pixels), sha256_of_backbone(trained["backbone"]), model.method.name, random_own
+    )
 
 
 def load_probe_arms(

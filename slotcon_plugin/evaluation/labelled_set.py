@@ -22,7 +22,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.metrics import IGNORE
 from slotcon_plugin.photos import PhotoError, evenly_spaced, read_photo, require_whole, upright_size
 
-UNKNOWN = -1
+FOREIGN = -1  # a value in a mask that no class has
 
 
 class LabelledImage(NamedTuple):
@@ -40,7 +40,7 @@ class LabelledSet:
         name: for messages and result files, such as "camvid/test".
         items: (photo, mask) paths.
         classes: names, in the order of the class indices.
-        table: (256,) int16, what a value stored in a mask means: class index, `IGNORE`, or `UNKNOWN` (an error).
+        table: (256,) int16, what a value stored in a mask means: class index, `IGNORE`, or `FOREIGN` (an error).
         square: if set, photo and mask are resized so that their short side is `square` and cut to the middle square
             (PiCIE's protocol).
     """
@@ -109,9 +109,9 @@ class LabelledSet:
             expected = f"{width}x{height} as {photo.name}"
             raise UserError(f"{mask}: mask of wrong size: expected {expected}, got {stored.shape[1]}x{stored.shape[0]}")
         label = self.table[stored]
-        if (label == UNKNOWN).any():
-            unknown = ", ".join(map(str, np.unique(stored[label == UNKNOWN])[:8]))
-            known = _ranges(np.flatnonzero(self.table != UNKNOWN))
+        if (label == FOREIGN).any():
+            unknown = ", ".join(map(str, np.unique(stored[label == FOREIGN])[:8]))
+            known = _ranges(np.flatnonzero(self.table != FOREIGN))
             raise UserError(f"{mask}: unknown class index {unknown}: expected {known} ({len(self.classes)} classes)")
         return label.astype(np.uint8)
 

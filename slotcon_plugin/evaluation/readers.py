@@ -11,7 +11,7 @@ import numpy as np
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation.coco_stuff import COARSE_CLASSES, FINE_TO_COARSE, UNLABELLED
-from slotcon_plugin.evaluation.labelled_set import UNKNOWN, LabelledSet, too_few_classes
+from slotcon_plugin.evaluation.labelled_set import FOREIGN, LabelledSet, too_few_classes
 from slotcon_plugin.evaluation.metrics import IGNORE
 from slotcon_plugin.photos import list_photos
 
@@ -83,7 +83,7 @@ def _require_own_names(root: Path) -> None:
 
 def value_table(meaning: Mapping[int, int]) -> np.ndarray:
     """Table (256,) int16 of `LabelledSet`: stored value -> class index; 255 is ignored, all others are unknown."""
-    table = np.full(256, UNKNOWN, np.int16)
+    table = np.full(256, FOREIGN, np.int16)
     table[IGNORE] = IGNORE
     for value, index in meaning.items():
         table[value] = index

@@ -18,7 +18,7 @@ from slotcon_plugin.checkpoints.runs import config_of
 from slotcon_plugin.config import load_config
 from slotcon_plugin.convert.canonical import backbone_sha256
 from slotcon_plugin.convert.metadata import UNKNOWN, told_by
-from slotcon_plugin.evaluation.arms import arms_of, build_untrained, load_backbone, sha256_of
+from slotcon_plugin.evaluation.arms import arms_of, build_untrained, load_backbone, sha256_of_backbone
 from slotcon_plugin.evaluation.features import INPUT_SIZE, map_sizes
 from slotcon_plugin.evaluation.labelled_set import LabelledSet
 from slotcon_plugin.evaluation.probe import ProbeResult, probe_backbone
@@ -101,7 +101,7 @@ def evaluate_unsupervised(
             # what is measured: a run's own copy holds its seed, its work dir and what follows from its hardware, too
             config=Config({"model": load_config(config).model.to_dict()}),
             config_name=str(config),
-            backbone_sha256=sha256_of(model.branch(branch)["backbone"]) if learned else None,
+            backbone_sha256=sha256_of_backbone(model.branch(branch)["backbone"]) if learned else None,
             seed=seed,
             wall_time_s=time.perf_counter() - start,
             data=data.name,
@@ -227,7 +227,7 @@ def probe_arms(
     remove_former_probes(out_dir)
     for arm, (backbone, digest) in arms.items():
         # random weights are the same beside every checkpoint of a seed
-        known = dict(told) if arm == "checkpoint" else {"weights_sha256": sha256_of(backbone)}
+        known = dict(told) if arm == "checkpoint" else {"weights_sha256": sha256_of_backbone(backbone)}
         # a work dir brings the stride of its run, a file of the same run does not
         known["map_sizes"] = map_sizes(backbone, settings.get("input_size", INPUT_SIZE))
         for probe, result in results[arm].items():

@@ -43,7 +43,7 @@ class Origin(NamedTuple):
         return f"{self.pretraining}, sha256 {self.sha256[:12]}" if self.sha256 else f"{self.pretraining} weights"
 
 
-RANDOM = Origin(results.RANDOM, None, None)
+FROM_RANDOM = Origin(results.RANDOM, None, None)
 
 
 def measured_as(task: str, fpn: bool) -> str:
@@ -81,7 +81,7 @@ def prepare_backbone(
     if checkpoint is None:
         if name and not is_random(name):
             raise UserError(f"pretraining is called {name!r}, but no backbone is given (--backbone CKPT)")
-        return RANDOM._replace(pretraining=name or RANDOM.pretraining), {}
+        return FROM_RANDOM._replace(pretraining=name or FROM_RANDOM.pretraining), {}
     meta = convert(checkpoint, out, target, config=str(config), overwrite=True, fpn=fpn, network=network)
     for part, kind in DECODERS.items():
         if meta[part]:

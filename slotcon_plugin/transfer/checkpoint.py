@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slotcon_plugin.checkpoints.runs import find_checkpoint
 from slotcon_plugin.checkpoints.safe_load import load_file
 from slotcon_plugin.convert.metadata import UNKNOWN
-from slotcon_plugin.convert.tensors import weights_of
+from slotcon_plugin.convert.tensors import model_tensors
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import replacing, sha256_of
 from slotcon_plugin.results import FILE_NAME, read_result
@@ -84,7 +84,7 @@ def read_transfer_checkpoint(path: str | Path) -> TransferCheckpoint:
     meta = content.get("meta")
     facts = meta.get(FACTS) if isinstance(meta, Mapping) else None
     last = content.get("iteration")  # detectron2's, counted from 0
-    return TransferCheckpoint(path, weights_of(content, str(path)), facts or {}, None if last is None else last + 1)
+    return TransferCheckpoint(path, model_tensors(content, str(path)), facts or {}, None if last is None else last + 1)
 
 
 def require_same_steps(checkpoint: TransferCheckpoint, length: Mapping[str, Any]) -> None:

@@ -15,7 +15,7 @@ from slotcon_plugin.convert.metadata import UNKNOWN
 from slotcon_plugin.convert.writers.detectron2 import network_of_config
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import write_text
-from slotcon_plugin.transfer.backbone import RANDOM, Origin, prepare_backbone
+from slotcon_plugin.transfer.backbone import FROM_RANDOM, Origin, prepare_backbone
 from slotcon_plugin.transfer.checkpoint import TransferCheckpoint, check_whole, read_transfer_checkpoint
 
 
@@ -47,7 +47,7 @@ def first_weights(cfg: CfgNode, backbone: str | None, resume: bool) -> FirstWeig
 
 def identity_of(cfg: CfgNode, weights: str | Path | None, resume: bool) -> dict[str, Any]:
     """Seed and first weights of a run; None where a resumed run's own is to be taken."""
-    first_weights = None if resume else RANDOM.pretraining
+    first_weights = None if resume else FROM_RANDOM.pretraining
     if weights and not (resume and not Path(weights).exists()):
         first_weights = read_checkpoint(weights, network=network_of_config(cfg)).meta["backbone_sha256"]
     seed = cfg.SEED if cfg.SEED >= 0 else (None if resume else 0)

@@ -9,7 +9,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from slotcon_plugin.evaluation import open_labelled_set
-from slotcon_plugin.evaluation.labelled_set import UNKNOWN
+from slotcon_plugin.evaluation.labelled_set import FOREIGN
 from slotcon_plugin.evaluation.metrics import IGNORE
 
 
@@ -34,7 +34,7 @@ class LabelledPhotosDataset(BaseSegDataset):
     def load_data_list(self) -> list[dict[str, Any]]:
         """A photo and its mask each; stored values that are not the index of their class are told to the loader."""
         table = enumerate(self.labelled.table.tolist())
-        label_map = {stored: index for stored, index in table if index not in (stored, UNKNOWN)}
+        label_map = {stored: index for stored, index in table if index not in (stored, FOREIGN)}
         return [
             {
                 "img_path": str(photo),

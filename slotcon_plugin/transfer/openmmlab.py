@@ -33,7 +33,7 @@ from slotcon_plugin.errors import UserError
 from slotcon_plugin.files import from_here, write_text
 from slotcon_plugin.models.distributed import unwrapped
 from slotcon_plugin.transfer.backbone import (
-    RANDOM,
+    FROM_RANDOM,
     Origin,
     hashed_weights,
     measured_as,
@@ -240,7 +240,7 @@ def _identity(cfg: Config, backbone: str | None, resume: bool) -> dict[str, Any]
         return {"seed": seed, "backbone": read_checkpoint(backbone, network=network).meta["backbone_sha256"]}
     if cfg.get("load_from"):
         return {"seed": seed, "backbone": _sha256(read_transfer_checkpoint(cfg.load_from), cfg)}
-    return {"seed": seed, "backbone": None if resume else RANDOM.pretraining}
+    return {"seed": seed, "backbone": None if resume else FROM_RANDOM.pretraining}
 
 
 def _sha256(checkpoint: TransferCheckpoint, cfg: Config) -> str:

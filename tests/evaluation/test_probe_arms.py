@@ -12,7 +12,7 @@ from torch import nn
 
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import open_labelled_set, run
-from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of
+from slotcon_plugin.evaluation.arms import build_untrained, load_backbone, load_probe_arms, sha256_of_backbone
 from slotcon_plugin.evaluation.run import probe_arms, probe_checkpoint, probe_recipe
 from slotcon_plugin.loading import load_pretrainer
 from slotcon_plugin.photos import collect_photos
@@ -120,7 +120,7 @@ def test_the_branch_that_is_asked_for_is_probed(by_config, config, checkpoint):
     recipe = config if by_config else None
     for asked, branch in ((None, "teacher"), ("teacher", "teacher"), ("student", "student")):
         loaded = load_backbone(checkpoint, recipe, branch=asked)
-        assert loaded.sha256 == sha256_of(model.branch(branch)["backbone"])
+        assert loaded.sha256 == sha256_of_backbone(model.branch(branch)["backbone"])
         with torch.no_grad():
             maps = loaded.backbone.eval()(images)[-1], model.extract_features(images, branch)[-1]
         torch.testing.assert_close(*maps, rtol=1e-3, atol=1e-3)
@@ -130,8 +130,8 @@ def test_a_run_that_transfers_its_student_is_probed_by_it(config, checkpoint, tm
     recipe = tmp_path / "student.py"
     recipe.write_text(config.read_text() + "\nmodel['transfer_branch'] = 'student'\n")
     model = load_pretrainer(config, checkpoint)
-    assert load_backbone(checkpoint, recipe).sha256 == sha256_of(model.student["backbone"])
-    assert load_backbone(checkpoint, recipe, branch="teacher").sha256 == sha256_of(model.teacher["backbone"])
+    assert load_backbone(checkpoint, recipe).sha256 == sha256_of_backbone(model.student["backbone"])
+    assert load_backbone(checkpoint, recipe, branch="teacher").sha256 == sha256_of_backbone(model.teacher["backbone"])
 
 
 def test_probe_at_the_stride_that_a_checkpoint_was_pretrained_at(config, checkpoint, tmp_path, demo):

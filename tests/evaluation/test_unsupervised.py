@@ -13,7 +13,7 @@ from torch import nn
 from slotcon_plugin.engine.settings import SETTINGS
 from slotcon_plugin.errors import UserError
 from slotcon_plugin.evaluation import UnsupervisedSegHook, open_labelled_set, segment_unsupervised, unsupervised
-from slotcon_plugin.evaluation.arms import build_untrained, sha256_of
+from slotcon_plugin.evaluation.arms import build_untrained, sha256_of_backbone
 from slotcon_plugin.evaluation.metrics import confusion_counts
 from slotcon_plugin.evaluation.run import evaluate_unsupervised, probe_checkpoint
 from slotcon_plugin.evaluation.unsupervised import score_counts
@@ -170,9 +170,9 @@ def test_the_result_file_is_of_the_branch_that_was_asked_for(config, checkpoint,
         result = evaluate_unsupervised(config, checkpoint, data, **options, result_file=tmp_path / "r.json")
         assert result.metrics() == segment_unsupervised(model, data, **options).metrics()
         stored = read_result(tmp_path / "r.json")
-        assert stored["backbone_sha256"] == sha256_of(model.branch(branch)["backbone"])
+        assert stored["backbone_sha256"] == sha256_of_backbone(model.branch(branch)["backbone"])
         assert stored["settings"]["branch"] == branch
-    assert len({sha256_of(model.branch(branch)["backbone"]) for branch in ("student", "teacher")}) == 2
+    assert len({sha256_of_backbone(model.branch(branch)["backbone"]) for branch in ("student", "teacher")}) == 2
 
 
 def test_of_several_heads_the_one_that_is_asked_for_is_evaluated(config, checkpoint, demo, tmp_path):

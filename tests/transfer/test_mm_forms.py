@@ -17,7 +17,7 @@ pytest.importorskip("mmseg")
 
 from slotcon_plugin.results import read_result
 from slotcon_plugin.transfer import openmmlab
-from slotcon_plugin.transfer.backbone import RANDOM
+from slotcon_plugin.transfer.backbone import FROM_RANDOM
 from slotcon_plugin.transfer.mm_data import check_data, class_names, datasets_of, evaluators_of, relocate
 from slotcon_plugin.transfer.mm_hooks import TransferRun
 from slotcon_plugin.transfer.mm_labels import follow_labels
@@ -127,7 +127,7 @@ def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, a
     judged = {"dataset": {"data_root": str(tmp_path / "judged")}}
     learned = {"dataset": {"data_root": str(tmp_path / "learned")}}
     cfg = Config({"val_evaluator": evaluator, "train_dataloader": learned, "val_dataloader": judged})
-    hook = TransferRun("mmdet_boxes", Config(filename=str(CONFIGS / "mmdet/rcnn_r18_fpn_own.py")), RANDOM, seed=0)
+    hook = TransferRun("mmdet_boxes", Config(filename=str(CONFIGS / "mmdet/rcnn_r18_fpn_own.py")), FROM_RANDOM, seed=0)
     validations = []
 
     def validate() -> None:
@@ -148,7 +148,7 @@ def test_a_detector_that_was_not_measured_is_not_one_that_finds_nothing(found, a
 
 
 def test_predictions_for_a_server_are_no_result(tmp_path):
-    hook = TransferRun("mmdet_boxes", Config(), RANDOM, seed=0, test_path=tmp_path / "test_result.json")
+    hook = TransferRun("mmdet_boxes", Config(), FROM_RANDOM, seed=0, test_path=tmp_path / "test_result.json")
     runner = SimpleNamespace(cfg=Config({"test_evaluator": {**METRIC, "format_only": True}}))
     (tmp_path / "test_result.json").write_text("of a test")
     hook.after_test_epoch(runner, {})
